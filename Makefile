@@ -1,0 +1,43 @@
+# The two commands of a newcomer are `make demo` and `make test`; `make help` lists the rest.
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= true
+
+.PHONY: help demo test lint types imports check test-oldest bench docs constraints
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+demo:  ## text in, a trained and measured model out, in minutes and without a download
+	@scripts/install.sh $(VENV) fast
+	@$(BIN)/lmtrain demo
+
+test: dev  ## the whole test suite: no network, no GPU
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+lint: dev  ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: dev  ## mypy
+	$(BIN)/mypy
+
+imports: dev  ## the architecture as import contracts
+	$(BIN)/lint-imports
+
+check: lint types imports test  ## all that is quick
+
+test-oldest:  ## the parts that touch transformers, on the oldest version supported
+	@scripts/install.sh .venv-oldest test constraints-oldest.txt
+	.venv-oldest/bin/python -m pytest -n 2 -q tests/engine tests/parity tests/invariant tests/config
+
+bench: dev  ## every benchmark beside its peer; writes benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run.py
+
+docs: dev  ## write docs/options.md anew from the code
+	$(BIN)/python -m lmtrain.cli.options_page > docs/options.md
+
+.PHONY: dev
+dev:
+	@scripts/install.sh $(VENV) dev

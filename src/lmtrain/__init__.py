@@ -1,0 +1,3 @@
+"""lmtrain: text in; a trained, measured, usable language model out."""
+
+__version__ = "0.1.0"

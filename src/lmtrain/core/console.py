@@ -1,0 +1,61 @@
+"""Lines to the person at the terminal: what is being done, and why, a topic in front of each.
+
+They go to standard error, so that what a command prints as its result can be piped on. Under torchrun only the
+first process speaks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Protocol
+
+
+class Say(Protocol):
+    """Where a stage puts its lines: ``say("store", "9.5 M tokens in 0.4 s")``."""
+
+    def __call__(self, topic: str, text: str) -> None: ...
+
+
+def say(topic: str, text: str) -> None:
+    """``● store      9.5 M tokens in 0.4 s``, on standard error."""
+    if is_first_process():
+        print(f"● {topic:<10} {text}", file=sys.stderr, flush=True)
+
+
+def silent(topic: str, text: str) -> None:
+    """For callers that want no lines."""
+
+
+def is_first_process() -> bool:
+    """True unless a launcher (torchrun, accelerate, SLURM's srun) says that this is another rank."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) or 0) == 0
+
+
+def amount(number: float, unit: str = "") -> str:
+    """A number as people read it: 9.5 M, 12.3 k, 812; with ``unit`` behind it.
+
+    >>> amount(9_500_000, "tokens"), amount(812), amount(31_507_418, "B")
+    ('9.5 M tokens', '812', '31.5 MB')
+    """
+    value, prefix = float(number), ""
+    for bigger in ("k", "M", "G", "T"):
+        if abs(value) < 999.5:
+            break
+        value, prefix = value / 1000, bigger
+    digits = f"{value:.1f}" if prefix else f"{value:g}"
+    if unit == "B":
+        return f"{digits} {prefix}B"
+    return " ".join(part for part in (digits, prefix, unit) if part)
+
+
+def duration(seconds: float) -> str:
+    """``0.4 s``, ``48 s``, ``3 min 10 s``, ``2 h 05 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

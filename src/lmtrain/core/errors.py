@@ -1,0 +1,82 @@
+"""What can go wrong, in words for the person who typed the command.
+
+An error says what was seen, what that means and what to type instead. Problems are collected
+(:class:`Problems`) and shown together, so that a user mends a command once and not five times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    OUR_FAULT = 1
+    WRONG_INPUT = 2
+    INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
+    NO_SAVE_SUCCEEDED = 76
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to change before a command can run.
+
+    ``flag`` is the option it is about (``--train_file``) or None; ``text`` says what was seen and what to
+    type instead.
+    """
+
+    text: str
+    flag: str | None = None
+
+
+class UserError(Exception):
+    """Input that cannot be used: shown without a traceback, exit code 2."""
+
+    exit_code = ExitCode.WRONG_INPUT
+
+    def __init__(self, text: str = "", *, flag: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
+        self.problems = problems or (Problem(text, flag),)
+        super().__init__("; ".join(f"{p.flag}: {p.text}" if p.flag else p.text for p in self.problems))
+
+
+class Problems:
+    """Collects problems so that all of them are shown at once.
+
+    >>> problems = Problems()
+    >>> problems.add("no such file: a.txt", flag="--train_file")
+    >>> problems.raise_if_any()
+    Traceback (most recent call last):
+    lmtrain.core.errors.UserError: --train_file: no such file: a.txt
+    """
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._found)
+
+    def add(self, text: str, *, flag: str | None = None) -> None:
+        problem = Problem(text, flag)
+        if problem not in self._found:
+            self._found.append(problem)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Take the problems of a :class:`UserError` raised inside and go on."""
+        try:
+            yield
+        except UserError as error:
+            for problem in error.problems:
+                self.add(problem.text, flag=problem.flag)
+
+    def raise_if_any(self) -> None:
+        if self._found:
+            raise UserError(problems=tuple(self._found))

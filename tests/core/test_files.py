@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from lmtrain.core.files import atomic_file, atomic_folder, read_json, sha256_file, sha256_json, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"n": 1})
+    with pytest.raises(OSError, match="disk full"), atomic_file(path) as stream:
+        stream.write(b"half")
+        raise OSError("disk full")
+    assert read_json(path) == {"n": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    with atomic_folder(target) as scratch:
+        (scratch / "x").write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as scratch:
+        (scratch / "x").write_text("new")
+        raise KeyboardInterrupt
+    assert (target / "x").read_text() == "old"
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    for text in ("old", "new"):
+        with atomic_folder(target) as scratch:
+            assert not list(scratch.iterdir())
+            (scratch / text).write_text(text)
+    assert os.listdir(target) == ["new"]
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("x")
+    write_json(tmp_path / "ours", 1)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_hashes_are_the_standard_ones(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"abc" * 1_000_000)
+    assert sha256_file(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+    assert sha256_json({"a": 1, "b": [2, "ü"]}) == sha256_json({"b": [2, "ü"], "a": 1})
+    assert sha256_json({"a": 1}) != sha256_json({"a": 2})
