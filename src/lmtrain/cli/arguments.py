@@ -1,0 +1,177 @@
+"""From the words of a command line to options: dashes or underscores, ``--name value`` or ``--name=value``.
+
+A switch may stand alone (``--do_train``), take true or false, or be turned off as ``--no_do_train``; a list
+takes all words up to the next flag. All problems are found before one error shows them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmtrain.config.check import check
+from lmtrain.config.flags import FlagTable, flag_table
+from lmtrain.config.legacy import LEGACY
+from lmtrain.config.load import Gathered, Setting, gather, read_settings, resolve
+from lmtrain.config.options import Resolved
+from lmtrain.config.values import is_truth_word
+from lmtrain.core.errors import Problems
+
+_CONFIG_ENDINGS = (".json", ".yaml", ".yml", ".toml")
+
+
+@dataclass
+class Words:
+    """A command line taken apart, before any value is understood."""
+
+    settings: list[Setting] = field(default_factory=list)
+    positionals: list[str] = field(default_factory=list)
+    config: list[str] = field(default_factory=list)
+    help: bool = False
+
+
+@dataclass
+class Parsed:
+    """A command's options, lines worth saying about how they were understood, and variables to set for it."""
+
+    options: Any
+    notes: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def split_words(table: FlagTable, argv: Sequence[str]) -> Words:
+    """Take a command line apart into flags with their words, and words without a flag."""
+    words, at = Words(), 0
+    while at < len(argv):
+        word = argv[at]
+        at += 1
+        if word in ("-h", "--help"):
+            words.help = True
+        elif word == "--":
+            words.positionals += argv[at:]
+            break
+        elif _is_flag(word) or _is_short(word):
+            label, equals, attached = word.partition("=")
+            # a single dash is no spelling of ours; kept in the name, it gets the nearest real one as answer
+            name = label.removeprefix("--").replace("-", "_")
+            if equals:
+                values = [attached]
+            else:
+                values = _values(table, name, argv[at:])
+                at += len(values)
+            if name == "config":
+                words.config += values or [""]
+            else:
+                words.settings.append(Setting(name, label, values))
+        else:
+            words.positionals.append(word)
+    return words
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("--") and len(word) > 2
+
+
+def _is_short(word: str) -> bool:
+    """``-x`` where a flag may stand; ``-`` (standard input) and ``-1`` are values."""
+    return len(word) > 1 and word[0] == "-" and word[1].isalpha()
+
+
+def _ends_values(word: str, *, first: bool) -> bool:
+    """Right behind a flag ``-x`` may be its value; further on it is a flag, and ``-h`` is one everywhere."""
+    return _is_flag(word) or word == "-h" or (not first and _is_short(word))
+
+
+def _values(table: FlagTable, name: str, rest: Sequence[str]) -> list[str]:
+    """The words that belong to a flag."""
+    until = next((i for i, word in enumerate(rest) if _ends_values(word, first=i == 0)), len(rest))
+    following = list(rest[:until])
+    if name == "config":
+        return following[:1]
+    found = table.find(name)
+    old = LEGACY.get(name) if found is None else None
+    if (found and found[0].is_switch) or (old and old.is_switch):
+        # `--fsdp full_shard` and the like take a word too; a plain switch takes only true or false
+        takes_words = found is not None and "str" in found[0].types
+        stray = (
+            not _has_positional(table) and not following[0].endswith(_CONFIG_ENDINGS) if following else False
+        )
+        return following[:1] if following and (takes_words or stray or is_truth_word(following[0])) else []
+    takes_many = found is not None and "list" in found[0].types
+    if not takes_many and _has_positional(table):
+        return following[:1]
+    if not takes_many and len(following) > 1 and following[-1].endswith(_CONFIG_ENDINGS):
+        return following[:-1]  # `--block_size 64 run.json`
+    return following
+
+
+def _has_positional(table: FlagTable) -> bool:
+    return any(flag.about.positional for flag in table.flags.values())
+
+
+def parse(command: str, argv: Sequence[str]) -> Parsed:
+    """The options of ``lmtrain COMMAND`` from its command line.
+
+    Raises :class:`lmtrain.core.errors.UserError` with every problem found.
+    """
+    table, problems = flag_table(command), Problems()
+    words = split_words(table, argv)
+    words.config += _positionals(table, words, problems)
+    sources: list[Gathered] = []
+    unread = Problems()
+    for path in words.config:
+        with unread.collect():
+            sources.append(gather(command, read_settings(path), problems))
+    sources.append(gather(command, words.settings, problems))
+    options = resolve(command, sources)
+    for problem in unread:
+        problems.add(problem.text, flag=problem.flag)
+    if not unread:  # without the file, everything it says would be reported as missing
+        _check(command, options, sources, problems)
+    if problems and not unread:
+        from lmtrain.cli.look_ahead import look_ahead
+
+        look_ahead(options, problems)
+    problems.raise_if_any()
+    environment = {name: value for source in sources for name, value in source.environment.items()}
+    return Parsed(options, tuple(note for source in sources for note in source.notes), environment)
+
+
+def _check(command: str, options: Any, sources: list[Gathered], problems: Problems) -> None:
+    """Contradictions, less those that only follow from an option that was not understood."""
+    found = Problems()
+    check(command, options, found)
+    failed = {f"--{name}" for source in sources for name in source.failed}
+    for problem in found:
+        if problem.flag not in failed:
+            problems.add(problem.text, flag=problem.flag)
+
+
+def _positionals(table: FlagTable, words: Words, problems: Problems) -> list[str]:
+    """Give words without a flag to the option that takes them; without one, return the files among them."""
+    if not words.positionals:
+        return []
+    for flag in table.flags.values():
+        if flag.about.positional:
+            words.settings.append(Setting(flag.name, flag.name, words.positionals))
+            return []
+    files = [word for word in words.positionals if word.endswith(_CONFIG_ENDINGS)]
+    for word in words.positionals:
+        if word not in files:
+            problems.add(
+                f"{word!r} belongs to no option; options begin with --, values with spaces need quotes"
+            )
+    return files
+
+
+def parse_training(command: str, argv: Sequence[str]) -> Resolved:
+    """The options of ``lmtrain clm`` or ``lmtrain mlm``; see :func:`parse`."""
+    options = parse(command, argv).options
+    assert isinstance(options, Resolved)
+    return options
+
+
+def parse_command(command: str, argv: Sequence[str]) -> Any:
+    """The options object of any other command (``PrepareOptions``, ...); see :func:`parse`."""
+    return parse(command, argv).options

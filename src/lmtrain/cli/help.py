@@ -1,0 +1,154 @@
+"""The help texts: what the flag table says, laid out for a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from typing import Any
+
+from lmtrain.cli.commands import COMMANDS, Command
+from lmtrain.config.flags import flag_table
+from lmtrain.config.legacy import TWINS
+from lmtrain.config.treatment import GROUPS, TREATMENT
+from lmtrain.config.values import Flag
+
+_FLAG_COLUMN = 34
+_LONGEST_HELP = 240  # characters; the library's own texts run to several hundred
+
+
+def overview() -> str:
+    """``lmtrain --help``."""
+    width = _width()
+    lines = ["lmtrain: text in; a trained, measured, usable language model out.", ""]
+    lines += ["usage: lmtrain COMMAND [--option value ...]", ""]
+    for command in COMMANDS.values():
+        lines += _two_columns(f"  {command.name}", command.summary, 14, width)
+    lines += [
+        "",
+        "First steps:",
+        "  lmtrain demo",
+        "  lmtrain clm --model_name_or_path ./gpt2 --train_file YOUR.txt --output_dir runs/mine",
+        "",
+        "lmtrain COMMAND --help lists the options of a command; lmtrain --version tells the version.",
+        "Several processes: torchrun --nproc_per_node 2 -m lmtrain clm ... (or accelerate launch).",
+    ]
+    return "\n".join(lines)
+
+
+def command_help(command: Command) -> str:
+    """``lmtrain COMMAND --help``."""
+    width = _width()
+    table = flag_table(command.name)
+    words = next((f" [{f.about.metavar} ...]" for f in table.flags.values() if f.about.positional), "")
+    lines = [f"usage: lmtrain {command.name}{words} [--option value ...]", ""]
+    lines += textwrap.wrap(command.summary, width)
+    lines += ["", "Examples" if len(command.examples) > 1 else "Example"]
+    for purpose, line in command.examples:
+        lines += [f"  {purpose}:", *_command_line(line, width)]
+    lines += [
+        "",
+        "Dashes and underscores are alike. A switch stands alone or takes true or false (--no_x is false).",
+        "--config FILE.yaml, .json or .toml holds any of these options by name; flags on top of it win.",
+    ]
+    for title, flags in grouped(list(table.flags.values())):
+        lines += ["", title]
+        for flag in flags:
+            lines += _two_columns(f"  {usage(flag)}", describe(flag), _FLAG_COLUMN, width)
+    if table.is_training:
+        lines += [
+            "",
+            "Other options of TrainingArguments have no effect here or are refused: see docs/options.md.",
+        ]
+    return "\n".join(lines)
+
+
+def grouped(flags: list[Flag]) -> list[tuple[str, list[Flag]]]:
+    """Flags under their headings: our own in the order they are declared, then those of TrainingArguments."""
+    names = {flag.name for flag in flags}
+    shown = [flag for flag in flags if not flag.training or _is_honored(flag)]
+    shown = [flag for flag in shown if TWINS.get(flag.name) not in names]  # the old name of something shown
+    titles = list(dict.fromkeys(flag.group for flag in shown if not flag.training))
+    titles += [title for title in (*GROUPS, "Other") if title not in titles]
+    sections = [(title, [flag for flag in shown if flag.group == title]) for title in titles]
+    return [(title, members) for title, members in sections if members]
+
+
+def _is_honored(flag: Flag) -> bool:
+    return flag.name not in TREATMENT or TREATMENT[flag.name].kind == "honored"
+
+
+def usage(flag: Flag) -> str:
+    """``--block_size N``: a flag and what stands behind it."""
+    name = f"--{flag.name}"
+    if set(flag.types) <= {"bool", "none"}:
+        return name if flag.default is not True else f"{name} false"
+    return f"{name} {_metavar(flag)}"
+
+
+def _metavar(flag: Flag) -> str:
+    if flag.about.metavar:
+        return flag.about.metavar + (" ..." if "list" in flag.types else "")
+    if flag.choices and len("|".join(flag.choices)) <= 24:
+        return "|".join(flag.choices)
+    names = {"int": "N", "float": "X", "dict": "JSON", "str": "NAME", "list": "NAME ..."}
+    kinds = [kind for kind in ("list", "dict", "float", "int", "str") if kind in flag.types]
+    return names[kinds[0]] if kinds else "VALUE"
+
+
+def describe(flag: Flag) -> str:
+    """The help sentence with choices, unit, default and other names behind it."""
+    about, remarks = flag.about, []
+    if 24 < len("|".join(flag.choices)) < 260:
+        remarks.append("one of " + ", ".join(flag.choices))
+    if about.unit:
+        remarks.append(f"in {about.unit}")
+    default = default_text(flag)
+    if default:
+        remarks.append(f"default: {default}")
+    if about.aliases:
+        remarks.append("also " + ", ".join(f"--{name}" for name in about.aliases))
+    if about.off:
+        remarks.append(f"off: --{about.off}")
+    text = _shorten(about.help)
+    return f"{text} ({'; '.join(remarks)})" if remarks else text
+
+
+def default_text(flag: Flag) -> str:
+    """The default as a reader wants it; empty when there is none."""
+    if flag.about.shown_default:
+        return flag.about.shown_default
+    return plain(flag.default)
+
+
+def plain(value: Any) -> str:
+    if value is None or value == [] or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shorten(text: str) -> str:
+    """The first sentences of a long text."""
+    if len(text) <= _LONGEST_HELP:
+        return text
+    end = text.rfind(". ", 0, _LONGEST_HELP)
+    return text[: end + 1] if end > 0 else text[:_LONGEST_HELP].rsplit(" ", 1)[0] + " ..."
+
+
+def _two_columns(left: str, right: str, column: int, width: int) -> list[str]:
+    wrapped = textwrap.wrap(right, max(30, width - column), break_long_words=False, break_on_hyphens=False)
+    if len(left) + 2 > column:
+        return [left, *(" " * column + line for line in wrapped)]
+    first, *rest = wrapped or [""]
+    return [(left.ljust(column) + first).rstrip(), *(" " * column + line for line in rest)]
+
+
+def _command_line(line: str, width: int) -> list[str]:
+    """A long command line over several lines, as one would type it."""
+    parts = textwrap.wrap(line, max(40, width - 8), break_long_words=False, break_on_hyphens=False)
+    return textwrap.indent(" \\\n  ".join(parts), "    ").splitlines()
+
+
+def _width() -> int:
+    return max(60, min(shutil.get_terminal_size((100, 24)).columns, 110))

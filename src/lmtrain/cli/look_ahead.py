@@ -1,0 +1,50 @@
+"""When a command line is wrong already: what else is wrong, as far as the heads of files show it in milliseconds.
+
+A mistyped flag, a column that has to be named and a block that is too long come in one answer instead of three. A
+command line without mistakes is not looked at here: the run opens the same files and checks everything.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lmtrain.config.options import Resolved
+from lmtrain.core.errors import Problems
+
+
+def look_ahead(options: Any, problems: Problems) -> None:
+    """Add what the files named in ``options`` show; neither torch nor transformers is imported."""
+    if not isinstance(options, Resolved):
+        return
+    already = {problem.flag for problem in problems}
+    if not options.data.dataset_name and not already & {"--train_file", "--validation_file", "--test_file"}:
+        from lmtrain.data.corpus import sources_of
+
+        if "-" not in (*options.data.train_file, *options.data.validation_file):
+            with problems.collect():
+                sources_of(options.data)
+    _length(options, problems)
+
+
+def _length(options: Resolved, problems: Problems) -> None:
+    from lmtrain.models.configuration import max_positions
+
+    name = "block_size" if options.command == "clm" else "max_seq_length"
+    asked, model = getattr(options.data, name), options.model.model_name_or_path
+    if asked is None or model is None:
+        return
+    try:
+        raw = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # a hub name, or a folder that the run itself will complain about
+    config = SimpleNamespace(**raw)
+    config.get_text_config = lambda: config
+    positions = max_positions(config) if hasattr(config, "model_type") else None
+    if positions is not None and asked > positions:
+        problems.add(
+            f"{asked} is longer than the {positions} positions of {model}; use at most --{name} {positions}",
+            flag=f"--{name}",
+        )

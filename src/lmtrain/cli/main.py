@@ -1,0 +1,149 @@
+"""``lmtrain``: find the command, understand its options, run it, and say plainly what went wrong.
+
+Results go to standard output; progress, notes and errors go to standard error. Exit codes are those of
+:class:`lmtrain.core.errors.ExitCode`. Neither torch nor transformers is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Sequence
+
+from lmtrain.core.console import is_first_process, say
+from lmtrain.core.errors import ExitCode, Problem, UserError
+
+_BROKEN_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = words[0] if words and not words[0].startswith("-") else ""
+    try:
+        code = _main(words)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        if is_first_process():
+            print(problem_block(name, error.problems), file=sys.stderr, flush=True)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        if is_first_process():
+            hint = "; the same command goes on with the run" if name in ("clm", "mlm") else ""
+            print(f"\nlmtrain {name}: interrupted{hint}", file=sys.stderr, flush=True)
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone; keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except Exception:
+        traceback.print_exc()
+        print(
+            f"\nlmtrain {name}: this is a fault of lmtrain, not of your input. {_where_to_report()}",
+            file=sys.stderr,
+        )
+        return ExitCode.OUR_FAULT
+
+
+def _main(words: list[str]) -> int:
+    from lmtrain.cli.commands import COMMANDS
+
+    if not words:
+        print(_overview(), file=sys.stderr)
+        return ExitCode.WRONG_INPUT
+    name, rest = words[0], words[1:]
+    if name == "help" and rest:
+        name, rest = rest[0], ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(_overview())
+        return ExitCode.OK
+    if name in ("-V", "--version"):
+        from lmtrain import __version__
+
+        print(f"lmtrain {__version__}")
+        return ExitCode.OK
+    if name not in COMMANDS:
+        raise UserError(_unknown_command(name))
+    return _run(name, rest)
+
+
+def _run(name: str, rest: list[str]) -> int:
+    from lmtrain.cli.arguments import parse, split_words
+    from lmtrain.cli.commands import COMMANDS
+    from lmtrain.config.flags import flag_table
+
+    if split_words(flag_table(name), rest).help:
+        from lmtrain.cli.help import command_help
+
+        print(command_help(COMMANDS[name]))
+        return ExitCode.OK
+    parsed = parse(name, rest)
+    for note in parsed.notes:
+        say("options", note)
+    os.environ.update(parsed.environment)
+    return int(importlib.import_module(COMMANDS[name].module).run(parsed.options))
+
+
+def problem_block(command: str, problems: Sequence[Problem]) -> str:
+    """All problems under one heading, the flags in a column of their own.
+
+    ::
+
+        lmtrain clm: 2 things to change before this can run
+          --lerning_rate   no such option; did you mean --learning_rate?
+          --block_size     4096 is longer than the 1024 positions of gpt2;
+                           use at most --block_size 1024
+    """
+    count = f"{len(problems)} things" if len(problems) != 1 else "1 thing"
+    lines = [f"{f'lmtrain {command}'.strip()}: {count} to change before this can run"]
+    column = max((len(p.flag) for p in problems if p.flag), default=0)
+    for problem in problems:
+        head = f"  {(problem.flag or '').ljust(column)}   " if column else "  "
+        text = _wrapped(problem.text, len(head))
+        lines.append(head + text.replace("\n", "\n" + " " * len(head)))
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: int) -> str:
+    """Text as wide as the terminal; left alone in a file, where it may be searched."""
+    if not sys.stderr.isatty():
+        return text
+    width = max(40, os.get_terminal_size(sys.stderr.fileno()).columns - indent - 1)
+    lines = [
+        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    ]
+    return "\n".join(part for line in lines for part in line or [""])
+
+
+def _overview() -> str:
+    from lmtrain.cli.help import overview
+
+    return overview()
+
+
+def _unknown_command(name: str) -> str:
+    from lmtrain.cli.commands import COMMANDS
+    from lmtrain.config.flags import nearest
+
+    if name.startswith("-"):
+        return f"a command comes before {name}: one of {', '.join(COMMANDS)}"
+    guess = nearest(name, COMMANDS)
+    if guess:
+        return f"{name!r} is no command; did you mean lmtrain {guess}?"
+    return f"{name!r} is no command; there are {', '.join(COMMANDS)}"
+
+
+def _where_to_report() -> str:
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        links = metadata("lmtrain").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        links = []
+    address = next((link.split(",", 1)[1].strip() for link in links if "issue" in link.lower()), "")
+    return f"Please report the lines above{f' at {address}' if address else ' to its maintainers'}."

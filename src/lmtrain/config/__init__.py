@@ -1,0 +1,1 @@
+"""Options as dataclasses, loading (defaults < file < flags), checks, old names, TrainingArguments' fields."""

@@ -1,0 +1,324 @@
+"""Options that contradict each other, or leave something out that a command needs.
+
+Only what the options alone tell is checked here, in milliseconds; what needs the data, the tokenizer or the
+model is checked where those are opened.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from lmtrain.config.options import (
+    DataOptions,
+    EvaluateOptions,
+    GenerateOptions,
+    ModelOptions,
+    PrepareOptions,
+    Resolved,
+    TextOptions,
+    TokenizerOptions,
+)
+from lmtrain.config.values import user_path
+from lmtrain.core.errors import Problems
+
+_TENSORFLOW = (".ckpt", ".h5", ".pb", ".ckpt.index", ".ckpt.meta")
+_DATA_FILES = {
+    "train_file": "--train_file",
+    "validation_file": "--validation_file",
+    "test_file": "--test_file",
+}
+
+
+def check(command: str, options: Any, problems: Problems) -> None:
+    """Add to ``problems`` whatever is wrong with the options of ``command``."""
+    if isinstance(options, Resolved):
+        _training(options, problems)
+    elif isinstance(options, TokenizerOptions):
+        _data(options, problems)
+        _needs_text(options, problems)
+        if not options.output_dir:
+            problems.add(
+                "say where the tokenizer goes, such as --output_dir my-tokenizer", flag="--output_dir"
+            )
+    elif isinstance(options, PrepareOptions):
+        _prepare(options, problems)
+    elif isinstance(options, EvaluateOptions):
+        _model_given(options, problems)
+        _data(options, problems)
+        if not (options.validation_file or options.test_file or options.dataset_name):
+            problems.add(
+                "nothing to evaluate on; name a text: --validation_file TEXT", flag="--validation_file"
+            )
+    elif isinstance(options, GenerateOptions):
+        _model_given(options, problems)
+        if not options.do_sample and options.num_return_sequences > max(1, options.num_beams):
+            problems.add(
+                f"{options.num_return_sequences} completions would all be the same without sampling; "
+                f"leave out --greedy, or use --num_beams {options.num_return_sequences}",
+                flag="--num_return_sequences",
+            )
+
+
+def _training(options: Resolved, problems: Problems) -> None:
+    _model(options, problems)
+    _data(options.data, problems)
+    _splits(options, problems)
+    _precision(options, problems)
+    _schedule(options, problems)
+    data = options.data
+    if data.compat and data.compat != f"run_{options.command}":
+        problems.add(
+            f"{data.compat} is the other script; here it is --compat run_{options.command}", flag="--compat"
+        )
+    if data.compat and options.command == "clm" and "append_eos" in options.given and data.append_eos:
+        problems.add(
+            "run_clm puts no end-of-text token between documents; give only one of --compat and --append_eos",
+            flag="--compat",
+        )
+    if data.pad_to_max_length and not data.line_by_line:
+        problems.add(
+            "only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length"
+        )
+    if options.do_train and not options.output_dir:
+        problems.add("say where the run goes, such as --output_dir runs/mine", flag="--output_dir")
+
+
+def _model(options: Resolved, problems: Problems) -> None:
+    model = options.model
+    if not (model.model_name_or_path or model.model_type or model.config_name):
+        example = "gpt2" if options.command == "clm" else "bert"
+        problems.add(
+            f"no model: name a checkpoint, or build one with --model_type {example} --tokenizer_name NAME",
+            flag="--model_name_or_path",
+        )
+    elif not (model.model_name_or_path or model.tokenizer_name):
+        problems.add(
+            "a new model needs a tokenizer: a folder or a hub name; lmtrain tokenizer makes one",
+            flag="--tokenizer_name",
+        )
+    if model.config_overrides and model.model_name_or_path:
+        problems.add(
+            f"changes the shape of a new model, and {model.model_name_or_path} has its shape already; "
+            "leave out one of the two",
+            flag="--config_overrides",
+        )
+    _no_tensorflow(model, problems)
+
+
+def _model_given(model: ModelOptions, problems: Problems) -> None:
+    if not model.model_name_or_path:
+        problems.add("name a model: a run's folder, a checkpoint or a hub name", flag="--model_name_or_path")
+    _no_tensorflow(model, problems)
+
+
+def _no_tensorflow(model: ModelOptions, problems: Problems) -> None:
+    name = model.model_name_or_path or ""
+    if name.lower().endswith(_TENSORFLOW):
+        problems.add(
+            f"{name} is a TensorFlow checkpoint, which today's libraries no longer read; convert it with "
+            "transformers 4 (from_pretrained(..., from_tf=True), then save_pretrained) and give that folder",
+            flag="--model_name_or_path",
+        )
+
+
+def _data(data: TextOptions, problems: Problems) -> None:
+    """What holds for every command that reads text."""
+    named = [name for name in _DATA_FILES if getattr(data, name, None)]
+    if data.dataset_name and named:
+        flags = " and ".join(_DATA_FILES[name] for name in named)
+        problems.add(f"comes with its own splits; give either it or {flags}", flag="--dataset_name")
+    if data.dataset_config_name and not data.dataset_name:
+        problems.add(
+            "chooses a configuration of --dataset_name, which is missing", flag="--dataset_config_name"
+        )
+    if data.dataset_name and data.dataset_name.lower().endswith((".py", ".txt", ".csv", ".json", ".jsonl")):
+        problems.add(f"{data.dataset_name} is a file; give files with --train_file", flag="--dataset_name")
+    for name in named:
+        for path in getattr(data, name):
+            _exists(path, _DATA_FILES[name], problems)
+    if isinstance(data, DataOptions):
+        stdin = [name for name in named if "-" in getattr(data, name)]
+        if len(stdin) > 1:
+            problems.add(
+                f"standard input is read once, and {_DATA_FILES[stdin[0]]} reads it",
+                flag=_DATA_FILES[stdin[1]],
+            )
+
+
+def _exists(path: str, flag: str, problems: Problems) -> None:
+    """A file that is not there, with the neighbour of the most similar name."""
+    if path == "-" or any(sign in path for sign in "*?["):
+        return
+    if not path.strip():
+        problems.add("an empty name is no file", flag=flag)
+        return
+    file = user_path(path)
+    try:
+        if file.exists():
+            return
+        neighbours = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
+    except (OSError, ValueError):
+        return  # unreadable folders and impossible names are the reader's to report
+    close = difflib.get_close_matches(file.name, neighbours, n=1)
+    hint = f"; did you mean {file.parent / close[0]}?" if close else ""
+    problems.add(f"no such file or folder: {path}{hint}", flag=flag)
+
+
+def _needs_text(data: TextOptions, problems: Problems) -> None:
+    if not (data.train_file or data.dataset_name):
+        problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
+
+
+def _splits(options: Resolved, problems: Problems) -> None:
+    """Is there data for what is asked?"""
+    data, asked = options.data, options.training
+    if not (options.can_train or options.can_evaluate):
+        problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
+        return
+    if asked.get("do_train") and not options.can_train:
+        problems.add("nothing to train on; name a text: --train_file TEXT", flag="--do_train")
+    evaluates = "--do_eval" if asked.get("do_eval") else "--eval_strategy"
+    if options.do_eval and not options.can_evaluate:
+        problems.add(
+            "nothing to evaluate on: no --validation_file, and --validation_split_percentage is 0",
+            flag=evaluates,
+        )
+    if data.validation_split_percentage == 100 and options.do_train and not data.validation_file:
+        problems.add("100 leaves nothing to train on", flag="--validation_split_percentage")
+
+
+def _precision(options: Resolved, problems: Problems) -> None:
+    wanted, set_ = options.run.precision, options.training
+    if set_.get("bf16") and set_.get("fp16"):
+        problems.add("--fp16 is given too; choose one, or leave it to --precision auto", flag="--bf16")
+        return
+    for name in ("bf16", "fp16"):
+        if name not in set_ or wanted == "auto":
+            continue
+        if set_[name] != (wanted == name):
+            state = "on" if set_[name] else "off"
+            problems.add(
+                f"{wanted} contradicts --{name}, which is switched {state}; give one of them",
+                flag="--precision",
+            )
+    if set_.get("tf32") and set_.get("use_cpu"):
+        problems.add("TF32 is a format of NVIDIA's GPUs, and --use_cpu is given", flag="--tf32")
+
+
+def _schedule(options: Resolved, problems: Problems) -> None:
+    """Conflicts that ``TrainingArguments`` would find too, but seconds later and one at a time."""
+    given = options.training
+    strategy = given.get("eval_strategy", "no")
+    if given.get("max_steps") == 0:
+        problems.add(
+            "0 steps is no training; give at least 1, or evaluate with lmtrain evaluate", flag="--max_steps"
+        )
+    for name in ("logging_steps", "eval_steps", "save_steps"):
+        value = given.get(name)
+        if isinstance(value, float) and value > 1 and not value.is_integer():
+            problems.add(
+                f"{value} is neither a whole number of steps nor a share of them below 1", flag=f"--{name}"
+            )
+    if strategy == "no":
+        for name, value in (("lr_scheduler_type", "reduce_lr_on_plateau"), ("lr_scheduler_type", "greedy")):
+            if given.get(name) == value:
+                problems.add(
+                    f"{value} follows the evaluation loss; add --eval_strategy steps", flag=f"--{name}"
+                )
+    if given.get("load_best_model_at_end"):
+        _best_model(given, strategy, problems)
+    if "dataloader_prefetch_factor" in given and not given.get("dataloader_num_workers"):
+        problems.add(
+            "needs worker processes; add --dataloader_num_workers 2", flag="--dataloader_prefetch_factor"
+        )
+    if given.get("dataloader_persistent_workers") and not given.get("dataloader_num_workers"):
+        problems.add(
+            "needs worker processes; add --dataloader_num_workers 2", flag="--dataloader_persistent_workers"
+        )
+    if given.get("use_cpu") and given.get("fsdp"):
+        problems.add(
+            "shards over GPUs only: on CPUs Accelerate would silently leave the model whole; leave out "
+            "--fsdp or --use_cpu",
+            flag="--fsdp",
+        )
+    if given.get("fsdp") and given.get("deepspeed"):
+        problems.add("does the same work as --deepspeed; give one of them", flag="--fsdp")
+    if given.get("fsdp_config") and not given.get("fsdp"):
+        problems.add("has no effect without --fsdp", flag="--fsdp_config")
+    for name in ("hub_model_id", "hub_revision", "hub_private_repo"):
+        if given.get(name) is not None and not given.get("push_to_hub"):
+            problems.add("has no effect without --push_to_hub", flag=f"--{name}")
+    _json_files(given, problems)
+
+
+def _best_model(given: dict[str, Any], strategy: str, problems: Problems) -> None:
+    saving = given.get("save_strategy", "steps")
+    flag = "--load_best_model_at_end"
+    if strategy == "no":
+        problems.add("needs evaluations to choose by; add --eval_strategy steps", flag=flag)
+    elif saving not in (strategy, "best"):
+        problems.add(
+            f"needs a checkpoint at each evaluation, but --save_strategy is {saving} and --eval_strategy "
+            f"{strategy}; use --save_strategy {strategy}, or best",
+            flag=flag,
+        )
+    elif strategy == "steps" and saving == "steps":
+        save = given.get("save_steps", 500)
+        every = given.get("eval_steps") or given.get("logging_steps", 10)
+        mixed = (save < 1) != (every < 1)
+        if mixed or not _is_multiple(save, every):
+            problems.add(
+                f"needs checkpoints where there are evaluations: --save_steps {save} must be a multiple of "
+                f"--eval_steps {every}",
+                flag=flag,
+            )
+
+
+def _is_multiple(save: float, every: float) -> bool:
+    scale = 1_000_000  # whole numbers, for shares such as 0.3 and 0.1 are not exact
+    return round(save * scale) % round(every * scale) == 0
+
+
+def _json_files(given: dict[str, Any], problems: Problems) -> None:
+    """Settings that are a JSON object or the path of a JSON file."""
+    for name in _paths_of(given, ("deepspeed", "fsdp_config")):
+        path = user_path(given[name])
+        if not path.is_file():
+            problems.add(f"no such file: {given[name]} (nor is it a JSON object)", flag=f"--{name}")
+    for name in _paths_of(
+        given,
+        ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"),
+    ):
+        problems.add(f"{given[name]!r} is not a JSON object such as '{{\"key\": 1}}'", flag=f"--{name}")
+
+
+def _paths_of(given: dict[str, Any], names: Iterable[str]) -> list[str]:
+    return [name for name in names if isinstance(given.get(name), str)]
+
+
+def _prepare(options: PrepareOptions, problems: Problems) -> None:
+    if options.list and options.clean:
+        problems.add("shows what --clean deletes; give one of them", flag="--list")
+    if options.list or options.clean:
+        return
+    _data(options, problems)
+    if not (options.train_file or options.validation_file or options.dataset_name):
+        problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
+    if not (options.tokenizer_name or options.model_name_or_path):
+        problems.add("name a tokenizer: a folder, a tokenizer.json or a hub name", flag="--tokenizer_name")
+    if options.objective == "clm":
+        wrong = {"--max_seq_length": options.max_seq_length, "--line_by_line": options.line_by_line}
+        hint = "belongs to --objective mlm"
+    else:
+        wrong, hint = {"--block_size": options.block_size}, "masked training calls this --max_seq_length"
+    for flag, value in wrong.items():
+        if value:
+            problems.add(hint, flag=flag)
+    if options.pad_to_max_length and not options.line_by_line:
+        problems.add(
+            "only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length"
+        )
+    if options.compat and options.compat != f"run_{options.objective}":
+        problems.add(f"{options.compat} prepares for --objective {options.compat[4:]}", flag="--compat")

@@ -1,0 +1,137 @@
+"""The flags of a command as one table: its own options and, for training, those of ``TrainingArguments``."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, dataclass, fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from lmtrain.config import groups, options
+from lmtrain.config.about import About
+from lmtrain.config.training_arguments import training_flags
+from lmtrain.config.treatment import TREATMENT
+from lmtrain.config.values import Flag
+
+# Groups of clm and mlm, by their attribute in Resolved.
+TRAINING_GROUPS: dict[str, type] = {
+    "model": options.ModelOptions,
+    "data": options.DataOptions,
+    "masking": options.MaskingOptions,
+    "run": options.RunOptions,
+}
+COMMAND_OPTIONS: dict[str, type] = {
+    "tokenizer": options.TokenizerOptions,
+    "prepare": options.PrepareOptions,
+    "evaluate": options.EvaluateOptions,
+    "generate": options.GenerateOptions,
+    "demo": options.DemoOptions,
+}
+TRAINING_COMMANDS = ("clm", "mlm")
+
+# Options of the groups that one of the two trainings has no use for, and what to say to who types them.
+NOT_IN: dict[str, dict[str, str]] = {
+    "clm": {
+        "max_seq_length": "causal training calls this --block_size",
+        "line_by_line": "this is for masked training (lmtrain mlm); lines as documents: --documents lines",
+        "pad_to_max_length": "this is for masked training (lmtrain mlm); causal training fills its blocks",
+        "mlm_probability": "this is for masked training (lmtrain mlm)",
+        "mask_whole_words": "this is for masked training (lmtrain mlm)",
+    },
+    "mlm": {
+        "block_size": "masked training calls this --max_seq_length",
+        "append_eos": "masked training puts the tokenizer's own special tokens around each document",
+    },
+}
+
+
+def _declaring_title(owner: type, name: str) -> str:
+    for base in owner.__mro__:
+        if name in inspect.get_annotations(base):
+            return str(base.__dict__.get("title", getattr(base, "title", "Options")))
+    return "Options"
+
+
+def _flag(owner: type, item: Field[Any], annotation: Any) -> Flag:
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    types: list[str] = []
+    choices: list[str] = []
+    for part in parts:
+        if part is NoneType:
+            types.append("none")
+        elif get_origin(part) is Literal:
+            types.append("str")
+            choices.extend(get_args(part))
+        else:
+            types.append("list" if get_origin(part) is list else part.__name__)
+    about = item.metadata.get("about", About())
+    default: Any = item.default
+    if item.default_factory is not MISSING:
+        default = item.default_factory()
+    return Flag(item.name, tuple(types), default, about, _declaring_title(owner, item.name), tuple(choices))
+
+
+def option_flags(owner: type) -> dict[str, Flag]:
+    """The flags of one options class, in the order of its fields."""
+    names = {**vars(groups), **vars(options)}
+    # Field names such as `list` must not stand for the types of the same name: no class namespace here.
+    hints = get_type_hints(owner, globalns=names, localns={})
+    left_out: frozenset[str] = getattr(owner, "without", frozenset())
+    return {f.name: _flag(owner, f, hints[f.name]) for f in fields(owner) if f.name not in left_out}
+
+
+@dataclass(frozen=True)
+class FlagTable:
+    """All flags of a command and every name they go by."""
+
+    command: str
+    flags: dict[str, Flag]
+
+    @property
+    def is_training(self) -> bool:
+        return self.command in TRAINING_COMMANDS
+
+    def find(self, name: str) -> tuple[Flag, bool] | None:
+        """The flag of that name (underscores) and whether the name says no (``no_shuffle``, ``greedy``)."""
+        if name in self.flags:
+            return self.flags[name], False
+        for flag in self.flags.values():
+            if name in flag.about.aliases:
+                return flag, False
+            if "bool" in flag.types and (name == flag.about.off or name == f"no_{flag.name}"):
+                return flag, True
+        return None
+
+    def names(self) -> list[str]:
+        """Every name worth suggesting."""
+        found = []
+        for flag in self.flags.values():
+            treatment = TREATMENT.get(flag.name)
+            if not (self.is_training and treatment and treatment.kind == "refused"):
+                found += [flag.name, *flag.about.aliases, *filter(None, [flag.about.off])]
+        return found
+
+
+@cache
+def flag_table(command: str) -> FlagTable:
+    """Every flag of ``lmtrain COMMAND``."""
+    if command not in TRAINING_COMMANDS:
+        return FlagTable(command, option_flags(COMMAND_OPTIONS[command]))
+    flags: dict[str, Flag] = {}
+    for owner in TRAINING_GROUPS.values():
+        flags.update({k: v for k, v in option_flags(owner).items() if k not in NOT_IN[command]})
+    flags.update(training_flags())
+    return FlagTable(command, flags)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that ``word`` was probably meant to be: one that begins with it, or the most similar."""
+    names = list(known)
+    begins = [name for name in names if name.startswith(word)]
+    if len(begins) == 1 and len(word) >= 3:
+        return begins[0]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return close[0] if close else None

@@ -1,0 +1,215 @@
+# ruff: noqa: RUF009 -- option() is dataclasses.field() with a description, not a call shared between objects
+"""The groups of options that commands share: model, text, data, masking, run.
+
+A field's name is its flag (``train_file`` is ``--train_file`` and ``--train-file``), its annotation is its
+type, its default is the command's default. Each option is described here and nowhere else: the parser, the
+help, docs/options.md and the checks read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from lmtrain.config.about import option
+
+
+@dataclass
+class ModelOptions:
+    """Which model and tokenizer, and how they are loaded or built."""
+
+    title: ClassVar[str] = "Model"
+
+    model_name_or_path: str | None = option(
+        None,
+        "The model: the folder of a checkpoint or of a run, or a name on the hub.",
+        metavar="MODEL",
+    )
+    model_type: str | None = option(
+        None,
+        "Without --model_name_or_path: the type of a new model, such as gpt2, llama, bert, roberta.",
+        metavar="TYPE",
+    )
+    config_name: str | None = option(
+        None,
+        "Without --model_name_or_path: the model whose configuration the new model takes.",
+        metavar="MODEL",
+    )
+    config_overrides: str | None = option(
+        None,
+        "Changes to the new model's configuration, such as n_embd=256,n_layer=6,n_head=8.",
+        metavar="KEY=VALUE,...",
+    )
+    tokenizer_name: str | None = option(
+        None,
+        "The tokenizer: a folder (such as one made by `lmtrain tokenizer`), a tokenizer.json, or a hub name.",
+        metavar="TOKENIZER",
+        shown_default="the model's own",
+    )
+    cache_dir: str | None = option(
+        None,
+        "Where models and data sets from the hub are kept.",
+        metavar="FOLDER",
+        shown_default="Hugging Face's own cache",
+    )
+    use_fast_tokenizer: bool = option(True, "Use the tokenizer's Rust implementation where it has one.")
+    model_revision: str = option("main", "Branch, tag or commit of a hub model.", metavar="REVISION")
+    token: str | None = option(
+        None,
+        "Access token for private or gated models on the hub. Never written into the run.",
+        secret=True,
+        aliases=("use_auth_token",),
+        shown_default="that of `hf auth login`, if any",
+    )
+    trust_remote_code: bool = option(
+        False, "Run Python code that comes with a hub model: only for authors you trust."
+    )
+    resize_embeddings: Literal["auto", "never"] = option(
+        "auto",
+        "Let the embedding grow when the tokenizer has more ids than it has rows; `never` stops instead.",
+    )
+    attn_implementation: str | None = option(
+        None,
+        "Attention kernel: eager, sdpa, flash_attention_2, ...",
+        metavar="NAME",
+        shown_default="the model's choice",
+    )
+
+
+@dataclass
+class TextOptions:
+    """Which text, and how files become documents."""
+
+    title: ClassVar[str] = "Data"
+
+    dataset_name: str | None = option(
+        None, "A data set on the hub, or a folder made by save_to_disk.", metavar="NAME"
+    )
+    dataset_config_name: str | None = option(None, "Configuration of the hub data set.", metavar="NAME")
+    train_file: list[str] = option(
+        [],
+        "Text to train on: files, globs or folders, or - for standard input. Text, Markdown, code, CSV, TSV, "
+        "JSON, JSONL, Parquet, Arrow; each also .gz, .xz or .zst.",
+        metavar="PATH",
+    )
+    text_column: str | None = option(
+        None,
+        "The field of a record that holds the text.",
+        metavar="NAME",
+        shown_default="`text`, else the only column of strings",
+    )
+    documents: Literal["auto", "lines"] = option(
+        "auto",
+        "What a document is: auto takes a text file as one and each record as one; lines takes each line.",
+    )
+    encoding: str = option("utf-8", "Encoding of text files.")
+    encoding_errors: Literal["strict", "replace"] = option(
+        "strict", "On bytes that are not in that encoding: stop and name the place, or put U+FFFD there."
+    )
+    on_bad_record: Literal["fail", "skip"] = option(
+        "fail", "On a record that cannot be read: stop and name file and line, or pass over and count it."
+    )
+    keep_linebreaks: bool | None = option(
+        None, "Keep the line break at the end of each line when lines are documents.", shown_default="no"
+    )
+
+
+@dataclass
+class DataOptions(TextOptions):
+    """Text for training and evaluation, and how its tokens become examples."""
+
+    validation_file: list[str] = option(
+        [], "Text to evaluate on.", metavar="PATH", shown_default="a part of the training text"
+    )
+    test_file: list[str] = option([], "Text for a test, scored on its own.", metavar="PATH")
+    append_eos: bool = option(True, "Put the end-of-text token after each document (causal training).")
+    max_train_samples: int | None = option(
+        None,
+        "Train on at most so many blocks: the first ones, or random ones with --shuffle_documents.",
+        unit="blocks",
+        at_least=1,
+    )
+    max_eval_samples: int | None = option(
+        None, "Evaluate on at most so many blocks.", unit="blocks", at_least=1, aliases=("max_val_samples",)
+    )
+    shuffle_documents: bool = option(
+        False, "Join the training documents into blocks in a random order (a function of --seed)."
+    )
+    block_size: int | None = option(
+        None,
+        "Length of a block in causal training.",
+        unit="tokens",
+        at_least=2,
+        shown_default="the smaller of 1024 and the model's positions",
+    )
+    max_seq_length: int | None = option(
+        None,
+        "Length of an example in masked training, its special tokens included.",
+        unit="tokens",
+        at_least=2,
+        shown_default="the smaller of 1024 and the model's positions",
+    )
+    line_by_line: bool = option(
+        False, "Each line is an example of its own (masked training); longer ones are cut."
+    )
+    pad_to_max_length: bool = option(
+        False, "With --line_by_line: pad every example to --max_seq_length, not to the longest of its batch."
+    )
+    drop_remainder: bool = option(
+        True,
+        "Leave out the last tokens when they do not fill a block; `false` trains on them as a short block.",
+    )
+    validation_split_percentage: float = option(
+        5.0,
+        "Part of the training text kept for evaluation when there is no validation data.",
+        unit="per cent",
+        at_least=0,
+        at_most=100,
+    )
+    validation_split_mode: Literal["first", "hash", "files"] = option(
+        "first", "Which part: the first documents, documents chosen by their content, or whole files."
+    )
+    preprocessing_num_workers: int | None = option(
+        None, "Threads that tokenize.", unit="threads", at_least=1, shown_default="one a core"
+    )
+    streaming: bool = option(False, "Read a hub data set as a stream instead of downloading it first.")
+    overwrite_cache: bool = option(False, "Tokenize again even if the same text was tokenized before.")
+    data_cache_dir: str | None = option(
+        None,
+        "Where tokenized text is kept.",
+        metavar="FOLDER",
+        shown_default="$LMTRAIN_CACHE, else $XDG_CACHE_HOME/lmtrain, else ~/.cache/lmtrain",
+    )
+    compat: Literal["run_clm", "run_mlm"] | None = option(
+        None,
+        "Treat text as that script does: each line a document without its line break, blank lines kept, no "
+        "end-of-text tokens, the first column, the first per cent of the rows for validation.",
+    )
+
+
+@dataclass
+class MaskingOptions:
+    """Which tokens a masked model has to guess."""
+
+    title: ClassVar[str] = "Masking"
+
+    mlm_probability: float = option(0.15, "Share of the tokens to be guessed.", above=0, at_most=1)
+    mask_whole_words: bool = option(
+        False, "Mask all tokens of a word or none (where the tokenizer tells words apart)."
+    )
+
+
+@dataclass
+class RunOptions:
+    """How the run is carried out, beside ``TrainingArguments``."""
+
+    title: ClassVar[str] = "Run"
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto",
+        "Number format of the products; auto takes bf16 where the hardware multiplies it fast, and says so.",
+    )
+    overwrite_output_dir: bool = option(
+        False,
+        "Start anew in an --output_dir that holds another run; without it that run is continued or refused.",
+    )

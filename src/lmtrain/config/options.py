@@ -1,0 +1,220 @@
+# ruff: noqa: RUF009 -- option() is dataclasses.field() with a description, not a call shared between objects
+"""The options of every command. (``from lmtrain.config.options import ...`` finds the shared groups too.)
+
+A command that needs the options of several groups inherits them, so its options *are* a ``ModelOptions`` or a
+``DataOptions`` wherever a function asks for one; ``without`` names the inherited fields that the command does
+not offer (they keep their defaults).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from lmtrain.config.about import option
+from lmtrain.config.groups import DataOptions, MaskingOptions, ModelOptions, RunOptions, TextOptions
+
+__all__ = [
+    "DataOptions", "DemoOptions", "EvaluateOptions", "GenerateOptions", "MaskingOptions", "ModelOptions",
+    "PrepareOptions", "Resolved", "RunOptions", "TextOptions", "TokenizerOptions",
+]  # fmt: skip
+
+
+@dataclass
+class TokenizerOptions(TextOptions):
+    """``lmtrain tokenizer``: train a tokenizer on text."""
+
+    without: ClassVar[frozenset[str]] = frozenset({"keep_linebreaks"})
+    title: ClassVar[str] = "Tokenizer"
+
+    train_file: list[str] = option(
+        [],
+        "Text to learn from: files, globs or folders, or - for standard input.",
+        metavar="PATH",
+        aliases=("source",),
+    )
+    output_dir: str | None = option(None, "Folder for the tokenizer.", metavar="FOLDER")
+    type: Literal["bpe", "wordpiece", "unigram"] = option(
+        "bpe", "Kind of tokenizer: byte-level BPE, BERT's WordPiece, or a unigram model."
+    )
+    vocab_size: int = option(
+        8192, "Size of the vocabulary, special tokens included.", unit="tokens", at_least=2
+    )
+    special_tokens: list[str] = option(
+        [],
+        "Special tokens, in order.",
+        metavar="TOKEN",
+        shown_default="<|endoftext|>, or BERT's five for wordpiece",
+    )
+    min_frequency: int = option(2, "A pair must occur so often to become a token.", unit="times", at_least=0)
+    sample_bytes: int | None = option(
+        None, "Learn from at most so much of the text.", unit="bytes", at_least=1, shown_default="all of it"
+    )
+    model_max_length: int | None = option(
+        None,
+        "Longest input to write into the tokenizer's settings.",
+        unit="tokens",
+        at_least=2,
+        shown_default="none",
+    )
+
+
+@dataclass
+class PrepareOptions(ModelOptions, DataOptions):
+    """``lmtrain prepare``: tokenize text into a store that later runs read."""
+
+    without: ClassVar[frozenset[str]] = frozenset(
+        {
+            "model_type",
+            "config_name",
+            "config_overrides",
+            "resize_embeddings",
+            "attn_implementation",
+            "test_file",
+        }
+    )
+    title: ClassVar[str] = "Store"
+
+    objective: Literal["clm", "mlm"] = option(
+        "clm", "The training the blocks in the ledger are counted for: causal or masked."
+    )
+    output_dir: str | None = option(
+        None, "Folder for the token store.", metavar="FOLDER", shown_default="a place in --data_cache_dir"
+    )
+    json: bool = option(False, "Print the ledger as one JSON object.")
+    list: bool = option(False, "Show the stores in --data_cache_dir with their sizes, and prepare nothing.")
+    clean: bool = option(False, "Delete the stores in --data_cache_dir, and prepare nothing.")
+
+
+@dataclass
+class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions):
+    """``lmtrain evaluate``: loss, perplexity and bits per byte of a model on text."""
+
+    without: ClassVar[frozenset[str]] = frozenset(
+        {
+            "model_type",
+            "config_name",
+            "config_overrides",
+            "max_train_samples",
+            "shuffle_documents",
+            "train_file",
+            "validation_split_percentage",
+            "validation_split_mode",
+        }
+    )
+    title: ClassVar[str] = "Evaluation"
+
+    per_device_eval_batch_size: int = option(8, "Examples of one forward pass.", unit="examples", at_least=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Number format of the products.")
+    use_cpu: bool = option(False, "Leave the accelerator alone.")
+    seed: int = option(42, "Seed of the masks that a masked model is tested with.", at_least=0)
+    output_dir: str | None = option(
+        None, "Folder for eval_results.json.", metavar="FOLDER", shown_default="results are only printed"
+    )
+    json: bool = option(False, "Print the results as one JSON object.")
+
+
+@dataclass
+class GenerateOptions(ModelOptions):
+    """``lmtrain generate``: completions of a causal model, ranked fillings of a masked one."""
+
+    without: ClassVar[frozenset[str]] = frozenset(
+        {"model_type", "config_name", "config_overrides", "resize_embeddings"}
+    )
+    title: ClassVar[str] = "Generation"
+
+    prompt: list[str] = option(
+        [], "Prompts; - reads one from standard input.", metavar="PROMPT", positional=True
+    )
+    prompts_file: str | None = option(None, "A file of prompts, one a line.", metavar="FILE")
+    max_new_tokens: int = option(64, "Longest completion.", unit="tokens", at_least=1)
+    do_sample: bool = option(
+        True, "Draw tokens at random; --greedy always takes the likeliest.", off="greedy"
+    )
+    temperature: float = option(
+        1.0, "Below 1 sharpens, above 1 flattens the distribution drawn from.", above=0
+    )
+    top_k: int = option(50, "Draw from the so many likeliest tokens; 0 means all.", unit="tokens", at_least=0)
+    top_p: float = option(
+        1.0, "Draw from the likeliest tokens that make up this probability.", above=0, at_most=1
+    )
+    num_return_sequences: int = option(1, "Completions for each prompt.", at_least=1)
+    num_beams: int = option(1, "Beams of a beam search; 1 means none.", at_least=1)
+    repetition_penalty: float = option(
+        1.0, "Above 1 makes tokens that occurred already less likely.", above=0
+    )
+    seed: int = option(42, "Seed of what is drawn.", at_least=0)
+    top: int = option(5, "Fillings shown for each mask (masked models).", at_least=1)
+    batch_size: int = option(8, "Prompts completed at once.", unit="prompts", at_least=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Number format of the products.")
+    use_cpu: bool = option(False, "Leave the accelerator alone.")
+    json: bool = option(False, "Print one JSON object a line.")
+
+
+@dataclass
+class DemoOptions:
+    """``lmtrain demo``: tokenizer, model, evaluation and completions on Python's own standard library."""
+
+    title: ClassVar[str] = "Demo"
+
+    output_dir: str = option("runs/demo", "Folder for the run.", metavar="FOLDER")
+    minutes: float = option(3.0, "Time to train.", unit="minutes", above=0)
+    vocab_size: int = option(8192, "Size of the tokenizer's vocabulary.", unit="tokens", at_least=300)
+    source: str | None = option(
+        None,
+        "A folder of text or code to learn from.",
+        metavar="FOLDER",
+        shown_default="Python's standard library",
+    )
+    seed: int = option(42, "Seed of everything drawn at random.", at_least=0)
+    overwrite_output_dir: bool = option(False, "Start anew when the folder holds an earlier demo.")
+
+
+@dataclass
+class Resolved:
+    """What ``lmtrain clm`` and ``lmtrain mlm`` run with: defaults, then the file, then the flags.
+
+    ``training`` holds the fields of ``transformers.TrainingArguments`` that the user set (typed, by name),
+    ``given`` the names of all options that were set by file or flag, ``notes`` lines worth saying, such as
+    an old name that was understood.
+    """
+
+    command: str
+    model: ModelOptions
+    data: DataOptions
+    masking: MaskingOptions
+    run: RunOptions
+    training: dict[str, Any] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def output_dir(self) -> str | None:
+        return self.training.get("output_dir")
+
+    @property
+    def can_train(self) -> bool:
+        return bool(self.data.train_file or self.data.dataset_name)
+
+    @property
+    def can_evaluate(self) -> bool:
+        if self.data.validation_file or self.data.test_file or self.data.dataset_name:
+            return True
+        return bool(self.data.train_file) and self.data.validation_split_percentage > 0
+
+    @property
+    def do_train(self) -> bool:
+        """As asked; when neither training nor evaluation is asked for, whatever there is data for."""
+        return self._wanted("do_train", self.can_train)
+
+    @property
+    def do_eval(self) -> bool:
+        """As :attr:`do_train`; evaluating during training (``eval_strategy``) asks for it too."""
+        if self.training.get("eval_strategy", "no") != "no":
+            return True
+        return self._wanted("do_eval", self.can_evaluate)
+
+    def _wanted(self, name: str, possible: bool) -> bool:
+        if self.training.get("do_train") or self.training.get("do_eval"):
+            return bool(self.training.get(name))
+        return possible and name not in self.training

@@ -1,0 +1,36 @@
+"""The resolved configuration as plain values: written into the run, and readable again with ``--config``."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from lmtrain.config.flags import flag_table
+from lmtrain.config.options import Resolved
+
+
+def as_dict(options: Any) -> dict[str, Any]:
+    """All options of a command by flag name, ready for JSON; secrets (tokens) are left out.
+
+    For :class:`Resolved`: the command, our own options with their values, and the fields of
+    ``TrainingArguments`` that the user set. ``lmtrain COMMAND --config`` reads the result back.
+    """
+    if not isinstance(options, Resolved):
+        return {f.name: getattr(options, f.name) for f in fields(options) if not _is_secret(f.metadata)}
+    flags = flag_table(options.command).flags
+    values: dict[str, Any] = {"command": options.command}
+    for group in (options.model, options.data, options.masking, options.run):
+        values.update({name: value for name, value in as_dict(group).items() if name in flags})
+    values.update(
+        {
+            name: value
+            for name, value in options.training.items()
+            if not (name in flags and flags[name].about.secret)
+        }
+    )
+    return values
+
+
+def _is_secret(metadata: Any) -> bool:
+    about = metadata.get("about")
+    return about is not None and about.secret

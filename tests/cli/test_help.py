@@ -1,0 +1,112 @@
+"""The help: complete, grouped, in time, and the page in docs/ is the same table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmtrain.cli import options_page
+from lmtrain.cli.commands import COMMANDS
+from lmtrain.cli.help import command_help, grouped, overview
+from lmtrain.config.flags import flag_table
+from lmtrain.config.training_arguments import installed_version
+from lmtrain.config.treatment import TREATMENT
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_shown_once_under_a_heading(name: str) -> None:
+    text = command_help(COMMANDS[name])
+    shown = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
+    expected = [
+        f"--{flag.name}"
+        for flag in flag_table(name).flags.values()
+        if not (flag.training and TREATMENT[flag.name].kind != "honored")
+    ]
+    older = {"--gradient_checkpointing", "--gradient_checkpointing_kwargs"}  # shown under their new names
+    if "activation_checkpointing" in flag_table(name).flags:
+        expected = [flag for flag in expected if flag not in older]
+    assert sorted(shown) == sorted(expected)
+    for title, members in grouped(list(flag_table(name).flags.values())):
+        assert f"\n\n{title}\n" in text and members
+    assert "Example" in text and f"    lmtrain {name}" in text
+
+
+def test_units_defaults_and_other_names_are_said() -> None:
+    text = " ".join(command_help(COMMANDS["clm"]).split())
+    assert "(in tokens; default: the smaller of 1024 and the model's positions)" in text
+    assert "(in per cent; default: 5)" in text
+    assert "also --max_val_samples" in text
+    assert "None is switched on unless named. (default: none)" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_the_help_keeps_to_the_width(name: str, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    longest = max(command_help(COMMANDS[name]).splitlines(), key=len)
+    assert len(longest) <= max(int(columns), 110)
+
+
+def test_the_examples_are_commands_that_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shlex
+
+    from lmtrain.cli.arguments import parse
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("book.txt", "reports.jsonl", "other.txt"):
+        (tmp_path / name).write_text("text", encoding="utf-8")
+    for name in ("src", "corpus"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run.yaml").write_text("{model_name_or_path: m, train_file: book.txt, output_dir: o}")
+    for command in COMMANDS.values():
+        for _, line in command.examples:
+            program, name, *words = shlex.split(line)
+            assert (program, name) == ("lmtrain", command.name)
+            parse(name, words)
+
+
+def test_the_overview_names_every_command() -> None:
+    for name, command in COMMANDS.items():
+        assert f"\n  {name} " in overview()
+        assert command.summary.split()[0] in overview()
+
+
+def test_the_page_in_docs_is_current() -> None:
+    """``python -m lmtrain.cli.options_page > docs/options.md`` after a change of an option."""
+    written = PAGE.read_text(encoding="utf-8")
+    if f"with transformers {installed_version()};" not in written:
+        pytest.skip("docs/options.md was generated with another version of transformers")
+    assert written == options_page.page()
+
+
+# Processor time is what the command costs; the clock would measure the other work of the machine too.
+_MEASURE = """
+import json, resource, sys
+from lmtrain.cli.main import main
+code = main(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_SELF)
+heavy = sorted({"torch", "transformers", "numpy", "datasets", "rich"} & set(sys.modules))
+print(json.dumps([code, used.ru_utime + used.ru_stime, heavy]), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["clm", "--help"], ["clm", "--lerning_rate", "1"], ["--version"]]
+)
+def test_help_and_the_answer_to_a_mistake_come_at_once(words: list[str]) -> None:
+    """Within half a second, and without the libraries that take seconds to import."""
+    runs = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURE, *words], capture_output=True, text=True, check=True
+        )
+        runs.append(json.loads(done.stderr.splitlines()[-1]))
+    assert {run[0] for run in runs} == {2 if "--lerning_rate" in words else 0}
+    assert runs[0][2] == []
+    assert min(run[1] for run in runs) < 0.5

@@ -1,0 +1,177 @@
+"""``lmtrain``: exit codes, what goes where, and that our own faults look like our own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmtrain.cli.main import main, problem_block
+from lmtrain.core.errors import ExitCode, Problem, UserError
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., int]], None]:
+    """Let ``lmtrain demo`` run a function of the test: the command itself takes minutes."""
+
+    def use(run: Callable[..., int]) -> None:
+        module = types.ModuleType("lmtrain.cli.demo")
+        module.run = run  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "lmtrain.cli.demo", module)
+
+    return use
+
+
+def test_a_command_gets_its_options_and_its_code_is_returned(demo: Callable[..., None]) -> None:
+    seen = []
+    demo(lambda options: seen.append(options) or 7)
+    assert main(["demo", "--minutes", "0.5"]) == 7
+    assert seen[0].minutes == 0.5 and seen[0].vocab_size == 8192
+
+
+def test_the_block_of_problems() -> None:
+    block = problem_block(
+        "clm",
+        (
+            Problem("no such option; did you mean --learning_rate?", "--lerning_rate"),
+            Problem("has no text;\nchoose one: --text_column body", "--train_file"),
+            Problem("the disk is full"),
+        ),
+    )
+    assert block == (
+        "lmtrain clm: 3 things to change before this can run\n"
+        "  --lerning_rate   no such option; did you mean --learning_rate?\n"
+        "  --train_file     has no text;\n"
+        "                   choose one: --text_column body\n"
+        "                   the disk is full"
+    )
+    assert problem_block("", (Problem("x"),)) == "lmtrain: 1 thing to change before this can run\n  x"
+
+
+def test_a_mistake_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clm", "--lerning_rate", "1"]) == ExitCode.WRONG_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == "" and "Traceback" not in captured.err
+    assert captured.err.startswith("lmtrain clm: ")
+    assert "--lerning_rate         no such option; did you mean --learning_rate?" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prpare"], "did you mean lmtrain prepare?"),
+        (["xyzzy"], "there are clm, mlm, tokenizer"),
+        (["--train_file", "a"], "a command comes before --train_file"),
+    ],
+)
+def test_unknown_commands(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == ExitCode.WRONG_INPUT
+    assert said in capsys.readouterr().err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    from lmtrain import __version__
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lmtrain {__version__}\n"
+    for words in (["--help"], ["-h"], ["help"]):
+        assert main(words) == 0
+        assert "usage: lmtrain COMMAND" in capsys.readouterr().out
+    for words in (["clm", "--help"], ["help", "clm"], ["clm", "--lerning_rate", "1", "-h"]):
+        assert main(words) == 0
+        assert "usage: lmtrain clm" in capsys.readouterr().out
+    assert main([]) == ExitCode.WRONG_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == "" and "usage: lmtrain COMMAND" in captured.err
+
+
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID"])
+def test_under_a_launcher_only_the_first_process_complains(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv(variable, "1")
+    assert main(["clm", "--lerning_rate", "1"]) == ExitCode.WRONG_INPUT
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(variable, "0")
+    assert main(["clm", "--lerning_rate", "1"]) == ExitCode.WRONG_INPUT
+    assert "--lerning_rate" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_shows_where_and_asks_for_a_report(
+    demo: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(options: object) -> int:
+        raise ZeroDivisionError("our fault")
+
+    demo(run)
+    assert main(["demo"]) == ExitCode.OUR_FAULT
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError: our fault" in err and "Please report the lines above" in err
+
+
+def test_an_error_of_a_stage_uses_its_own_code(
+    demo: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class NoSaveError(UserError):
+        exit_code = ExitCode.NO_SAVE_SUCCEEDED
+
+    def run(options: object) -> int:
+        raise NoSaveError("the disk is full")
+
+    demo(run)
+    assert main(["demo"]) == ExitCode.NO_SAVE_SUCCEEDED
+    assert "the disk is full" in capsys.readouterr().err
+
+
+def test_an_interruption(demo: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    def run(options: object) -> int:
+        raise KeyboardInterrupt
+
+    demo(run)
+    assert main(["demo"]) == ExitCode.INTERRUPTED
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_notes_go_to_standard_error_and_variables_are_set(
+    demo: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "before")
+    module = types.ModuleType("lmtrain.cli.clm")
+    seen = []
+    module.run = lambda options: seen.append(os.environ["TENSORBOARD_LOGGING_DIR"]) or 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lmtrain.cli.clm", module)
+    text = tmp_path / "a.txt"
+    text.write_text("text", encoding="utf-8")
+    words = ["--model_name_or_path", "m", "--train_file", str(text), "--output_dir", str(tmp_path / "run")]
+    assert main(["clm", *words, "--logging_dir", "tb"]) == 0
+    assert seen == ["tb"]
+    captured = capsys.readouterr()
+    assert captured.out == "" and "TENSORBOARD_LOGGING_DIR" in captured.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end differently there")
+def test_a_reader_that_goes_away_is_no_fault() -> None:
+    """``lmtrain clm --help | head -1``, with a reader that is gone before the first word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "lmtrain", "clm", "--help"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == ""

@@ -1,0 +1,136 @@
+# ruff: noqa: E501 -- a table
+"""Contradicting and missing options: one problem each, under the flag it is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lmtrain.cli.arguments import parse
+from lmtrain.core.errors import Problem, UserError
+
+OUT = ["--output_dir", "o"]
+MODEL = ["--model_name_or_path", "m"]
+DATA = ["--train_file", "TEXT"]
+GOOD = [*MODEL, *DATA, *OUT]
+
+
+def _problems(command: str, words: list[str], folder: Path) -> tuple[Problem, ...]:
+    text = folder / "text.txt"
+    text.write_text("text", encoding="utf-8")
+    try:
+        parse(command, [str(text) if word == "TEXT" else word for word in words])
+    except UserError as error:
+        return error.problems
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("clm", GOOD),
+        ("mlm", [*GOOD, "--line_by_line", "--pad_to_max_length", "--max_seq_length", "64"]),
+        ("clm", ["--model_type", "gpt2", "--tokenizer_name", "t", "--config_overrides", "n_layer=2", *DATA, *OUT]),
+        ("clm", [*MODEL, "--model_type", "gpt2", *DATA, *OUT]),
+        ("clm", ["--config_name", "c", "--tokenizer_name", "t", *DATA, *OUT]),
+        ("clm", [*MODEL, "--validation_file", "TEXT"]),  # evaluation needs no folder
+        ("clm", [*MODEL, *OUT, "--dataset_name", "d", "--dataset_config_name", "c", "--streaming"]),
+        ("clm", [*GOOD, "--bf16", "--precision", "bf16"]),
+        ("clm", [*GOOD, "--compat", "run_clm"]),
+        ("clm", [*MODEL, *OUT, "--train_file", "-"]),
+        ("clm", [*MODEL, *OUT, "--train_file", "none/*.txt"]),  # globs are the reader's to judge
+        ("clm", [*GOOD, "--load_best_model_at_end", "--eval_strategy", "steps", "--eval_steps", "0.1", "--save_steps", "0.3"]),
+        ("clm", [*GOOD, "--load_best_model_at_end", "--eval_strategy", "epoch", "--save_strategy", "best"]),
+        ("tokenizer", [*DATA, *OUT]),
+        ("prepare", [*DATA, "--tokenizer_name", "t"]),
+        ("prepare", ["--list"]),
+        ("evaluate", [*MODEL, "--validation_file", "TEXT"]),
+        ("generate", [*MODEL, "prompt", "--greedy"]),
+        ("demo", []),
+    ],
+)  # fmt: skip
+def test_commands_that_are_fine(tmp_path: Path, command: str, words: list[str]) -> None:
+    assert _problems(command, words, tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "flag", "said"),
+    [
+        ("clm", [*DATA, *OUT], "--model_name_or_path", "--model_type gpt2"),
+        ("mlm", [*DATA, *OUT], "--model_name_or_path", "--model_type bert"),
+        ("clm", ["--model_type", "gpt2", *DATA, *OUT], "--tokenizer_name", "lmtrain tokenizer"),
+        ("clm", [*GOOD, "--config_overrides", "n_layer=2"], "--config_overrides", "m has its shape"),
+        ("clm", ["--model_name_or_path", "bert/model.ckpt", *DATA, *OUT], "--model_name_or_path", "TensorFlow"),
+        ("clm", ["--model_name_or_path", "bert/tf_model.h5", *DATA, *OUT], "--model_name_or_path", "TensorFlow"),
+        ("evaluate", ["--model_name_or_path", "m.ckpt.index", "--test_file", "TEXT"], "--model_name_or_path", "TensorFlow"),
+        ("clm", [*MODEL, *OUT], "--train_file", "no text"),
+        ("clm", [*MODEL, *DATA], "--output_dir", "runs/mine"),
+        ("clm", [*GOOD, "--dataset_name", "d"], "--dataset_name", "--train_file"),
+        ("clm", [*GOOD, "--dataset_config_name", "c"], "--dataset_config_name", "--dataset_name"),
+        ("clm", [*MODEL, *OUT, "--dataset_name", "my.csv"], "--dataset_name", "--train_file"),
+        ("clm", [*MODEL, *OUT, "--validation_file", "TEXT", "--do_train"], "--do_train", "nothing to train on"),
+        ("clm", [*GOOD, "--do_eval", "--validation_split_percentage", "0"], "--do_eval", "nothing to evaluate"),
+        ("clm", [*GOOD, "--eval_strategy", "steps", "--validation_split_percentage", "0"], "--eval_strategy", "nothing to"),
+        ("clm", [*GOOD, "--validation_split_percentage", "101"], "--validation_split_percentage", "at most 100"),
+        ("clm", [*GOOD, "--validation_split_percentage", "-1"], "--validation_split_percentage", "at least 0"),
+        ("clm", [*GOOD, "--validation_split_percentage", "100"], "--validation_split_percentage", "nothing to train"),
+        ("clm", [*MODEL, *OUT, "--train_file", "-", "--validation_file", "-"], "--validation_file", "read once"),
+        ("clm", [*GOOD, "--block_size", "1"], "--block_size", "at least 2"),
+        ("clm", [*GOOD, "--max_seq_length", "64"], "--max_seq_length", "--block_size"),
+        ("mlm", [*GOOD, "--block_size", "64"], "--block_size", "--max_seq_length"),
+        ("clm", [*GOOD, "--line_by_line"], "--line_by_line", "--documents lines"),
+        ("clm", [*GOOD, "--mlm_probability", "0.2"], "--mlm_probability", "lmtrain mlm"),
+        ("mlm", [*GOOD, "--mlm_probability", "0"], "--mlm_probability", "above 0"),
+        ("mlm", [*GOOD, "--mlm_probability", "1.5"], "--mlm_probability", "at most 1"),
+        ("mlm", [*GOOD, "--pad_to_max_length"], "--pad_to_max_length", "--line_by_line"),
+        ("mlm", [*GOOD, "--compat", "run_clm"], "--compat", "--compat run_mlm"),
+        ("clm", [*GOOD, "--compat", "run_clm", "--append_eos"], "--compat", "--append_eos"),
+        ("clm", [*GOOD, "--bf16", "--fp16"], "--bf16", "--fp16"),
+        ("clm", [*GOOD, "--bf16", "--precision", "fp32"], "--precision", "--bf16, which is switched on"),
+        ("clm", [*GOOD, "--no_bf16", "--precision", "bf16"], "--precision", "--bf16, which is switched off"),
+        ("clm", [*GOOD, "--max_steps", "0"], "--max_steps", "at least 1"),
+        ("clm", [*GOOD, "--logging_steps", "1.5"], "--logging_steps", "whole number"),
+        ("clm", [*GOOD, "--lr_scheduler_type", "reduce_lr_on_plateau"], "--lr_scheduler_type", "--eval_strategy"),
+        ("clm", [*GOOD, "--load_best_model_at_end"], "--load_best_model_at_end", "--eval_strategy steps"),
+        ("clm", [*GOOD, "--load_best_model_at_end", "--eval_strategy", "epoch"], "--load_best_model_at_end", "--save_strategy epoch"),
+        ("clm", [*GOOD, "--load_best_model_at_end", "--eval_strategy", "steps", "--eval_steps", "3", "--save_steps", "4"], "--load_best_model_at_end", "multiple"),
+        ("clm", [*GOOD, "--dataloader_prefetch_factor", "2"], "--dataloader_prefetch_factor", "--dataloader_num_workers"),
+        ("clm", [*GOOD, "--fsdp", "--use_cpu"], "--fsdp", "--use_cpu"),
+        ("clm", [*GOOD, "--deepspeed", "nowhere.json"], "--deepspeed", "no such file"),
+        ("clm", [*GOOD, "--lr_scheduler_kwargs", "a=1"], "--lr_scheduler_kwargs", "JSON object"),
+        ("clm", [*GOOD, "--hub_model_id", "me/m"], "--hub_model_id", "--push_to_hub"),
+        ("clm", [*GOOD, "--do_predict"], "--do_predict", "--test_file"),
+        ("clm", [*GOOD, "--enable_jit_checkpoint"], "--enable_jit_checkpoint", "SIGTERM"),
+        ("tokenizer", [*DATA], "--output_dir", "my-tokenizer"),
+        ("tokenizer", [*OUT], "--train_file", "no text"),
+        ("prepare", [*DATA], "--tokenizer_name", "name a tokenizer"),
+        ("prepare", ["--tokenizer_name", "t"], "--train_file", "no text"),
+        ("prepare", [*DATA, "--tokenizer_name", "t", "--line_by_line"], "--line_by_line", "--objective mlm"),
+        ("prepare", ["--list", "--clean"], "--list", "--clean"),
+        ("evaluate", [*MODEL], "--validation_file", "nothing to evaluate"),
+        ("evaluate", [*MODEL, "--model_type", "gpt2", "--test_file", "TEXT"], "--model_type", "lmtrain clm, mlm"),
+        ("generate", ["prompt"], "--model_name_or_path", "name a model"),
+        ("generate", [*MODEL, "p", "--greedy", "--num_return_sequences", "2"], "--num_return_sequences", "--num_beams 2"),
+        ("demo", ["--minutes", "0"], "--minutes", "above 0"),
+    ],
+)  # fmt: skip
+def test_one_problem_each(tmp_path: Path, command: str, words: list[str], flag: str, said: str) -> None:
+    (problem,) = _problems(command, words, tmp_path)
+    assert problem.flag == flag
+    assert said in problem.text
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "shakespeare.txt").write_text("text", encoding="utf-8")
+    (problem,) = _problems("clm", [*MODEL, *OUT, "--train_file", str(tmp_path / "shakespear.txt")], tmp_path)
+    assert problem.text == (
+        f"no such file or folder: {tmp_path / 'shakespear.txt'}; did you mean {tmp_path / 'shakespeare.txt'}?"
+    )
+
+
+def test_a_mistyped_name_is_not_reported_as_missing_too(tmp_path: Path) -> None:
+    (problem,) = _problems("clm", ["--model_nam_or_path", "m", *DATA, *OUT], tmp_path)
+    assert problem == Problem("no such option; did you mean --model_name_or_path?", "--model_nam_or_path")
+    (problem,) = _problems("clm", [*MODEL, "--train_files", "TEXT", *OUT], tmp_path)
+    assert problem.flag == "--train_files"

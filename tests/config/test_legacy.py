@@ -1,0 +1,142 @@
+"""Old names are understood or refused with today's name; none of them shadows an option of today."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmtrain.cli.arguments import parse, parse_training
+from lmtrain.config.flags import flag_table
+from lmtrain.config.legacy import LEGACY, TWINS
+from lmtrain.core.errors import UserError
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> list[str]:
+    text = tmp_path / "a.txt"
+    text.write_text("text", encoding="utf-8")
+    return ["--model_name_or_path", "m", "--train_file", str(text), "--output_dir", str(tmp_path / "run")]
+
+
+def test_old_names_lead_to_options_of_today() -> None:
+    today = {**flag_table("clm").flags, **flag_table("mlm").flags}
+    for name, old in LEGACY.items():
+        assert name not in today, f"--{name} is an option of today"
+        assert not old.new or old.new in today, f"--{name} leads to --{old.new}, which does not exist"
+        assert old.new or old.why, f"--{name} leads nowhere and says nothing"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--evaluation_strategy", "steps"], "eval_strategy", "steps"),
+        (["--per_gpu_train_batch_size", "4"], "per_device_train_batch_size", 4),
+        (["--per-gpu-eval-batch-size=2"], "per_device_eval_batch_size", 2),
+        (["--warmup_ratio", "0.06"], "warmup_steps", 0.06),
+        (["--no_cuda"], "use_cpu", True),
+        (["--no_cuda", "true"], "use_cpu", True),
+        (["--adafactor"], "optim", "adafactor"),
+        (["--evaluate_during_training"], "eval_strategy", "steps"),
+        (["--torchdynamo", "inductor"], "torch_compile_backend", "inductor"),
+        (["--num_warmup_steps", "100"], "warmup_steps", 100),
+        (["--push_to_hub", "--push_to_hub_model_id", "me/m"], "hub_model_id", "me/m"),
+    ],
+)
+def test_renamed_training_arguments(base: list[str], words: list[str], name: str, value: Any) -> None:
+    resolved = parse_training("clm", [*base, *words])
+    assert resolved.training[name] == value
+    assert name in resolved.given
+    (note,) = resolved.notes
+    assert note.startswith(tuple(word.split("=")[0] for word in words)) and f"now written --{name}" in note
+
+
+@pytest.mark.parametrize("words", [["--no_cuda", "false"], ["--warmup_ratio", "0"], ["--adafactor", "no"]])
+def test_old_switches_that_are_off_set_nothing(base: list[str], words: list[str]) -> None:
+    assert set(parse_training("clm", [*base, *words]).training) == {"output_dir"}
+
+
+def test_renamed_script_options(base: list[str]) -> None:
+    resolved = parse_training(
+        "mlm", [*base, "--whole_word_mask", "--use_slow_tokenizer", "--max_val_samples", "9"]
+    )
+    assert resolved.masking.mask_whole_words is True
+    assert resolved.model.use_fast_tokenizer is False
+    assert resolved.data.max_eval_samples == 9
+    assert parse_training("clm", [*base, "--use_auth_token", "hf_x"]).model.token == "hf_x"
+    assert parse_training("clm", [*base[:2], "--train_data_file", base[3], *base[4:]]).data.train_file == [
+        base[3]
+    ]
+
+
+def test_the_folder_of_tensorboard_goes_into_the_environment(base: list[str]) -> None:
+    parsed = parse("clm", [*base, "--logging_dir", "tb", "--report_to", "tensorboard"])
+    assert parsed.environment == {"TENSORBOARD_LOGGING_DIR": "tb"}
+    assert "logging_dir" not in parsed.options.training
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--save_safetensors"],
+        ["--group_by_length", "false"],
+        ["--fp16_opt_level", "O1"],
+        ["--half_precision_backend", "auto"],
+        ["--low_cpu_mem_usage"],
+        ["--include_tokens_per_second", "true"],
+    ],
+)
+def test_names_no_longer_needed_are_passed_over_with_a_line(base: list[str], words: list[str]) -> None:
+    resolved = parse_training("clm", [*base, *words])
+    assert set(resolved.training) == {"output_dir"}
+    assert len(resolved.notes) == 1 and resolved.notes[0].startswith(words[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--group_by_length"], "a function of the seed"),
+        (["--save_safetensors", "false"], "safetensors"),
+        (["--fp16_opt_level", "O2"], "--fp16"),
+        (["--warmup_ratio", "1.5"], "--warmup_steps"),
+        (["--warmup_ratio", "much"], "--warmup_steps"),
+        (["--no_cuda", "perhaps"], "true or false"),
+        (["--sharded_ddp", "simple"], "--fsdp"),
+        (["--tpu_num_cores", "8"], "TPU"),
+        (["--torch_dtype", "bfloat16"], "--precision bf16"),
+        (["--mlm"], "lmtrain mlm"),
+        (["--evaluation_strategy", "sometimes"], "no, steps, epoch"),
+    ],
+)
+def test_what_has_no_equivalent_is_refused_with_todays_way(
+    base: list[str], words: list[str], said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_training("clm", [*base, *words])
+    (problem,) = caught.value.problems
+    assert problem.flag == words[0]
+    assert said in problem.text
+
+
+def test_an_old_token_is_not_repeated_in_the_notes(base: list[str]) -> None:
+    resolved = parse_training("clm", [*base, "--push_to_hub", "--push_to_hub_token", "hf_secret"])
+    assert resolved.training["hub_token"] == "hf_secret"
+    assert not any("hf_secret" in note for note in resolved.notes)
+
+
+def test_two_names_of_one_thing_that_differ(base: list[str]) -> None:
+    with pytest.raises(UserError, match=r"--eval_strategy: says something else than --evaluation_strategy"):
+        parse_training("clm", [*base, "--evaluation_strategy", "steps", "--eval_strategy", "epoch"])
+    same = [*base, "--evaluation_strategy", "steps", "--eval_strategy", "steps"]
+    assert parse_training("clm", same).training["eval_strategy"] == "steps"
+
+
+@pytest.mark.parametrize(("older", "newer"), TWINS.items())
+def test_either_name_of_a_twin_reaches_the_one_there_is(base: list[str], older: str, newer: str) -> None:
+    words = ['{"use_reentrant": false}'] if older.endswith("kwargs") else []
+    first = parse_training("clm", [*base, f"--{older}", *words]).training
+    second = parse_training("clm", [*base, f"--{newer}", *words]).training
+    assert first == second
+    there = newer if newer in flag_table("clm").flags else older
+    assert there in first
