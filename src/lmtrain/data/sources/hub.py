@@ -1,0 +1,223 @@
+"""Data sets by name, through ``datasets`` (``pip install 'lmtrain[hub]'``), or saved by ``save_to_disk``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmtrain.core.errors import UserError
+from lmtrain.core.files import sha256_json
+from lmtrain.core.types import Source
+from lmtrain.data.sources.columns import kinds_in
+from lmtrain.data.sources.reading import Reading
+from lmtrain.data.sources.records import RecordSource, Value
+from lmtrain.data.sources.saved import is_saved, saved_splits
+from lmtrain.data.sources.tables import in_slices, kinds_of, texts_of
+
+_FLAG = "--dataset_name"
+_PATIENCE = 3.0  # seconds to find out that there is no network; huggingface_hub alone retries for 23
+_BATCH = 256
+
+
+def hub_source(
+    dataset_name: str,
+    config_name: str | None = None,
+    split: str | None = None,
+    reading: Reading | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    streaming: bool = False,
+) -> dict[str, Source]:
+    """The splits of a data set, or only ``split``, by name.
+
+    A name is one on the hub, or a folder written by ``save_to_disk``. Without a network a data set that was
+    loaded before is taken from its cache; otherwise that is said within seconds. Code of a data set is never
+    run.
+
+    Raises:
+        UserError: no such data set, configuration or split; no network; ``datasets`` is not installed.
+    """
+    reading = reading or Reading()
+    local = Path(dataset_name).expanduser()
+    if local.is_dir() and is_saved(local):
+        splits = saved_splits(local, dataset_name, reading, _FLAG)
+    elif local.exists() or dataset_name.endswith(".py"):
+        what, file = "not a saved data set", dataset_name
+        if local.suffix == ".py":
+            what, file = "a script, which is not run", "FILE"
+        raise UserError(
+            f"{dataset_name} is {what}: name a data set on the hub or a folder written by save_to_disk; "
+            f"files and folders of text are given with --train_file {file}",
+            flag=_FLAG,
+        )
+    else:
+        splits = from_hub(dataset_name, config_name, reading, revision, token, cache_dir, streaming)
+    if split is None:
+        return splits
+    if split not in splits:
+        raise UserError(f"{dataset_name} has no split {split!r}; it has {', '.join(splits)}", flag=_FLAG)
+    return {split: splits[split]}
+
+
+def from_hub(
+    name: str,
+    config_name: str | None,
+    reading: Reading,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    streaming: bool,
+) -> dict[str, Source]:
+    reachable = _hub_reachable()
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            f"loading {name!r} needs the package datasets: pip install 'lmtrain[hub]'", flag=_FLAG
+        ) from error
+    with _explained(name, config_name, reachable), _offline_unless(reachable):
+        builder = datasets.load_dataset_builder(
+            name,
+            config_name,
+            revision=revision,
+            token=token,
+            cache_dir=os.fspath(cache_dir) if cache_dir else None,
+        )
+        if streaming:
+            loaded = builder.as_streaming_dataset()
+        else:
+            builder.download_and_prepare()
+            loaded = builder.as_dataset()
+    state = [name, builder.config_id, str(builder.config.version), builder.hash]  # hash: the commit
+    return {
+        split: RecordSource(
+            Split(f"{name}/{split}", sha256_json([*state, split])), DatasetRows(data), reading
+        )
+        for split, data in loaded.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A split as the origin of records."""
+
+    name: str
+    state: str
+    size: None = None
+
+    def content_hash(self) -> str:
+        return self.state
+
+    def error(self, text: str) -> UserError:
+        return UserError(f"{self.name}{text}", flag=_FLAG)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        yield
+
+
+class DatasetRows:
+    """Rows of a ``datasets.Dataset`` or, streamed, of an ``IterableDataset``."""
+
+    counts_lines = False
+    escapes_bytes = False
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def columns(self) -> dict[str, str]:
+        if self._dataset.features is not None:
+            return kinds_of(self._dataset.features.arrow_schema)
+        return kinds_in(self._dataset.take(100))
+
+    def values(self, column: str) -> Iterator[tuple[int, Value]]:
+        row = 0
+        for table in self._dataset.select_columns([column]).with_format("arrow").iter(batch_size=_BATCH):
+            for chunk in table.column(column).chunks:
+                for array in in_slices(chunk):
+                    for value in texts_of(array):
+                        row += 1
+                        yield row, value
+
+
+def _told_to_stay_offline() -> bool:
+    names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+
+
+def _hub_reachable() -> bool:
+    """Whether the hub, or the proxy on the way to it, answers; unless the user said to stay offline."""
+    if _told_to_stay_offline():
+        return False
+    import socket
+    import threading
+    import urllib.request
+    from urllib.parse import urlsplit
+
+    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    proxy = urllib.request.getproxies().get(address.scheme)
+    if proxy and not urllib.request.proxy_bypass(address.netloc):
+        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    port = address.port or (443 if address.scheme == "https" else 80)
+    answered = threading.Event()
+
+    def knock() -> None:
+        with suppress(OSError), socket.create_connection((address.hostname or "", port), timeout=_PATIENCE):
+            answered.set()
+
+    # In a thread, because a name server that does not answer knows no timeout.
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return answered.is_set()
+
+
+@contextmanager
+def _offline_unless(reachable: bool) -> Iterator[None]:
+    """Without a network let ``datasets`` look into its cache only, instead of trying again and again."""
+    if reachable:
+        yield
+        return
+    import datasets
+    import huggingface_hub
+
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _explained(name: str, config_name: str | None, reachable: bool) -> Iterator[None]:
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+    try:
+        yield
+    except DatasetNotFoundError as error:
+        raise UserError(
+            f"there is no data set {name!r} on the hub, or it is private or gated (then: --token)", flag=_FLAG
+        ) from error
+    except ValueError as error:
+        said = " ".join(str(error).split())
+        flag = "--dataset_config_name" if "onfig" in said else _FLAG
+        raise UserError(f"{name}: {said}", flag=flag) from error
+    except (DatasetsError, OSError) as error:  # ConnectionError is an OSError
+        if not reachable:
+            why = (
+                "HF_HUB_OFFLINE is set" if _told_to_stay_offline() else "the hub cannot be reached from here"
+            )
+            text = (
+                f"{name!r} is not in the local cache and {why}; load it once where there is a network, "
+                "or give files: --train_file"
+            )
+        else:
+            text = f"{name} could not be loaded: {' '.join(str(error).split())}"
+        raise UserError(text, flag=_FLAG) from error

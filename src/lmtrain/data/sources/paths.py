@@ -1,0 +1,200 @@
+"""What the user typed (paths, globs, folders, ``-``) to sources."""
+
+# Paths are strings here where there may be many: see opening.
+# ruff: noqa: PTH116, PTH206, PTH207
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.types import Source
+from lmtrain.data.sources.formats import source_for, stream_format, why
+from lmtrain.data.sources.opening import open_file, spool
+from lmtrain.data.sources.reading import Reading
+from lmtrain.data.sources.saved import is_saved, saved_splits
+from lmtrain.data.sources.text import PassedOver
+
+
+def resolve_sources(paths: Sequence[str], reading: Reading, *, flag: str = "--train_file") -> list[Source]:
+    """The sources that ``paths`` name, in the order given; the files of a folder or glob sorted by path.
+
+    A path is a file, a folder (read recursively; hidden, binary, empty and unreadable files are passed over
+    and counted), a glob (``*``, ``?``, ``[...]``, ``**``), a pipe, or ``-`` for standard input. A file or
+    pipe named by itself has to hold text. The format goes by the name: ``.csv``, ``.tsv``, ``.json``,
+    ``.jsonl``, ``.ndjson``, ``.parquet``, ``.arrow``, ``.feather``, each also with ``.gz``, ``.xz`` or
+    ``.zst``; everything else is text. A pipe is told by its first bytes
+    (:func:`~lmtrain.data.sources.formats.stream_format`).
+
+    Raises:
+        UserError: with all problems of all paths.
+    """
+    problems = Problems()
+    found: list[Source] = []
+    for path in paths:
+        with problems.collect():
+            found += _sources(path, reading, flag)
+    problems.raise_if_any()
+    if not found:
+        raise UserError("no file is named", flag=flag)
+    return found
+
+
+def _sources(typed: str, reading: Reading, flag: str) -> list[Source]:
+    if typed == "-":
+        return [_from_stream(sys.stdin.buffer, "standard input", reading, flag)]
+    path = Path(typed).expanduser()
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return _from_glob(typed, reading, flag)
+    except (OSError, ValueError) as error:  # no right to look, a name too long, a zero byte in it
+        raise UserError(
+            f"{typed!r} cannot be looked at: {getattr(error, 'strerror', error)}", flag=flag
+        ) from error
+    if stat.S_ISDIR(mode):
+        return _from_folder(path, typed, reading, flag)
+    if not stat.S_ISREG(mode):
+        try:
+            with path.open("rb") as stream:
+                return [_from_stream(stream, typed, reading, flag)]
+        except OSError as error:
+            raise UserError(f"{typed} could not be read: {error.strerror}", flag=flag) from error
+    file, head = open_file(str(path), typed, flag)
+    source = source_for(file, head, reading)
+    if isinstance(source, str):
+        raise file.error(f" {why(source)}")
+    return [source]
+
+
+_ENOUGH = 5  # problems told of one folder or glob
+
+
+def _from_stream(stream: object, name: str, reading: Reading, flag: str) -> Source:
+    file, head = spool(stream, name, flag)  # type: ignore[arg-type]
+    source = source_for(file, head, reading, form=stream_format(head))
+    if isinstance(source, str):
+        raise file.error(f" {why(source)}")
+    return source
+
+
+def _from_glob(typed: str, reading: Reading, flag: str) -> list[Source]:
+    if not glob.has_magic(typed):
+        raise UserError(_no_such(typed), flag=flag)
+    # Not Path.glob: its pattern must be relative, and it takes hidden files.
+    found = glob.glob(str(Path(typed).expanduser()), recursive=True)
+    files = sorted(filter(os.path.isfile, found), key=_parts)
+    if not files:
+        folders = len(list(filter(os.path.isdir, found)))
+        raise UserError(
+            f"the pattern {typed!r} matches "
+            + (
+                f"{folders} folders and no file; name a folder itself, or end the pattern with /**"
+                if folders
+                else "no file"
+            )
+            + f" (looked from {Path.cwd()})",
+            flag=flag,
+        )
+    return _taken(files, typed, PassedOver(), reading, flag)
+
+
+def _no_such(typed: str) -> str:
+    if "://" in typed:
+        return f"{typed} is an address, not a file; fetch it first, or name a hub data set: --dataset_name"
+    path = Path(typed).expanduser()
+    text = f"no such file or folder: {typed}"
+    if not path.is_absolute():
+        text += f" (looked in {Path.cwd()})"
+    try:
+        near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    except OSError:
+        return text
+    return text + (f"; did you mean {path.parent / near[0]}?" if near else "")
+
+
+def _from_folder(folder: Path, typed: str, reading: Reading, flag: str) -> list[Source]:
+    if is_saved(folder):
+        splits = saved_splits(folder, typed, reading, flag)
+        if len(splits) > 1:
+            raise UserError(
+                f"{typed} is a data set of several splits ({', '.join(splits)}), saved by save_to_disk; "
+                f"give it with --dataset_name {typed}",
+                flag=flag,
+            )
+        return list(splits.values())
+    over = PassedOver()
+    files = sorted(_files_under(str(folder), over, set()), key=_parts)
+    if not files:
+        raise UserError(f"{typed} is a folder without a readable file{_counted(over)}", flag=flag)
+    return _taken(files, typed, over, reading, flag)
+
+
+def _files_under(folder: str, over: PassedOver, above: set[tuple[int, int]]) -> Iterator[str]:
+    """Regular files below a folder. Links are followed, not in circles (``above``: the folders passed)."""
+    try:
+        known = os.stat(folder)
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        over.skipped["unreadable folder"] += 1
+        over.notes.append(f"{folder} was passed over: {error.strerror}")
+        return
+    here = (known.st_dev, known.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            over.skipped["hidden file or folder"] += 1
+        elif entry.is_dir():
+            yield from _files_under(entry.path, over, above | {here})
+        elif entry.is_file():
+            yield entry.path
+        else:
+            over.skipped["special file or broken link"] += 1
+
+
+def _parts(path: str) -> list[str]:
+    """Sorting by parts keeps a folder's files together: ``a/z`` before ``a.txt``."""
+    return path.split(os.sep)
+
+
+def _taken(files: list[str], typed: str, over: PassedOver, reading: Reading, flag: str) -> list[Source]:
+    """The sources of those files that hold text; what is passed over is counted by the first of them."""
+    problems = Problems()
+    found: list[Source] = []
+    for path in files:
+        if (
+            len(list(problems)) >= _ENOUGH
+        ):  # a folder of a thousand wrong files is one mistake, not a thousand
+            break
+        with problems.collect():
+            try:
+                file, head = open_file(path, path, flag)
+            except UserError as error:
+                if not isinstance(error.__cause__, PermissionError):
+                    raise
+                over.skipped["unreadable file"] += 1
+                over.notes.append(f"{path} was passed over: no right to read it")
+                continue
+            source = source_for(file, head, reading)
+            if isinstance(source, str):
+                over.skipped[source] += 1
+            else:
+                if not found:
+                    source.passed_over = over
+                found.append(source)
+    problems.raise_if_any()
+    if not found:
+        raise UserError(f"{typed} holds no file with text{_counted(over)}", flag=flag)
+    return list(found)
+
+
+def _counted(over: PassedOver) -> str:
+    said = ", ".join(f"{count} × {reason}" for reason, count in sorted(over.skipped.items()))
+    return f" (passed over: {said})" if said else ""

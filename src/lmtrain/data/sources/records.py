@@ -1,0 +1,164 @@
+"""Files of records: each record is a document, its text in one column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from lmtrain.core.errors import UserError
+from lmtrain.core.types import Piece, Tally
+from lmtrain.data.sources.columns import choose_column
+from lmtrain.data.sources.cutting import pieces_of, slices
+from lmtrain.data.sources.decoding import misfit, utf8_length
+from lmtrain.data.sources.opening import File
+from lmtrain.data.sources.reading import Reading
+from lmtrain.data.sources.text import PassedOver
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_SKIP = "; --on_bad_record skip passes over such records and counts them"
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A record that cannot be used. ``undecodable``: because its bytes are not in the encoding."""
+
+    reason: str
+    undecodable: bool = False
+
+
+Value = str | Bad | None
+
+
+class Origin(Protocol):
+    """Where records come from: a file, or a split of a data set."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int | None:
+        """Bytes on disk; None: count the bytes of the text instead."""
+
+    def content_hash(self) -> str: ...
+
+    def error(self, text: str) -> UserError:
+        """An error whose text begins with the name."""
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Turns errors of the system into a :class:`UserError`."""
+
+
+class Records(Protocol):
+    """A file format. Rows have the numbers a user counts: lines of the file, or rows of a table, from 1."""
+
+    counts_lines: bool  # a row's number is a line of the file
+    escapes_bytes: bool  # bytes that do not fit the encoding arrive as U+DC80..U+DCFF (PEP 383)
+
+    def columns(self) -> dict[str, str]:
+        """The columns and what they hold (see :mod:`columns`), from the first records; empty: no records."""
+
+    def values(self, column: str) -> Iterator[tuple[int, Value]]:
+        """Each row's number and text; None where it has none."""
+
+
+def bad_record(origin: Origin, row: int, bad: Bad, records: Records, reading: Reading) -> UserError:
+    """The error for a record that stops the reading."""
+    if bad.undecodable and isinstance(origin, File):
+        return misfit(origin, reading)
+    place = f":{row}" if records.counts_lines else f": row {row}"
+    return origin.error(f"{place}: {bad.reason}{_SKIP}")
+
+
+class RecordSource:
+    """Records of one origin; makes documents out of one column."""
+
+    def __init__(self, origin: Origin, records: Records, reading: Reading) -> None:
+        self.passed_over: PassedOver | None = None
+        self._origin = origin
+        self._records = records
+        self._reading = reading
+        self._chosen: tuple[str, str | None] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._origin.name
+
+    def content_hash(self) -> str:
+        return self._origin.content_hash()
+
+    def choose(self) -> tuple[str, str | None] | None:
+        """Look at the first records and choose the column, with a line for the user; None: no records."""
+        if self._chosen is None:
+            with self._located():
+                kinds = self._records.columns()
+            if kinds:
+                self._chosen = choose_column(kinds, self._reading, self._origin)
+        return self._chosen
+
+    @contextmanager
+    def _located(self) -> Iterator[None]:
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            if not isinstance(self._origin, File):
+                raise
+            raise misfit(self._origin, self._reading) from error
+
+    def pieces(self, tally: Tally) -> Iterator[Piece]:
+        if self.passed_over:
+            self.passed_over.count_in(tally)
+        tally.files += 1
+        with self._origin.explained():
+            tally.bytes_read += self._origin.size or 0
+        if (chosen := self.choose()) is None:
+            return
+        column, note = chosen
+        if note and note not in tally.notes:
+            tally.notes.append(note)
+        with self._located():
+            yield from self._documents(column, tally)
+
+    def _documents(self, column: str, tally: Tally) -> Iterator[Piece]:
+        reading = self._reading
+        limit = reading.piece_bytes
+        unsized = self._origin.size is None
+        for row, value in self._records.values(column):
+            if isinstance(value, str):
+                try:
+                    n_bytes = utf8_length(value)
+                except UnicodeEncodeError as error:
+                    value, n_bytes = self._mended(value, error)
+            else:
+                n_bytes = 0
+            if unsized:
+                tally.bytes_read += n_bytes
+            if isinstance(value, Bad):
+                if reading.on_bad_record == "fail":
+                    raise bad_record(self._origin, row, value, self._records, reading)
+                tally.skipped["bad record"] += 1
+            elif value is None:
+                tally.skipped["record without text"] += 1
+            elif n_bytes > limit:
+                tally.documents += 1
+                yield from pieces_of(slices(value, limit), limit)
+            elif value or reading.keep_blank_lines:
+                tally.documents += 1
+                yield Piece(value, n_bytes)
+            else:
+                tally.skipped["empty record"] += 1
+
+    def _mended(self, text: str, error: UnicodeEncodeError) -> tuple[str | Bad, int]:
+        r"""JSON can write half a surrogate pair (``"\ud83d"``), which is no character and has no UTF-8."""
+        half = text[error.start]
+        if self._records.escapes_bytes:
+            return Bad("not in the encoding", undecodable=True), 0
+        if self._reading.encoding_errors == "replace":
+            text = _HALF_PAIR.sub("\ufffd", text)
+            return text, utf8_length(text)
+        return Bad(
+            f"the text holds half a surrogate pair (\\u{ord(half):04x}), which is no character "
+            "(--encoding_errors replace puts U+FFFD there)"
+        ), 0

@@ -1,0 +1,73 @@
+"""Data sets saved by ``datasets.save_to_disk``: folders of Arrow files, read without ``datasets``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmtrain.core.errors import UserError
+from lmtrain.core.files import read_json, sha256_json
+from lmtrain.core.types import Piece, Source, Tally
+from lmtrain.data.sources.formats import source_for
+from lmtrain.data.sources.opening import open_file
+from lmtrain.data.sources.reading import Reading
+
+_ONE, _SEVERAL = "state.json", "dataset_dict.json"
+
+
+@dataclass(slots=True)
+class Shards:
+    """Several sources as one: the shards of a split."""
+
+    name: str
+    parts: list[Source]
+
+    def content_hash(self) -> str:
+        return sha256_json([part.content_hash() for part in self.parts])
+
+    def pieces(self, tally: Tally) -> Iterator[Piece]:
+        for part in self.parts:
+            yield from part.pieces(tally)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote this folder."""
+    return (folder / _SEVERAL).is_file() or (
+        (folder / _ONE).is_file() and (folder / "dataset_info.json").is_file()
+    )
+
+
+def saved_splits(folder: Path, name: str, reading: Reading, flag: str) -> dict[str, Source]:
+    """The splits of a saved data set; one saved without splits is called ``train``."""
+    if (folder / _SEVERAL).is_file():
+        splits = _entries(folder / _SEVERAL, "splits", flag)
+        return {split: _split(folder / split, f"{name}/{split}", reading, flag) for split in splits}
+    return {"train": _split(folder, name, reading, flag)}
+
+
+def _split(folder: Path, name: str, reading: Reading, flag: str) -> Source:
+    parts: list[Source] = []
+    for entry in _entries(folder / _ONE, "_data_files", flag):
+        path = folder / entry["filename"]
+        try:
+            file, head = open_file(str(path), f"{name}/{path.name}", flag)
+        except OSError as error:
+            raise UserError(
+                f"{path} of the saved data set is missing: {error.strerror}", flag=flag
+            ) from error
+        source = source_for(file, head, reading, form="arrow")
+        if not isinstance(source, str):
+            parts.append(source)
+    if not parts:
+        raise UserError(f"{name} holds no records; nothing to read", flag=flag)
+    return parts[0] if len(parts) == 1 else Shards(name, parts)
+
+
+def _entries(path: Path, key: str, flag: str) -> list:
+    try:
+        return list(read_json(path)[key])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: the saved data set is incomplete; save it again (save_to_disk)", flag=flag
+        ) from error

@@ -1,0 +1,105 @@
+"""Text files: one document each, or one a line."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lmtrain.core.types import Piece, Tally
+from lmtrain.data.sources.cutting import cut_at, pieces_of
+from lmtrain.data.sources.decoding import byte_order_mark, decode_chunks, misfit, utf8_length
+from lmtrain.data.sources.opening import File
+from lmtrain.data.sources.reading import Reading
+
+
+@dataclass(slots=True)
+class PassedOver:
+    """Files that a folder or glob held and that were not taken; counted when its first source is read."""
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def count_in(self, tally: Tally) -> None:
+        tally.skipped.update(self.skipped)
+        tally.notes.extend(note for note in self.notes if note not in tally.notes)
+
+
+@dataclass(slots=True)
+class TextSource:
+    """A text file."""
+
+    file: File
+    reading: Reading
+    passed_over: PassedOver | None = None
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    def content_hash(self) -> str:
+        return self.file.content_hash()
+
+    def pieces(self, tally: Tally) -> Iterator[Piece]:
+        if self.passed_over:
+            self.passed_over.count_in(tally)
+        tally.files += 1
+        with self.file.explained():
+            size = self.file.size
+        tally.bytes_read += size
+        found = self._lines(tally) if self.reading.documents == "lines" else self._document(size)
+        try:
+            for piece in found:
+                tally.documents += piece.first
+                yield piece
+        except UnicodeDecodeError as error:
+            raise misfit(self.file, self.reading) from error
+
+    def _document(self, size: int) -> Iterator[Piece]:
+        reading = self.reading
+        if self.file.compression is None and size <= reading.piece_bytes:
+            data = self.file.read_all()
+            mark = len(byte_order_mark(data, reading.codec))
+            text = data[mark:].decode(reading.codec, reading.encoding_errors)
+            exact = reading.codec == "utf-8" and reading.encoding_errors == "strict"
+            yield Piece(text, len(data) - mark if exact else utf8_length(text))
+            return
+        with self.file.open() as stream:
+            chunks = decode_chunks(stream, reading, reading.piece_bytes)
+            yield from pieces_of(chunks, reading.piece_bytes)
+
+    def _lines(self, tally: Tally) -> Iterator[Piece]:
+        r"""Each line a document; ``\n``, ``\r\n`` and ``\r`` end one, as in ``datasets``' text loader."""
+        limit = self.reading.piece_bytes
+        keep_blank = self.reading.keep_blank_lines
+        end = "\n" if self.reading.keep_linebreaks else ""
+        newlines = io.IncrementalNewlineDecoder(None, translate=True)
+        rest, first = "", True  # the line not yet ended, and whether no piece of it was yielded
+        with self.file.open() as stream:
+            for chunk in decode_chunks(stream, self.reading, limit):
+                *lines, rest = (rest + newlines.decode(chunk)).split("\n")
+                for line in lines:
+                    if first and (
+                        keep_blank or (line and not line.isspace())
+                    ):  # the usual case, without a call
+                        text = line + end
+                        yield Piece(text, len(text) if text.isascii() else utf8_length(text))
+                    else:
+                        yield from self._line(line, True, first, tally)
+                        first = True
+                if len(rest) > limit and not rest.isspace() and (cut := cut_at(rest)):
+                    yield Piece(rest[:cut], utf8_length(rest[:cut]), first)
+                    rest, first = rest[cut:], False
+            ended = bool(newlines.decode("", final=True))  # by a carriage return that was the last character
+            if rest or ended or not first:
+                yield from self._line(rest, ended, first, tally)
+
+    def _line(self, text: str, ended: bool, first: bool, tally: Tally) -> Iterator[Piece]:
+        if first and not self.reading.keep_blank_lines and (not text or text.isspace()):
+            tally.skipped["blank line"] += 1
+            return
+        if ended and self.reading.keep_linebreaks:
+            text += "\n"
+        if text or first:
+            yield Piece(text, utf8_length(text), first)
