@@ -1,0 +1,26 @@
+"""Models and tokenizers: build, load, resize, agree on ids, export. Knows neither data nor training.
+
+Importing this package imports neither torch nor transformers; calling it does.
+"""
+
+from lmtrain.models.build import LoadedModel, check_kind, describe, load_model, purpose_of
+from lmtrain.models.configuration import find_purpose, max_positions
+from lmtrain.models.export import save_model
+from lmtrain.models.tokenizer import Purpose, load_tokenizer
+from lmtrain.models.vocabulary import agree_on_special_ids, fit_vocabulary, rows_needed
+
+__all__ = [
+    "LoadedModel",
+    "Purpose",
+    "agree_on_special_ids",
+    "check_kind",
+    "describe",
+    "find_purpose",
+    "fit_vocabulary",
+    "load_model",
+    "load_tokenizer",
+    "max_positions",
+    "purpose_of",
+    "rows_needed",
+    "save_model",
+]

@@ -1,0 +1,77 @@
+"""Write a model that ``from_pretrained`` loads, into a folder that may hold a run and an earlier model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmtrain.core.files import sync_folder
+from lmtrain.models.quiet import quiet_libraries
+from lmtrain.models.vocabulary import make_generation_config_valid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_CONFIG = "config.json"
+_WEIGHT_PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin",
+                    "pytorch_model.bin.index.json")  # fmt: skip
+
+
+def save_model(model: PreTrainedModel, tokenizer: Any | None, folder: Path) -> list[Path]:
+    """Save model and tokenizer at the top of ``folder``; return the files, ``config.json`` last.
+
+    Everything is written and flushed in a scratch folder inside ``folder`` (so on the same file system)
+    before anything is touched; a full disk leaves the earlier model as it was. Then, in this order: the old
+    ``config.json`` goes, weights of the earlier model that have no successor go (old shards beside a new
+    single file would be loaded by mistake), the new files are moved in one by one, the new ``config.json``
+    last. ``from_pretrained`` refuses a folder without ``config.json``, so at no moment can a mixture of two
+    models be loaded. Other files are left alone. Raises ``OSError`` when it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    scratch = Path(tempfile.mkdtemp(prefix=".model.", suffix=".tmp", dir=folder))
+    try:
+        if getattr(model, "generation_config", None) is not None:
+            make_generation_config_valid(model)
+        with quiet_libraries():
+            model.save_pretrained(scratch)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(scratch)
+        new = sorted(
+            (path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name == _CONFIG
+        )
+        for path in new:
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        return _move_in(scratch, new, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move_in(scratch: Path, new: list[Path], folder: Path) -> list[Path]:
+    names = {path.relative_to(scratch) for path in new}
+    (folder / _CONFIG).unlink(missing_ok=True)
+    sync_folder(folder)
+    for pattern in _WEIGHT_PATTERNS:
+        for old in folder.glob(pattern):
+            if old.relative_to(folder) not in names:
+                old.unlink()
+    moved = []
+    for path in new:
+        target = folder / path.relative_to(scratch)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.name == _CONFIG:
+            sync_folder(folder)  # the other files are in place on disk before the one that makes them a model
+        path.replace(target)
+        moved.append(target)
+    sync_folder(folder)
+    return moved
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete scratch folders of saves that were killed; the run's lock keeps others from writing here."""
+    for path in folder.glob(".model.*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
