@@ -1,0 +1,15 @@
+"""``lmtrain demo``: everything at once, in minutes."""
+
+from __future__ import annotations
+
+from lmtrain.config.options import DemoOptions
+from lmtrain.core.errors import ExitCode
+
+
+def run(options: DemoOptions) -> int:
+    from lmtrain.models.quiet import quiet_bars
+    from lmtrain.recipes.demo import run_demo
+
+    quiet_bars()
+    run_demo(options)
+    return ExitCode.OK

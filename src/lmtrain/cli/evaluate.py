@@ -1,0 +1,29 @@
+"""``lmtrain evaluate``: loss, perplexity and bits per byte of a model on text."""
+
+from __future__ import annotations
+
+import json
+
+from lmtrain.config.options import EvaluateOptions, Resolved, RunOptions
+from lmtrain.core.console import is_first_process
+from lmtrain.core.errors import ExitCode
+
+
+def run(options: EvaluateOptions) -> int:
+    from lmtrain.engine.assembly import evaluate
+    from lmtrain.models import purpose_of
+
+    training = {
+        "do_eval": True,
+        "output_dir": options.output_dir,
+        "per_device_eval_batch_size": options.per_device_eval_batch_size,
+        "use_cpu": options.use_cpu,
+        "seed": options.seed,
+    }
+    resolved = Resolved(
+        purpose_of(options), options, options, options, RunOptions(precision=options.precision), training
+    )
+    scores = evaluate(resolved)
+    if is_first_process() and options.json:
+        print(json.dumps(scores))
+    return ExitCode.OK

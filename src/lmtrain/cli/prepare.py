@@ -1,0 +1,118 @@
+"""``lmtrain prepare``: tokenize text into a store that later runs read; show and free the stores there
+are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmtrain.config.options import PrepareOptions
+from lmtrain.core.console import amount, say
+from lmtrain.core.errors import ExitCode, Problems, UserError
+
+if TYPE_CHECKING:
+    from lmtrain.data.tokenizer_files import TokenizerFiles
+
+_BLOCK = 1024  # tokens, where the model says nothing shorter
+_POSITIONS = ("n_positions", "max_position_embeddings", "n_ctx")
+
+
+def run(options: PrepareOptions) -> int:
+    """Prepare as asked and print the ledger; or list, or clean."""
+    if options.list or options.clean:
+        return _clean(options) if options.clean else _list(options)
+    if options.preprocessing_num_workers:  # the engines' threads are counted when the first one is loaded
+        os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
+    problems = Problems()
+    with problems.collect():
+        tokenizer = _tokenizer(options)  # first: its fast engine loads while the files are looked at
+    with problems.collect():
+        from lmtrain.data.corpus import prepare_corpus, sources_of
+
+        sources = sources_of(options, cache_dir=options.cache_dir, revision=options.model_revision, token=options.token)
+    problems.raise_if_any()
+    corpus = prepare_corpus(
+        options,
+        tokenizer,
+        options.objective,
+        block_size=_length(options),
+        sources=sources,
+        store_folder=Path(options.output_dir).expanduser() if options.output_dir else None,
+        say=say,
+    )
+    if options.json:
+        stores = {
+            name: {
+                "folder": str(made.store.folder),
+                "key": made.store.manifest["key"],
+                "cached": made.was_cached,
+            }
+            for name, made in corpus.stores.items()
+        }
+        print(json.dumps({**corpus.ledger.as_json(), "stores": stores}, ensure_ascii=False))
+    else:
+        print("\n".join(corpus.ledger.lines()))
+    return ExitCode.OK
+
+
+def _tokenizer(options: PrepareOptions) -> TokenizerFiles:
+    """From local files without transformers; a hub name or a Python-only tokenizer through transformers."""
+    from lmtrain.data.tokenizer_files import TokenizerFiles
+
+    name = options.tokenizer_name or options.model_name_or_path
+    if not name:
+        raise UserError(
+            "text becomes tokens by a tokenizer; name one (a folder, a tokenizer.json or a hub name)",
+            flag="--tokenizer_name",
+        )
+    path = Path(name).expanduser()
+    if options.use_fast_tokenizer and (path / "tokenizer.json" if path.is_dir() else path).is_file():
+        return TokenizerFiles.load(path, start=True)
+    from lmtrain.models.tokenizer import load_tokenizer
+
+    return TokenizerFiles.from_transformers(load_tokenizer(options))
+
+
+def _length(options: PrepareOptions) -> int:
+    """Tokens of an example, for the ledger: as asked, else the smaller of 1,024 and the model's positions."""
+    asked = options.max_seq_length if options.objective == "mlm" else options.block_size
+    if asked:
+        return asked
+    config = Path(options.model_name_or_path or options.tokenizer_name or "").expanduser() / "config.json"
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+        positions = [v for k in _POSITIONS if isinstance(v := values.get(k), int)]
+    except (OSError, ValueError, AttributeError):
+        positions = []
+    return min([_BLOCK, *positions])
+
+
+def _list(options: PrepareOptions) -> int:
+    from lmtrain.data.cache import cache_folder, list_stores
+
+    cache = cache_folder(options.data_cache_dir)
+    stores = list_stores(cache)
+    if options.json:
+        print(json.dumps([{"folder": str(i.folder), "bytes": i.bytes, "manifest": i.manifest} for i in stores]))
+        return ExitCode.OK
+    for info in stores:
+        print(info.line())
+    print(f"{len(stores)} stores, {amount(sum(i.bytes for i in stores), 'B')}, in {cache}")
+    return ExitCode.OK
+
+
+def _clean(options: PrepareOptions) -> int:
+    from lmtrain.data.cache import cache_folder, clean
+
+    cache = cache_folder(options.data_cache_dir)
+    freed, busy = clean(cache)
+    if options.json:
+        print(json.dumps({"freed": [str(i.folder) for i in freed], "bytes": sum(i.bytes for i in freed),
+                          "in_use": [str(i.folder) for i in busy]}))  # fmt: skip
+        return ExitCode.OK
+    print(f"freed {amount(sum(i.bytes for i in freed), 'B')} in {cache}: {len(freed)} stores")
+    for info in busy:
+        print(f"left {info.folder.name}: it is being made, or cannot be deleted")
+    return ExitCode.OK

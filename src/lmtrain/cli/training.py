@@ -1,0 +1,22 @@
+"""What ``lmtrain clm`` and ``lmtrain mlm`` share: run, then say where the model lies and what to do with it."""
+
+from __future__ import annotations
+
+import sys
+
+from lmtrain.config.options import Resolved
+from lmtrain.core.console import is_first_process
+from lmtrain.core.errors import ExitCode
+
+
+def run(options: Resolved) -> int:
+    from lmtrain.engine.assembly import train
+    from lmtrain.models.quiet import quiet_bars
+
+    quiet_bars()
+    outcome = train(options, sys.argv[1:])
+    if is_first_process() and not outcome.was_finished and options.do_train:
+        example = "'Once upon a time'" if options.command == "clm" else "'a text with a mask token'"
+        print(f"{outcome.folder}")
+        print(f"try it: lmtrain generate --model_name_or_path {outcome.folder} {example}", file=sys.stderr)
+    return ExitCode.OK

@@ -1,0 +1,125 @@
+"""Where prepared stores are kept, under a key of content: shown, locked, freed.
+
+::
+
+    <cache>/stores/<key>/          one store each (see store.py)
+    <cache>/stores/.<key>.….tmp/   a preparation under way, or what a killed one left
+    <cache>/locks/<key>.lock       held while its store is made
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmtrain.core.errors import UserError
+from lmtrain.core.files import read_json
+from lmtrain.data.store import MANIFEST
+
+_KEY_LENGTH = 32  # hex digits of the key used as a name: 128 bits
+
+
+def cache_folder(given: str | None = None) -> Path:
+    """``given``, else ``$LMTRAIN_CACHE``, else ``$XDG_CACHE_HOME/lmtrain``, else ``~/.cache/lmtrain``."""
+    if given:
+        return Path(given).expanduser()
+    if own := os.environ.get("LMTRAIN_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "lmtrain"
+
+
+def store_folder(cache: Path, key: str) -> Path:
+    return cache / "stores" / key[:_KEY_LENGTH]
+
+
+@contextmanager
+def locked(cache: Path, key: str, waiting: str = "") -> Iterator[None]:
+    """Hold the lock of a key, so that two processes do the work once.
+
+    The operating system frees it when its holder dies, so a dead one's lock is no obstacle.
+    """
+    from filelock import FileLock, Timeout
+
+    path = cache / "locks" / f"{key[:_KEY_LENGTH]}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting:
+                from lmtrain.core.console import say
+
+                say("store", waiting)
+            lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"{cache} cannot be written ({error.strerror or error}); name another folder",
+            flag="--data_cache_dir",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class StoredInfo:
+    """One store in the cache; ``manifest`` is None for what a killed preparation left."""
+
+    folder: Path
+    bytes: int
+    manifest: dict[str, Any] | None
+
+    def line(self) -> str:
+        if self.manifest is None:
+            return f"{self.folder.name}  {self.bytes / 1e6:,.1f} MB  unfinished"
+        sources = [source["name"] for source in self.manifest["sources"]]
+        more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
+        return (
+            f"{self.folder.name}  {self.bytes / 1e6:,.1f} MB  {self.manifest['tokens']:,} tokens  "
+            f"{self.manifest['created']}  {sources[0]}{more}"
+        )
+
+
+def list_stores(cache: Path) -> list[StoredInfo]:
+    """All stores and unfinished ones, the largest first."""
+    found = []
+    stores = cache / "stores"
+    for folder in sorted(stores.iterdir()) if stores.is_dir() else []:
+        if not folder.is_dir():
+            continue
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        manifest = None
+        if not folder.name.startswith("."):
+            with suppress(OSError, ValueError):
+                manifest = read_json(folder / MANIFEST)
+        found.append(StoredInfo(folder, size, manifest))
+    return sorted(found, key=lambda info: -info.bytes)
+
+
+def clean(cache: Path) -> tuple[list[StoredInfo], list[StoredInfo]]:
+    """Delete every store but those being made now. Returns what was freed and what was in use.
+
+    On POSIX a run that has a store mapped keeps reading it: the disk space is freed when the run ends.
+    """
+    from filelock import FileLock, Timeout
+
+    freed, busy = [], []
+    for info in list_stores(cache):
+        key = info.folder.name.removeprefix(".").split(".")[0]
+        lock = cache / "locks" / f"{key}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(lock, timeout=0):
+                shutil.rmtree(info.folder)
+            freed.append(info)
+        except (Timeout, OSError):
+            busy.append(info)
+    return freed, busy

@@ -1,0 +1,199 @@
+"""From options to examples: the data of a command, all splits of it, with one account.
+
+files = TokenizerFiles.load("gpt2/")                    # or .from_transformers(tokenizer)
+corpus = prepare_corpus(options, files, "clm", block_size=1024)
+corpus.splits["train"].__getitems__([0, 7])             # one batch
+print("\\n".join(corpus.ledger.lines()))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lmtrain.config.options import DataOptions, TextOptions
+from lmtrain.core.console import Say, silent
+from lmtrain.core.errors import UserError
+from lmtrain.core.streams import stream
+from lmtrain.core.types import Source
+from lmtrain.data.cache import cache_folder
+from lmtrain.data.layouts import Blocks, Lines
+from lmtrain.data.ledger import Ledger
+from lmtrain.data.prepare import Prepared, Request, prepare
+from lmtrain.data.sources import Reading, hub_source, resolve_sources
+from lmtrain.data.splits import split_documents
+from lmtrain.data.tokenizer_files import TokenizerFiles
+
+Objective = Literal["clm", "mlm"]
+_PIECE_BYTES = 1 << 19  # several pieces of a long document make a batch, so that all cores share it
+_SCRIPT_BATCH = 1000  # rows that run_clm and run_mlm group at a time
+_FILES = {"train": "train_file", "validation": "validation_file", "test": "test_file"}
+
+
+@dataclass
+class Corpus:
+    """Layouts by split (``train``, ``validation``, ``test``), the account, the stores they look into."""
+
+    splits: dict[str, Blocks | Lines]
+    ledger: Ledger
+    stores: dict[str, Prepared]
+    lines: list[str] = field(default_factory=list)
+
+    def manifest(self) -> dict[str, Any]:
+        """From which text and tokenizer, for a run's folder."""
+        return {
+            "stores": {
+                name: {k: p.store.manifest[k] for k in ("key", "sources", "tokenizer", "reading", "cut", "versions")}
+                for name, p in self.stores.items()
+            },
+            "ledger": self.ledger.as_json(),
+        }
+
+
+def reading_of(options: TextOptions) -> Reading:
+    """How the sources are read."""
+    compat = getattr(options, "compat", None)
+    lines = options.documents == "lines" or getattr(options, "line_by_line", False) or compat
+    return Reading(
+        documents="lines" if lines else "auto",
+        text_column=options.text_column,
+        first_column=bool(compat),
+        encoding=options.encoding,
+        encoding_errors=options.encoding_errors,
+        on_bad_record=options.on_bad_record,
+        keep_linebreaks=options.keep_linebreaks,
+        # run_clm keeps blank lines as rows; run_mlm drops them only when each line is an example
+        keep_blank_lines=bool(compat) and not getattr(options, "line_by_line", False),
+        piece_bytes=_PIECE_BYTES,
+    )
+
+
+def sources_of(
+    options: TextOptions,
+    *,
+    cache_dir: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> dict[str, list[Source]]:
+    """The sources of each split that the options name."""
+    reading = reading_of(options)
+    if options.dataset_name:
+        found = hub_source(
+            options.dataset_name,
+            options.dataset_config_name,
+            None,
+            reading,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            streaming=bool(getattr(options, "streaming", False)),
+        )
+        return {name: [found[name]] for name in _FILES if name in found}
+    return {
+        split: resolve_sources(paths, reading, flag=f"--{name}")
+        for split, name in _FILES.items()
+        if (paths := getattr(options, name, []))
+    }
+
+
+def prepare_corpus(
+    options: DataOptions,
+    tokenizer: TokenizerFiles,
+    objective: Objective,
+    *,
+    block_size: int,
+    seed: int = 42,
+    sources: dict[str, list[Source]] | None = None,
+    store_folder: Path | None = None,
+    wanted: Sequence[str] = ("train", "validation"),
+    say: Say = silent,
+) -> Corpus:
+    """Prepare what the options name and lay it out for ``objective``.
+
+    ``block_size`` is the length of an example: a block's, or the longest a line may have. Without validation
+    data ``validation_split_percentage`` per cent of the training documents are kept for it. ``store_folder``:
+    where the store of the training text is made, instead of the cache.
+    """
+    if options.preprocessing_num_workers:  # both engines are written with rayon, which reads this when it starts
+        os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
+    sources = sources or sources_of(options)
+    sources = {name: found for name, found in sources.items() if name in wanted or name == "train"}
+    if not sources:
+        raise UserError("no text is named", flag="--train_file")
+    percentage = options.validation_split_percentage
+    splitting = "train" in sources and "validation" in wanted and "validation" not in sources and percentage > 0
+    if not splitting and "train" not in wanted:
+        sources.pop("train", None)
+    reading = {k: v for k, v in asdict(reading_of(options)).items() if k != "piece_bytes"}
+    cache = cache_folder(options.data_cache_dir)
+    may_cut = splitting and options.validation_split_mode == "first" and not options.compat
+    stores: dict[str, Prepared] = {}
+    ledger = Ledger()
+    lines: list[str] = []
+    for name, found in sources.items():
+        cut = percentage if name == "train" and may_cut else 0.0
+        request = Request(found, tokenizer, reading, cut)
+        folder = store_folder / name if store_folder and len(sources) > 1 else store_folder
+        made = prepare(request, cache, folder=folder, overwrite=options.overwrite_cache, say=say)
+        stores[name] = made
+        ledger += made.ledger
+        lines += made.lines
+        if made.was_cached:
+            say("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.folder}")
+    if not ledger.documents:
+        raise UserError("there is no document in the text", flag="--train_file")
+    splits: dict[str, Blocks | Lines] = {}
+    around = tokenizer.around_document(objective, append_eos=options.append_eos and not options.compat)
+    for name, made in stores.items():
+        documents = {name: _all(made)}
+        if name == "train" and splitting:
+            split = split_documents(made.store, options.validation_split_mode, percentage, seed)
+            documents = {"train": split.train, "validation": split.validation}
+            lines.append(split.line)
+            say("held out", split.line.removeprefix("held out "))
+        for part, numbers in documents.items():
+            if part == "train" and options.shuffle_documents:
+                numbers = stream(seed, "documents").permutation(numbers)
+            if part in wanted:
+                splits[part] = _lay_out(options, objective, made, numbers, block_size, around, tokenizer.pad_id or 0)
+    for name, most in (("train", options.max_train_samples), ("validation", options.max_eval_samples)):
+        if most is not None and name in splits:
+            splits[name] = splits[name].take(most)
+    for name, layout in splits.items():
+        ledger.splits[name] = layout.ledger
+        if layout.note:
+            lines.append(f"{name}: {layout.note}")
+            say(name, layout.note)
+    return Corpus(splits, ledger, stores, lines)
+
+
+def _all(made: Prepared) -> Any:
+    import numpy as np
+
+    return np.arange(len(made.store))
+
+
+def _lay_out(
+    options: DataOptions,
+    objective: Objective,
+    made: Prepared,
+    documents: Any,
+    block_size: int,
+    around: tuple[tuple[int, ...], tuple[int, ...]],
+    pad_id: int,
+) -> Blocks | Lines:
+    if objective == "mlm" and options.line_by_line:
+        pad_to = block_size if options.pad_to_max_length else None
+        return Lines(made.store, documents, block_size, *around, pad_to=pad_to, pad_id=pad_id)
+    return Blocks(
+        made.store,
+        documents,
+        block_size,
+        *around,
+        drop_remainder=options.drop_remainder,
+        group_batch=_SCRIPT_BATCH if options.compat else None,
+        pad_id=pad_id,
+    )

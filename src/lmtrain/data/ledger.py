@@ -1,0 +1,98 @@
+"""The account of a preparation: what was read, what was passed over, and where every token went."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lmtrain.core.types import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class SplitLedger:
+    """Where the tokens of one split went.
+
+    ``tokens`` are those of the documents' text, ``specials`` those that the layout puts around documents;
+    ``placed`` are the tokens of both kinds in examples, ``dropped`` those in none: nothing else happens to
+    them.
+    """
+
+    documents: int
+    bytes: int
+    tokens: int
+    specials: int
+    examples: int
+    placed: int
+    dropped: int
+
+    def __post_init__(self) -> None:
+        if self.tokens + self.specials != self.placed + self.dropped:
+            raise AssertionError(
+                f"{self.tokens:,} tokens and {self.specials:,} special tokens came in, "
+                f"{self.placed:,} are in examples and {self.dropped:,} are dropped"
+            )
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The account of one command, over all its splits."""
+
+    files: int = 0
+    bytes_read: int = 0
+    documents: int = 0
+    tokens: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    splits: dict[str, SplitLedger] = field(default_factory=dict)
+
+    @classmethod
+    def from_manifest(cls, value: dict[str, Any]) -> Ledger:
+        return cls(**{**value, "splits": {}})
+
+    @classmethod
+    def of(cls, tally: Tally, tokens: int) -> Ledger:
+        return cls(tally.files, tally.bytes_read, tally.documents, tokens, dict(tally.skipped), list(tally.notes))
+
+    def __add__(self, other: Ledger) -> Ledger:
+        skipped = dict(self.skipped)
+        for reason, count in other.skipped.items():
+            skipped[reason] = skipped.get(reason, 0) + count
+        notes = [*self.notes, *(note for note in other.notes if note not in self.notes)]
+        return Ledger(
+            self.files + other.files,
+            self.bytes_read + other.bytes_read,
+            self.documents + other.documents,
+            self.tokens + other.tokens,
+            skipped,
+            notes,
+            self.splits | other.splits,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The account for people, one fact a line; the splits as a table."""
+        rate = f" · {self.bytes_read / self.tokens:.2f} bytes per token" if self.tokens else ""
+        files = f"{self.files:,} file{'s' if self.files != 1 else ''}, "
+        lines = [f"read       {files}{self.bytes_read:,} bytes, {self.documents:,} documents"]
+        if self.skipped:
+            lines.append("skipped    " + ", ".join(f"{n:,} {why}" for why, n in sorted(self.skipped.items())))
+        lines.append(f"tokens     {self.tokens:,}{rate}")
+        if self.splits:
+            head = ("split", "documents", "bytes", "tokens", "specials", "examples", "placed", "dropped")
+            rows = [
+                (
+                    name,
+                    *(f"{v:,}" for v in (s.documents, s.bytes, s.tokens, s.specials, s.examples, s.placed, s.dropped)),
+                )
+                for name, s in self.splits.items()
+            ]
+            widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+            for row in [head, *rows]:
+                cells = [
+                    row[0].ljust(widths[0]),
+                    *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+                ]
+                lines.append("  ".join(cells))
+        return lines + self.notes

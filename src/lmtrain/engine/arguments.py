@@ -1,0 +1,43 @@
+"""``TrainingArguments`` from what the user set and what was decided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from lmtrain.config.options import Resolved
+from lmtrain.core.errors import UserError
+from lmtrain.engine.precision import Decision
+
+# Where our default differs from the Trainer's, and why. Whatever the user sets wins, unless config/ refused it.
+OURS: dict[str, Any] = {
+    "report_to": "none",  # nothing is sent anywhere, and no tracker is started, unless it is named
+    "remove_unused_columns": False,  # our batches are made for the model; nothing is left to remove
+    "logging_nan_inf_filter": False,  # a loss that is not a number is shown as what it is
+    "disable_tqdm": True,  # progress is shown by engine.progress
+    "prediction_loss_only": True,  # evaluation keeps running sums, never logits
+    "logging_steps": 10,
+}
+
+
+def training_arguments(resolved: Resolved, precision: Decision, **worked_out: Any) -> TrainingArguments:
+    """The arguments of a run. ``worked_out`` holds what only the data or a measurement could tell (``max_steps``)."""
+    values = {
+        **OURS,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        **resolved.training,
+        **worked_out,
+        "do_train": resolved.do_train,
+        "do_eval": resolved.do_eval,
+        "bf16": precision.name == "bf16",
+        "fp16": precision.name == "fp16",
+        "disable_tqdm": True,
+    }
+    if resolved.model.token and "hub_token" not in values:
+        values["hub_token"] = resolved.model.token
+    try:
+        return TrainingArguments(**values)
+    except (ValueError, ImportError) as error:  # conflicts that only the library knows
+        raise UserError(f"the training options do not fit together: {error}") from error

@@ -1,0 +1,314 @@
+"""The only place where the stages are wired together: options in, a finished run folder out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from lmtrain.config.options import Resolved
+from lmtrain.config.save import as_dict
+from lmtrain.core.console import Say, amount, duration, is_first_process, say
+from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.files import read_json
+from lmtrain.data.corpus import Corpus, prepare_corpus, sources_of
+from lmtrain.data.tokenizer_files import TokenizerFiles
+from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.budget import StepClock, steps_within
+from lmtrain.engine.precision import Decision, choose_precision
+from lmtrain.engine.progress import Progress
+from lmtrain.engine.results import named_as_the_scripts_do, summary, write_results
+from lmtrain.engine.run_folder import DECISIONS, Found, RunFolder, inspect
+from lmtrain.engine.trainer import LMTrainer
+from lmtrain.models import check_kind, describe, load_model, load_tokenizer, max_positions, save_model
+from lmtrain.models.quiet import quiet_libraries
+from lmtrain.objectives import Causal, Masked, Objective
+
+_DEFAULT_LENGTH = 1024
+
+
+@dataclass
+class Parts:
+    """What a run is made of, before anything is written: each made and checked."""
+
+    tokenizer: Any
+    model: Any
+    corpus: Corpus
+    objective: Objective
+    length: int
+    device: torch.device
+    precision: Decision
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. ``metrics`` are those of the result files; ``was_finished``: nothing was left to do."""
+
+    folder: Path | None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    was_finished: bool = False
+
+
+def train(
+    resolved: Resolved,
+    argv: Sequence[str] = (),
+    *,
+    minutes: float | None = None,
+    make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    say: Say = say,
+) -> Outcome:
+    """Train and evaluate as the options say; resume, or say that it is finished, when the folder holds this run.
+
+    ``minutes`` replaces epochs and steps by a time: the number of steps that fit is measured once, written into the
+    run's decisions and replayed when the run is resumed. Raises :class:`UserError` before anything is written
+    wherever the input shows it.
+    """
+    if not resolved.do_train or resolved.output_dir is None:
+        scores = evaluate(resolved, say=say)
+        return Outcome(None, scores.get("validation", {}))
+    folder = Path(resolved.output_dir).expanduser()
+    options = as_dict(resolved)
+    found = inspect(folder, resolved.command, options, overwrite=resolved.run.overwrite_output_dir)
+    if found.state == "finished":
+        return _already_finished(folder, resolved, say)
+    decided = _decided(folder, found)
+    parts = assemble(resolved, decided, say=say)
+    with RunFolder(folder, overwrite=resolved.run.overwrite_output_dir, writes=is_first_process()) as run:
+        run.describe(resolved.command, list(argv), options)
+        run.data(parts.corpus.manifest())
+        run.status("preparing", step=found.step)
+        worked_out: dict[str, Any] = {}
+        if minutes is not None:
+            worked_out["max_steps"] = decided.get("max_steps") or _steps_within(resolved, parts, minutes, make_optimizer, say)
+        run.decisions(_decisions(parts) | worked_out)
+        trainer = _trainer(resolved, parts, run, make_optimizer, **worked_out)
+        return _carry_out(trainer, resolved, parts, run, found, say)
+
+
+def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: Say = say) -> Parts:
+    """Open everything that a run needs; all problems of tokenizer, model, data and lengths are raised together."""
+    purpose: Any = resolved.command
+    seed = resolved.training.get("seed", 42)
+    transformers.set_seed(seed)
+    device = _device(resolved)
+    tokenizer = loaded = sources = precision = None
+    length = 0
+    problems = Problems()
+    with problems.collect():
+        precision = _precision(resolved, device, decided or {})
+    with problems.collect():
+        sources = sources_of(
+            resolved.data, cache_dir=resolved.model.cache_dir, token=resolved.model.token
+        )
+    with problems.collect():
+        check_kind(resolved.model, purpose)
+        tokenizer = load_tokenizer(resolved.model, purpose)
+        loaded = load_model(resolved.model, purpose, tokenizer)
+        length = example_length(resolved, loaded.model.config)
+    problems.raise_if_any()
+    assert tokenizer is not None and loaded is not None and precision is not None
+    for line in loaded.lines:
+        say("model", line)
+    wanted = ("train", "validation") if resolved.do_train else ("validation",)
+    corpus = prepare_corpus(
+        resolved.data,
+        TokenizerFiles.from_transformers(tokenizer),
+        purpose,
+        block_size=length,
+        seed=seed,
+        sources=sources,
+        wanted=(*wanted, "test"),
+        say=say,
+    )
+    for line in corpus.ledger.lines():
+        say("data", line)
+    return Parts(
+        tokenizer, loaded.model, corpus, _objective(resolved, tokenizer, seed), length, device, precision
+    )
+
+
+def example_length(resolved: Resolved, config: Any) -> int:
+    """Tokens of an example: as asked, else the smaller of 1,024 and the model's positions."""
+    name = "block_size" if resolved.command == "clm" else "max_seq_length"
+    asked, positions = getattr(resolved.data, name), max_positions(config)
+    if asked is None:
+        return min(_DEFAULT_LENGTH, positions or _DEFAULT_LENGTH)
+    if positions is not None and asked > positions:
+        model = resolved.model.model_name_or_path or resolved.model.model_type or "the model"
+        raise UserError(
+            f"{asked} is longer than the {positions} positions of {model}; use at most --{name} {positions}", flag=f"--{name}"
+        )
+    return int(asked)
+
+
+def _device(resolved: Resolved) -> torch.device:
+    if resolved.training.get("use_cpu"):
+        return torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")
+
+
+def _precision(resolved: Resolved, device: torch.device, decided: dict[str, Any]) -> Decision:
+    requested = resolved.run.precision
+    for name in ("bf16", "fp16"):
+        if resolved.training.get(name):
+            requested = name  # the stock flags; config/ has refused contradictions
+    before = decided.get("precision", {}).get("choice")
+    if requested == "auto" and before:
+        return Decision(before, "as this run began")
+    return choose_precision(requested, device)
+
+
+def _objective(resolved: Resolved, tokenizer: Any, seed: int) -> Objective:
+    if resolved.command == "clm":
+        return Causal()
+    masking = resolved.masking
+    return Masked.for_tokenizer(
+        tokenizer, seed=seed, probability=masking.mlm_probability, whole_words=masking.mask_whole_words
+    )
+
+
+def _decided(folder: Path, found: Found) -> dict[str, Any]:
+    """What an unfinished run decided when it began."""
+    if found.state == "unfinished":
+        with suppress(OSError, ValueError):
+            decisions: dict[str, Any] = read_json(folder / DECISIONS)
+            return decisions
+    return {}
+
+
+def _decisions(parts: Parts) -> dict[str, Any]:
+    return {
+        "precision": {"choice": parts.precision.name, "reason": parts.precision.reason},
+        "device": str(parts.device),
+        "threads": torch.get_num_threads(),
+        "example_length": parts.length,
+        "attention": getattr(parts.model.config, "_attn_implementation", None),
+        "tokenization": parts.corpus.lines,
+    }
+
+
+def _trainer(
+    resolved: Resolved,
+    parts: Parts,
+    run: RunFolder | None,
+    make_optimizer: Callable[[Any], torch.optim.Optimizer] | None,
+    *,
+    model: Any = None,
+    callbacks: Sequence[Any] = (),
+    **worked_out: Any,
+) -> LMTrainer:
+    arguments = training_arguments(resolved, parts.precision, **worked_out)
+    progress = [Progress(run.log if run else None)] if not callbacks else []
+    return LMTrainer(
+        parts.model if model is None else model,
+        arguments,
+        train_dataset=parts.corpus.splits.get("train"),
+        eval_dataset=parts.corpus.splits.get("validation"),
+        objective=parts.objective,
+        processing_class=parts.tokenizer,
+        callbacks=[*progress, *callbacks],
+        make_optimizer=make_optimizer,
+    )
+
+
+def _steps_within(
+    resolved: Resolved,
+    parts: Parts,
+    minutes: float,
+    make_optimizer: Callable[[Any], torch.optim.Optimizer] | None,
+    say: Say,
+) -> int:
+    """Steps that fit into ``minutes``, measured with a twin of the model that is thrown away."""
+
+    def trial(model: Any, clock: StepClock, steps: int) -> None:
+        changes = {"max_steps": steps, "eval_strategy": "no", "save_strategy": "no", "push_to_hub": False}
+        with quiet_libraries():
+            _trainer(resolved, parts, None, make_optimizer, model=model, callbacks=[clock], **changes).train()
+
+    steps, seconds = steps_within(minutes * 60, parts.model, trial)
+    say("plan", f"{steps:,} steps in {duration(minutes * 60)}, at {seconds * 1000:.0f} ms a step")
+    return steps
+
+
+def _carry_out(
+    trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say
+) -> Outcome:
+    metrics = _train(trainer, resolved, parts, run, found, say)
+    for split in ("validation", "test"):
+        if split in parts.corpus.splits and (resolved.do_eval or split == "test"):
+            run.status("evaluating")
+            scores = _score(trainer, resolved, parts, run.path, split, say)
+            metrics |= scores if split == "validation" else {f"test_{k}": v for k, v in scores.items()}
+    run.status("finished", step=trainer.state.global_step)
+    return Outcome(run.path, metrics)
+
+
+def _train(
+    trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say
+) -> dict[str, Any]:
+    say("model", f"{describe(parts.model)} · {parts.precision.name} ({parts.precision.reason})")
+    checkpoint = resolved.training.get("resume_from_checkpoint") or found.checkpoint
+    if checkpoint:
+        say("run", f"goes on from step {found.step}: {checkpoint}")
+    run.status("training", step=found.step)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    metrics: dict[str, Any] = {**result.metrics, "train_samples": len(parts.corpus.splits["train"])}
+    tokens, seconds = trainer.state.num_input_tokens_seen, metrics.get("train_runtime") or 0
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    if losses:
+        metrics["train_loss_at_end"] = losses[-1]  # train_loss is the mean over the whole run, as in the scripts
+    if seconds and not checkpoint:
+        metrics["train_tokens_per_second"] = round(tokens / seconds, 1)
+    run.status("saving", step=trainer.state.global_step)
+    if trainer.is_world_process_zero():
+        save_model(trainer.accelerator.unwrap_model(trainer.model), parts.tokenizer, run.path)
+        write_results(run.path, "train", metrics)
+    trainer.save_state()
+    say("train", f"{trainer.state.global_step:,} steps · {amount(tokens)} tokens in {duration(seconds)} · "
+                 f"loss {metrics['train_loss']:.4f}")  # fmt: skip
+    return metrics
+
+
+def evaluate(resolved: Resolved, *, say: Say = say) -> dict[str, dict[str, Any]]:
+    """Score a model on the validation and test data, by split; figures go to ``output_dir`` when there is one."""
+    folder = Path(resolved.output_dir).expanduser() if resolved.output_dir else None
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the name of a folder", flag="--output_dir")
+    parts = assemble(resolved, say=say)
+    say("model", f"{describe(parts.model)} · {parts.precision.name} ({parts.precision.reason})")
+    with tempfile.TemporaryDirectory() as nowhere:  # the Trainer insists on a folder
+        trainer = _trainer(resolved, parts, None, None, output_dir=nowhere)
+        return {
+            split: _score(trainer, resolved, parts, folder, split, say)
+            for split in ("validation", "test")
+            if split in parts.corpus.splits
+        }
+
+
+def _score(
+    trainer: LMTrainer, resolved: Resolved, parts: Parts, folder: Path | None, split: str, say: Say
+) -> dict[str, Any]:
+    layout: Any = parts.corpus.splits[split]
+    scores = named_as_the_scripts_do(trainer.evaluate(layout, metric_key_prefix="eval"), "eval")
+    scores["eval_samples"] = len(layout)
+    if folder is not None and trainer.is_world_process_zero():
+        write_results(folder, "eval" if split == "validation" else split, scores)
+    say("result", f"{split} " + summary(scores, resolved.command))
+    return scores
+
+
+def _already_finished(folder: Path, resolved: Resolved, say: Say) -> Outcome:
+    metrics: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        metrics = read_json(folder / "all_results.json")
+    say("run", f"{folder} is finished; the model lies there. To train it anew add --overwrite_output_dir")
+    if "eval_loss" in metrics:
+        say("result", "validation " + summary(metrics, resolved.command))
+    return Outcome(folder, metrics, was_finished=True)

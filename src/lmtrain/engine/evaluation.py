@@ -1,0 +1,108 @@
+"""Evaluation as sums: what is added up over batches and processes, and the figures it ends in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lmtrain.engine.sampling import RankBatches
+from lmtrain.evaluate.measures import bits_per_byte, perplexity
+from lmtrain.objectives import LossSums
+
+
+class EvaluationLoader:
+    """The batches that this process evaluates, each with whether it counts.
+
+    A batch that does not count is run only because a sharded model needs every process in its forward pass.
+    An iterable data set is read by every process, and each takes every ``world``-th batch of it.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        collate: Callable[..., Any],
+        *,
+        rank: int = 0,
+        world: int = 1,
+        equal: bool = False,
+        **options: Any,
+    ) -> None:
+        self.dataset = dataset
+        self._own: int | None = None
+        self._rank, self._world = rank, world
+        if isinstance(dataset, IterableDataset):
+            self._loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate, **options)
+        else:
+            batches = RankBatches(len(dataset), batch_size, rank=rank, world=world, equal=equal)
+            self._own = batches.own
+            self._loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **options)
+
+    def __len__(self) -> int:
+        """Batches of this process; TypeError for an iterable data set that does not know its length."""
+        batches = len(self._loader)
+        return batches if self._own is not None else len(range(self._rank, batches, self._world))
+
+    def __iter__(self) -> Iterator[tuple[Any, bool]]:
+        if self._own is None:
+            for batch in islice(self._loader, self._rank, None, self._world):
+                yield batch, True
+        else:
+            for number, batch in enumerate(self._loader):
+                yield batch, number < self._own
+
+
+class RunningSums:
+    """Loss, predicted tokens, correct tokens and examples so far: four numbers on the device.
+
+    Nothing is read back while batches run, so the device never waits. fp64 where there is one (not on MPS):
+    counts are exact up to 2⁵³ and the order of batches does not show in the loss.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.values = torch.zeros(4, dtype=dtype, device=device)
+
+    def add(self, sums: LossSums, examples: int) -> None:
+        correct = sums.correct if sums.correct is not None else sums.count * 0
+        added = (sums.loss.detach(), sums.count, correct, sums.count.new_tensor(examples))
+        self.values += torch.stack([value.to(self.values) for value in added])
+
+    def total(self, reduce: Callable[[Tensor], Tensor] | None = None) -> Totals:
+        """Add up the processes' sums with ``reduce``, once, and read them."""
+        values = reduce(self.values) if reduce else self.values
+        loss, count, correct, examples = values.tolist()
+        return Totals(loss, int(count), int(correct), int(examples))
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """An evaluation: the summed loss in nats, predicted tokens, how many were right, and examples."""
+
+    loss: float
+    tokens: int
+    correct: int
+    examples: int
+
+    def metrics(self, *, text_tokens: int | None = None, text_bytes: int | None = None) -> dict[str, float]:
+        """The one division. NaN where nothing was predicted, since 0 would look like a perfect loss.
+
+        ``text_tokens`` and ``text_bytes`` describe the whole text, for bits per byte.
+        """
+        loss = self.loss / self.tokens if self.tokens else math.nan
+        metrics = {
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "accuracy": self.correct / self.tokens if self.tokens else math.nan,
+            "tokens": self.tokens,
+        }
+        if text_tokens and text_bytes:
+            metrics["bits_per_byte"] = bits_per_byte(loss, text_tokens, text_bytes)
+        return metrics

@@ -1,0 +1,315 @@
+"""What a run shows: a bar in a terminal, plain lines in a file, events in ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any, Protocol
+
+import psutil
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lmtrain.core.runlog import RunLog
+
+
+class Pace:
+    """Speed and time left, with the time spent on evaluating and saving taken out.
+
+    ``clock`` gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = self._marked = clock()
+        self._paused = 0.0  # since the start
+        self._paused_at_mark = 0.0
+        self._first_step = self._tokens_at_mark = 0
+
+    def start(self, step: int, tokens: int) -> None:
+        """Training begins, or goes on, after ``step`` steps and ``tokens`` tokens."""
+        self._started = self._marked = self._clock()
+        self._paused = self._paused_at_mark = 0.0
+        self._first_step, self._tokens_at_mark = step, tokens
+
+    def pause(self, seconds: float) -> None:
+        self._paused += seconds
+
+    def tokens_per_second(self, tokens: int) -> float:
+        """Since the last call; ``tokens`` is the total so far."""
+        now = self._clock()
+        seconds = now - self._marked - (self._paused - self._paused_at_mark)
+        speed = (tokens - self._tokens_at_mark) / seconds if seconds > 0 else 0.0
+        self._marked, self._paused_at_mark, self._tokens_at_mark = now, self._paused, tokens
+        return speed
+
+    def seconds_left(self, step: int, last_step: int) -> float | None:
+        """For the remaining training steps, at the mean pace so far; None before the first step."""
+        done = step - self._first_step
+        if done <= 0:
+            return None
+        return (self._clock() - self._started - self._paused) / done * (last_step - step)
+
+
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def begin(self, step: int, last_step: int) -> None: ...
+
+    def step(self, step: int, seconds_left: float | None) -> None: ...
+
+    def train(self, step: int, last_step: int, values: dict[str, Any]) -> None: ...
+
+    def evaluating(self, batches: int | None) -> None: ...
+
+    def evaluated(self, step: int, values: dict[str, Any]) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Lines:
+    """One line an event, without carriage returns: for files, pipes and logs of a cluster."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def begin(self, step: int, last_step: int) -> None:
+        self._print(f"train from step {step} to {last_step}" if step else f"train {last_step} steps")
+
+    def step(self, step: int, seconds_left: float | None) -> None:
+        pass
+
+    def train(self, step: int, last_step: int, values: dict[str, Any]) -> None:
+        self._print(f"step {step}/{last_step}  {describe_train(values)}")
+
+    def evaluating(self, batches: int | None) -> None:
+        pass
+
+    def evaluated(self, step: int, values: dict[str, Any]) -> None:
+        self._print(f"step {step}  {describe_evaluation(values)}")
+
+    def end(self) -> None:
+        pass
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class Terminal:
+    """A bar that is drawn over itself; evaluations stay as lines above it."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._console = Console(file=stream, highlight=False)
+        self._bar: Bar | None = None
+        self._training: TaskID | None = None
+        self._evaluation: TaskID | None = None
+        self._text = ""
+
+    def begin(self, step: int, last_step: int) -> None:
+        bar = self._started()
+        self._training = bar.add_task("train", total=last_step, completed=step, text="")
+
+    def step(self, step: int, seconds_left: float | None) -> None:
+        if self._bar is not None and self._training is not None:
+            left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
+            self._bar.update(self._training, completed=step, text=self._text + left)
+
+    def train(self, step: int, last_step: int, values: dict[str, Any]) -> None:
+        self._text = describe_train({**values, "time_left": None})
+        self.step(step, values.get("time_left"))
+
+    def evaluating(self, batches: int | None) -> None:
+        bar = self._started()
+        if self._evaluation is None:
+            self._evaluation = bar.add_task("evaluate", total=batches, text="")
+        bar.advance(self._evaluation)
+
+    def evaluated(self, step: int, values: dict[str, Any]) -> None:
+        if self._bar is not None and self._evaluation is not None:
+            self._bar.remove_task(self._evaluation)
+            self._evaluation = None
+        self._console.print(f"  step {step}  {describe_evaluation(values)}")
+        if self._training is None:  # an evaluation without training around it
+            self.end()
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._training = self._evaluation = None
+
+    def _started(self) -> Bar:
+        if self._bar is None:
+            self._bar = Bar(
+                TextColumn("  {task.description}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=self._console,
+            )
+            self._bar.start()
+        return self._bar
+
+
+class Progress(TrainerCallback):
+    """Shows a run and writes it down.
+
+    ``log`` receives an event at every logging step (``train``: step, epoch, tokens, loss, learning_rate,
+    grad_norm, tokens_per_second, time_left in seconds, memory in bytes), at every evaluation
+    (``evaluation``) and at the end of training (``trained``). ``terminal`` None looks whether ``stream``
+    (standard error) is one. Only the first process shows or writes anything.
+    """
+
+    def __init__(
+        self,
+        log: RunLog | None = None,
+        *,
+        stream: IO[str] | None = None,
+        terminal: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        stream = sys.stderr if stream is None else stream
+        self.log = log
+        self._clock = clock
+        self._pace = Pace(clock)
+        self._last_event = clock()
+        drawn = stream.isatty() if terminal is None else terminal
+        self.display: Display = Terminal(stream) if drawn else Lines(stream)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self._pace.start(state.global_step, state.num_input_tokens_seen)
+            self.display.begin(state.global_step, state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._last_event = self._clock()
+        if state.is_world_process_zero:
+            self.display.step(state.global_step, self._pace.seconds_left(state.global_step, state.max_steps))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
+            values = self._train_values(state, logs)
+            self.display.train(state.global_step, state.max_steps, values)
+            self._event("train", values)
+        elif "train_runtime" in logs:
+            self._event("trained", {"step": state.global_step, "tokens": state.num_input_tokens_seen, **logs})
+
+    def _train_values(self, state: TrainerState, logs: dict[str, Any]) -> dict[str, Any]:
+        tokens = state.num_input_tokens_seen
+        left = self._pace.seconds_left(state.global_step, state.max_steps)
+        return {
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "tokens": tokens,
+            "loss": logs["loss"],
+            "learning_rate": logs.get("learning_rate"),
+            "grad_norm": logs.get("grad_norm"),
+            "tokens_per_second": round(self._pace.tokens_per_second(tokens), 1),
+            "time_left": None if left is None else round(left, 1),
+            "memory": memory_in_use(),
+        }
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
+        if state.is_world_process_zero:
+            try:
+                batches = len(eval_dataloader)
+            except TypeError:  # an iterable data set
+                batches = None
+            self.display.evaluating(batches)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        self._paused()
+        if state.is_world_process_zero and metrics:
+            self.display.evaluated(state.global_step, metrics)
+            self._event("evaluation", {"step": state.global_step, **metrics})
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._paused()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.display.end()
+
+    def _paused(self) -> None:
+        """The time since the last step or event went into something other than training."""
+        now = self._clock()
+        self._pace.pause(now - self._last_event)
+        self._last_event = now
+
+    def _event(self, kind: str, values: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.event(kind, **values)
+
+
+def memory_in_use() -> int:
+    """Bytes: the most that tensors took on the GPU, or what the process holds in main memory."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    return int(psutil.Process().memory_info().rss)
+
+
+def describe_train(values: dict[str, Any]) -> str:
+    parts = [f"loss {values['loss']:.4g}"]
+    if values.get("tokens_per_second"):
+        parts.append(f"{values['tokens_per_second']:,.0f} tok/s")
+    if values.get("time_left") is not None:
+        parts.append(f"{duration(values['time_left'])} left")
+    if values.get("memory"):
+        parts.append(f"{values['memory'] / 1e9:.1f} GB")
+    return "  ".join(parts)
+
+
+_SHOWN = {"loss": "loss {:.4f}", "perplexity": "perplexity {:.2f}", "bits_per_byte": "{:.3f} bits per byte"}
+
+
+def describe_evaluation(metrics: dict[str, Any]) -> str:
+    """The figures of an evaluation by name, whatever its prefix (``eval_``, ``eval_books_``)."""
+    parts = []
+    for name, value in metrics.items():
+        prefix, _, rest = name.partition("_")
+        for key, form in _SHOWN.items():
+            if prefix == "eval" and (rest == key or rest.endswith(f"_{key}")):
+                named = rest[: -len(key)].rstrip("_")
+                parts.append((f"{named} " if named else "") + form.format(value))
+    return "evaluation  " + "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """0:58, 3:10 or 1:02:03."""
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

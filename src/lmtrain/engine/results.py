@@ -1,0 +1,45 @@
+"""The figures of a run as files, under the names and in the places that the scripts leave them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lmtrain.core.files import read_json, write_json
+
+# The scripts call it ``perplexity``, without the prefix of the split; bits per byte stand beside it.
+_UNPREFIXED = ("perplexity", "bits_per_byte")
+
+
+def named_as_the_scripts_do(metrics: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """``eval_perplexity`` becomes ``perplexity``; the other names stay."""
+    renamed = {f"{prefix}_{name}": name for name in _UNPREFIXED}
+    return {renamed.get(name, name): value for name, value in metrics.items()}
+
+
+def write_results(folder: Path, split: str, metrics: dict[str, Any]) -> None:
+    """Write ``{split}_results.json`` and add the figures to ``all_results.json``.
+
+    An infinite perplexity is written as ``Infinity``, which Python's JSON reads back.
+    """
+    figures = {name: round(value, 10) if isinstance(value, float) else value for name, value in metrics.items()}
+    write_json(folder / f"{split}_results.json", dict(sorted(figures.items())))
+    everything = folder / "all_results.json"
+    before: dict[str, Any] = {}
+    if everything.is_file():
+        try:
+            before = read_json(everything)
+        except json.JSONDecodeError:
+            before = {}
+    write_json(everything, dict(sorted({**before, **figures}.items())))
+
+
+def summary(metrics: dict[str, Any], objective: str) -> str:
+    """The result in one line: ``validation loss 4.0612 · perplexity 58.04 · 1.771 bits per byte``."""
+    kind = "masked-token perplexity" if objective == "mlm" else "perplexity"
+    parts = [f"loss {metrics['eval_loss']:.4f}", f"{kind} {metrics['perplexity']:.2f}"]
+    if "bits_per_byte" in metrics:
+        parts.append(f"{metrics['bits_per_byte']:.3f} bits per byte")
+    parts.append(f"accuracy {metrics['eval_accuracy']:.1%} of {metrics['eval_tokens']:,} tokens")
+    return " · ".join(parts)

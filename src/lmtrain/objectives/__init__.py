@@ -1,0 +1,20 @@
+"""Which positions are predicted, and the loss over them."""
+
+from lmtrain.objectives.base import IGNORED, Labelled, Objective
+from lmtrain.objectives.causal import Causal
+from lmtrain.objectives.loss import LossSums, loss_sums, model_loss_sums
+from lmtrain.objectives.masked import EVALUATION_EPOCH, Masked
+from lmtrain.objectives.words import word_starts
+
+__all__ = [
+    "EVALUATION_EPOCH",
+    "IGNORED",
+    "Causal",
+    "Labelled",
+    "LossSums",
+    "Masked",
+    "Objective",
+    "loss_sums",
+    "model_loss_sums",
+    "word_starts",
+]

@@ -1,0 +1,165 @@
+"""``lmtrain demo``: from nothing but this machine to a model that was trained, measured and can be used.
+
+A chain of the ordinary stages: corpus → tokenizer → training → scores → completions; each could be typed as a
+command of its own, and the last lines say how.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmtrain.config.options import DataOptions, DemoOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
+from lmtrain.config.save import as_dict
+from lmtrain.core.console import Say, amount, say
+from lmtrain.data.sources import Reading, resolve_sources
+from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
+from lmtrain.engine.assembly import Outcome, train
+from lmtrain.engine.muon import Muon, muon_for
+from lmtrain.engine.precision import choose_precision
+from lmtrain.engine.run_folder import inspect
+from lmtrain.generate import Completion, Settings, complete
+from lmtrain.models import load_model, load_tokenizer
+from lmtrain.recipes.corpus import build_corpus, compressed_bits_per_byte, standard_library
+
+PROMPTS = (
+    "def read_lines(path, encoding=",
+    "class Stack:\n    def __init__(self):\n",
+    "import os\nimport sys\n\n",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model and schedule for a speed of machine: what `benchmarks/demo_search.py` found best in three minutes."""
+
+    config: str
+    block_size: int
+    batch: int
+    muon_lr: float
+    adam_lr: float
+
+
+# Two cores without fast bf16 see about half a million tokens in three minutes: a small model, small steps.
+SLOW = Shape("n_embd=128,n_layer=4,n_head=2,n_positions=256", 256, 4, 0.02, 6e-3)
+FAST = Shape("n_embd=256,n_layer=4,n_head=4,n_positions=256", 256, 8, 0.02, 4e-3)
+_NO_DROPOUT = "resid_pdrop=0.0,embd_pdrop=0.0,attn_pdrop=0.0"  # each block is seen once: nothing to overfit
+
+
+def run_demo(options: DemoOptions, say: Say = say) -> Outcome:
+    """Run the demo into ``options.output_dir``; the same call again resumes it, or shows what came out."""
+    folder = Path(options.output_dir).expanduser()
+    shape = _shape_for_this_machine()
+    resolved = _resolved(options, folder, shape)
+    inspect(folder, resolved.command, as_dict(resolved), overwrite=options.overwrite_output_dir)
+    corpus = build_corpus(Path(options.source) if options.source else standard_library(), folder / "corpus")
+    whose = options.source or "this machine's standard library"
+    say(
+        "corpus",
+        f"{corpus.train_files:,} Python files of {whose}, {amount(corpus.train_bytes, 'B')} "
+        f"(held out: {corpus.held_out_files} files, {amount(corpus.held_out_bytes, 'B')})",
+    )
+    tokenizer = folder / "tokenizer"
+    if not (tokenizer / "tokenizer.json").is_file():
+        trained = train_tokenizer(
+            resolve_sources([str(corpus.train)], Reading()), TokenizerPlan("bpe", options.vocab_size)
+        )
+        trained.save(tokenizer)
+        say("tokenizer", trained.line)
+    outcome = train(
+        resolved,
+        sys.argv[1:],
+        minutes=options.minutes,
+        make_optimizer=lambda model: _optimizer(model, shape),
+        say=say,
+    )
+    _show(outcome, folder, corpus.held_out, options.seed)
+    return outcome
+
+
+def _shape_for_this_machine() -> Shape:
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    fast = device.type != "cpu" or choose_precision("auto", device).name == "bf16"
+    return FAST if fast else SLOW
+
+
+def _resolved(options: DemoOptions, folder: Path, shape: Shape) -> Resolved:
+    """What could have been typed as ``lmtrain clm …``."""
+    training: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": shape.batch,
+        "per_device_eval_batch_size": 16,
+        "learning_rate": shape.muon_lr,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.03,
+        "max_grad_norm": 1.0,
+        "save_strategy": "no",
+        "logging_steps": 25,
+        "seed": options.seed,
+    }
+    return Resolved(
+        "clm",
+        ModelOptions(
+            model_type="gpt2", config_overrides=f"{shape.config},{_NO_DROPOUT}", tokenizer_name=str(folder / "tokenizer")
+        ),
+        DataOptions(
+            train_file=[str(folder / "corpus" / "train")],
+            validation_file=[str(folder / "corpus" / "held_out")],
+            block_size=shape.block_size,
+        ),
+        MaskingOptions(),
+        RunOptions(overwrite_output_dir=options.overwrite_output_dir),
+        training,
+        frozenset(training) | {"train_file", "validation_file", "model_type", "config_overrides", "block_size"},
+    )
+
+
+def _optimizer(model: Any, shape: Shape) -> Muon:
+    fast_bf16 = choose_precision("auto", next(model.parameters()).device).name == "bf16"
+    return muon_for(
+        model,
+        lr=shape.muon_lr,
+        adam_lr=shape.adam_lr,
+        weight_decay=0.1,
+        dtype=torch.bfloat16 if fast_bf16 else torch.float32,
+    )
+
+
+def _show(outcome: Outcome, folder: Path, held_out: Path, seed: int) -> None:
+    """The result beside a compressor's, what the model writes, and what to type next: on standard output."""
+    scores = outcome.metrics
+    rivals = ", ".join(f"{name}: {bits:.2f}" for name, bits in compressed_bits_per_byte(held_out).items())
+    print(
+        f"\n  training loss {scores.get('train_loss_at_end', scores['train_loss']):.2f} · validation loss {scores['eval_loss']:.2f} · "
+        f"perplexity {scores['perplexity']:.0f} · {scores['train_tokens_per_second']:,.0f} tokens/s\n"
+        f"  {scores['bits_per_byte']:.2f} bits per byte on {amount(held_out_bytes(held_out), 'B')} of files it never saw "
+        f"({rivals})\n"
+    )
+    for completion in _completions(folder, seed):
+        print("  ┌" + "─" * 76)
+        for line in (completion.prompt + completion.text).splitlines():
+            print(f"  │ {line}")
+        print("  └" + "─" * 76)
+    lmtrain = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "lmtrain" else "lmtrain"
+    command = f".venv/bin/{lmtrain}" if Path(".venv/bin/lmtrain").exists() else lmtrain
+    print(
+        f"\nYour turn:  {command} clm --model_type gpt2 --tokenizer_name {folder}/tokenizer "
+        f"--train_file YOUR.txt --output_dir runs/mine\n"
+        f"            {command} generate --model_name_or_path {folder} 'def main('"
+    )
+
+
+def held_out_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _completions(folder: Path, seed: int) -> list[Completion]:
+    model_options = ModelOptions(model_name_or_path=str(folder))
+    tokenizer = load_tokenizer(model_options, "clm")
+    model = load_model(model_options, "clm", tokenizer).model.eval()
+    settings = Settings(max_new_tokens=60, temperature=0.6, top_k=40, repetition_penalty=1.1, seed=seed)
+    return complete(model, tokenizer, list(PROMPTS), settings, context=model.config.n_positions)

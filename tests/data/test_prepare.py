@@ -1,0 +1,350 @@
+"""Preparation: bytes in are tokens out, and the same work is never done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from corpora import CODE, ODD, Texts, byte_level_bpe, wordpiece
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from lmtrain.config.options import DataOptions
+from lmtrain.core.errors import UserError
+from lmtrain.core.types import Piece, Tally
+from lmtrain.data import tokenization
+from lmtrain.data.cache import clean, list_stores
+from lmtrain.data.corpus import Corpus, prepare_corpus
+from lmtrain.data.prepare import Prepared, Request, prepare
+from lmtrain.data.store import TokenStore
+from lmtrain.data.tokenizer_files import TokenizerFiles
+
+TEXT = ODD.replace("\0", "")  # a file with zero bytes is taken for a binary one
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory: pytest.TempPathFactory) -> TokenizerFiles:
+    return TokenizerFiles.load(byte_level_bpe(tmp_path_factory.mktemp("bpe")))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> TokenizerFiles:
+    return TokenizerFiles.load(wordpiece(tmp_path_factory.mktemp("wordpiece")))
+
+
+def decoded(made: Prepared, tokenizer: TokenizerFiles) -> list[bytes]:
+    store = made.store
+    texts = [tokenizer.backend.decode(store.document(i).tolist(), skip_special_tokens=False) for i in range(len(store))]
+    return [text.encode() for text in texts]
+
+
+@given(
+    documents=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=6),
+    width=st.integers(1, 40),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_store_decodes_to_the_text(
+    bpe: TokenizerFiles, tmp_path_factory: pytest.TempPathFactory, documents: list[str], width: int
+) -> None:
+    pieces = [[text[i : i + width] for i in range(0, len(text), width)] for text in documents]
+    made = prepare(Request([Texts(*pieces)], bpe), tmp_path_factory.mktemp("cache"))
+    assert decoded(made, bpe) == [text.encode() for text in documents]
+    assert made.store.n_bytes.tolist() == [len(text.encode()) for text in documents]
+
+
+def test_files_come_back_byte_for_byte(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    files = {"a.txt": TEXT.encode(), "b.py": CODE.encode(), "c.md": b"\r\n\r\nx\n\n", "d.txt": b"no newline"}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    options = DataOptions(train_file=[str(tmp_path)], data_cache_dir=str(tmp_path / "cache"))
+    corpus = prepare_corpus(options, bpe, "clm", block_size=64, sources=None)
+    made = corpus.stores["train"]
+    text = b"".join(decoded(made, bpe))
+    assert text == b"".join(files.values())
+    assert made.ledger.bytes_read == sum(map(len, files.values()))
+
+
+def run_twice(cache: Path, first: Request, second: Request) -> tuple[Prepared, Prepared]:
+    return prepare(first, cache), prepare(second, cache)
+
+
+def test_a_second_run_tokenizes_nothing(bpe: TokenizerFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = run_twice(tmp_path, Request([Texts("a", "b", name="x")], bpe), Request([Texts("a", "b", name="y")], bpe))
+    assert (one.was_cached, two.was_cached) == (False, True)
+    assert two.store.folder == one.store.folder
+    assert two.ledger == one.ledger
+
+    def never(*_: object) -> None:
+        raise AssertionError("something was tokenized")
+
+    monkeypatch.setattr(tokenization.TokenizersEncoder, "encode", never)
+    monkeypatch.setattr(tokenization.FastokensEncoder, "encode", never)
+    source = Texts("a", "b", name="moved elsewhere")
+    assert prepare(Request([source], bpe), tmp_path).was_cached
+    assert source.reads == 0, "hashing is enough"
+
+
+def test_moved_and_touched_files_are_found_and_changed_ones_are_not(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    def run(folder: Path) -> Corpus:
+        options = DataOptions(train_file=[str(folder)], data_cache_dir=str(tmp_path / "cache"))
+        return prepare_corpus(options, bpe, "clm", block_size=8)
+
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in "abcdefghijklmnopqrstuvwxyz":
+        (here / f"{name}.txt").write_text(f"the text of {name}\n" * 20)
+    assert not run(here).stores["train"].was_cached
+    there = tmp_path / "there"
+    shutil.copytree(here, there)
+    os.utime(there / "a.txt", (1, 1))
+    assert run(there).stores["train"].was_cached
+    (there / "a.txt").write_text("the text of A\n" * 20)
+    assert not run(there).stores["train"].was_cached
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"reading": {"documents": "lines"}},
+        {"sources": [Texts("a", "c")]},
+        {"sources": [Texts("b", "a")]},
+        {"sources": [Texts("a", "b", name="x.jsonl")]},
+    ],
+)
+def test_what_decides_documents_is_in_the_key(bpe: TokenizerFiles, tmp_path: Path, other: dict[str, Any]) -> None:
+    first = Request([Texts("a", "b", name="x.txt")], bpe)
+    one, two = run_twice(tmp_path, first, Request(**{**vars(first), **other}))
+    assert not two.was_cached and two.store.folder != one.store.folder
+
+
+def test_another_tokenizer_is_another_store(bpe: TokenizerFiles, bert: TokenizerFiles, tmp_path: Path) -> None:
+    _, two = run_twice(tmp_path, Request([Texts("a")], bpe), Request([Texts("a")], bert))
+    assert not two.was_cached
+
+
+def test_overwriting_makes_it_anew(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    prepare(Request([Texts("a")], bpe), tmp_path)
+    assert not prepare(Request([Texts("a")], bpe), tmp_path, overwrite=True).was_cached
+
+
+def test_a_damaged_store_is_made_again(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    one = prepare(Request([Texts(CODE)], bpe), tmp_path)
+    (one.store.folder / "tokens.bin").write_bytes(b"short")
+    said: list[str] = []
+    two = prepare(Request([Texts(CODE)], bpe), tmp_path, say=lambda topic, text: said.append(text))
+    assert not two.was_cached and any("damaged" in line for line in said)
+    two.store.verify()
+
+
+def test_what_fails_leaves_nothing(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    class Breaks(Texts):
+        def pieces(self, tally: Tally) -> Iterator[Piece]:
+            yield from super().pieces(tally)
+            if self.reads > 1:  # not while the engines are compared
+                raise UserError("line 7: not UTF-8", flag="--train_file")
+
+    with pytest.raises(UserError, match="line 7"):
+        prepare(Request([Breaks(CODE)], bpe), tmp_path)
+    assert list_stores(tmp_path) == []
+
+
+def test_an_engine_that_differs_later_is_replaced(
+    bpe: TokenizerFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The difference lies where the first comparison does not look: only the check of each batch sees it."""
+    plain_encode = tokenization.FastokensEncoder.encode
+
+    def wrong(self: tokenization.FastokensEncoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        return plain_encode(self, [text.replace("zebra", "horse") for text in texts])
+
+    monkeypatch.setattr(tokenization.FastokensEncoder, "encode", wrong)
+    source = Texts(["x" * 9000 + "\n", "zebra\n" * 2000])
+    made = prepare(Request([source], bpe), tmp_path)
+    assert decoded(made, bpe) == ["".join(source.documents[0]).encode()]
+    assert made.store.manifest["engine"]["name"] == "tokenizers"
+    assert "zebra" in made.lines[0]
+
+
+def test_two_processes_do_the_work_once(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text(CODE * 40)
+    program = (
+        "import sys, json\n"
+        "from lmtrain.data.tokenizer_files import TokenizerFiles\n"
+        "from lmtrain.data.corpus import prepare_corpus\n"
+        "from lmtrain.config.options import DataOptions\n"
+        f"options = DataOptions(train_file=[{str(tmp_path / 'corpus.txt')!r}])\n"
+        f"options.data_cache_dir = {str(tmp_path)!r}\n"
+        f"files = TokenizerFiles.load({bpe.name!r})\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "made = prepare_corpus(options, files, 'clm', block_size=128).stores['train']\n"
+        "print(json.dumps([made.was_cached, str(made.store.folder), made.ledger.tokens]))\n"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    answers: list[Any] = [None, None]
+
+    def go(number: int) -> None:
+        answers[number] = json.loads(processes[number].communicate("go\n")[0])
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(cached for cached, _, _ in answers) == [False, True]
+    assert answers[0][1:] == answers[1][1:]
+    assert len(list_stores(tmp_path)) == 1
+
+
+def test_a_dead_ones_lock_is_no_obstacle(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    made = prepare(Request([Texts("a")], bpe), tmp_path)
+    shutil.rmtree(made.store.folder)
+    locks = list((tmp_path / "locks").iterdir()) or [tmp_path / "locks" / f"{made.store.folder.name}.lock"]
+    for lock in locks:
+        lock.write_text("left behind")
+    assert not prepare(Request([Texts("a")], bpe), tmp_path).was_cached
+
+
+def test_a_folder_of_ones_own(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    folder, cache = tmp_path / "store", tmp_path / "cache"
+    request = Request([Texts(CODE)], bpe)
+    assert not prepare(request, cache, folder=folder).was_cached
+    assert TokenStore.open(folder).manifest["tokens"] > 0
+    assert prepare(request, cache, folder=folder).was_cached
+    other = Request([Texts("another text")], bpe)
+    with pytest.raises(UserError, match="another text or tokenizer"):
+        prepare(other, cache, folder=folder)
+    assert not prepare(other, cache, folder=folder, overwrite=True).was_cached
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="no token store"):
+            prepare(request, cache, folder=mine, overwrite=overwrite)
+        with pytest.raises(UserError, match="no token store"):
+            prepare(request, cache, folder=mine / "thesis.tex", overwrite=overwrite)
+    assert (mine / "thesis.tex").read_text() == "years of work"
+
+
+def test_stores_are_shown_and_freed(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    made = [prepare(Request([Texts(text)], bpe), tmp_path) for text in (CODE, "short")]
+    unfinished = tmp_path / "stores" / ".abc.tmp"
+    unfinished.mkdir()
+    (unfinished / "tokens.bin").write_bytes(b"left by a killed process")
+    shown = list_stores(tmp_path)
+    assert [info.folder for info in shown[:1]] == [made[0].store.folder] and len(shown) == 3
+    assert "tokens" in shown[0].line() and any("unfinished" in info.line() for info in shown)
+    freed, busy = clean(tmp_path)
+    assert len(freed) == 3 and not busy and list_stores(tmp_path) == []
+
+
+def corpus_of(tmp_path: Path, tokenizer: TokenizerFiles, text: str, objective: Any = "clm", **options: Any) -> Corpus:
+    (tmp_path / "corpus.txt").write_text(text)
+    block_size = options.pop("block_size", 16)
+    data = DataOptions(train_file=[str(tmp_path / "corpus.txt")], data_cache_dir=str(tmp_path / "cache"), **options)
+    return prepare_corpus(data, tokenizer, objective, block_size=block_size)
+
+
+def test_one_text_is_cut_for_validation_and_the_tokens_add_up(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    text = "".join(f"line {i} of the book\n" for i in range(400))
+    corpus = corpus_of(tmp_path, bpe, text)
+    store = corpus.stores["train"].store
+    assert len(store) == 2 and corpus.ledger.documents == 1
+    parts = decoded(corpus.stores["train"], bpe)
+    assert b"".join(parts) == text.encode() and parts[0].endswith(b"\n")
+    assert 0.045 < len(parts[0]) / len(text) < 0.055
+    train, validation = corpus.ledger.splits["train"], corpus.ledger.splits["validation"]
+    assert train.tokens + validation.tokens == corpus.ledger.tokens == len(store.tokens)
+    assert (train.specials, validation.specials) == (1, 1)
+    assert corpus.splits["validation"][0]["input_ids"].tolist() == store.document(0)[:16].tolist()
+    again = corpus_of(tmp_path, bpe, text)
+    assert again.stores["train"].was_cached
+    other = corpus_of(tmp_path, bpe, text, validation_split_percentage=10)
+    assert not other.stores["train"].was_cached, "the cut is another"
+
+
+def test_another_percentage_of_many_documents_tokenizes_nothing(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    text = "".join(f"line {i}\n" for i in range(100))
+    first = corpus_of(tmp_path, bpe, text, documents="lines")
+    assert first.ledger.splits["validation"].documents == 5
+    for options in (
+        {"validation_split_percentage": 20},
+        {"validation_split_mode": "hash"},
+        {"append_eos": False},
+    ):
+        again = corpus_of(tmp_path, bpe, text, documents="lines", **options)
+        assert again.stores["train"].was_cached
+
+
+def test_max_samples_count_blocks_and_shuffling_changes_which(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    text = "".join(f"line {i} with some words\n" for i in range(300))
+    options = {"documents": "lines", "max_train_samples": 3, "max_eval_samples": 2}
+    corpus = corpus_of(tmp_path, bpe, text, **options)
+    assert (len(corpus.splits["train"]), len(corpus.splits["validation"])) == (3, 2)
+    ledger = corpus.ledger.splits["train"]
+    assert ledger.examples == 3 and ledger.dropped > 0
+    shuffled = corpus_of(tmp_path, bpe, text, shuffle_documents=True, **options)
+    assert shuffled.splits["train"][0]["input_ids"].tolist() != corpus.splits["train"][0]["input_ids"].tolist()
+    assert (
+        shuffled.splits["validation"][0]["input_ids"].tolist() == corpus.splits["validation"][0]["input_ids"].tolist()
+    )
+
+
+def test_the_account_is_json_and_a_table(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, bpe, "line\n\n" * 50, documents="lines")
+    value = json.loads(json.dumps(corpus.ledger.as_json()))
+    assert value["skipped"] == {"blank line": 50}
+    assert value["splits"]["train"]["documents"] + value["splits"]["validation"]["documents"] == 50
+    lines = corpus.ledger.lines()
+    assert any("50 blank line" in line for line in lines)
+    assert any(line.startswith("train") for line in lines)
+    json.dumps(corpus.manifest())
+
+
+def test_separate_validation_files_have_their_own_store(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("held out text\n" * 30)
+    corpus = corpus_of(tmp_path, bpe, CODE, validation_file=[str(tmp_path / "v.txt")])
+    assert decoded(corpus.stores["train"], bpe) == [CODE.encode()], "not cut"
+    assert decoded(corpus.stores["validation"], bpe) == [("held out text\n" * 30).encode()]
+    assert corpus.ledger.files == 2 and set(corpus.ledger.splits) == {"train", "validation"}
+
+
+def test_line_by_line_for_masked_models(bert: TokenizerFiles, tmp_path: Path) -> None:
+    text = "a short line\n\n" + "a long line of many words " * 9 + "\nthe last"
+    corpus = corpus_of(
+        tmp_path, bert, text, "mlm", line_by_line=True, validation_split_percentage=0, pad_to_max_length=True
+    )
+    batch = corpus.splits["train"].__getitems__([0, 1, 2])
+    assert batch.ids.shape == (3, 16)
+    assert (batch.ids[:, 0] == bert.cls_id).all() and batch.ids[1, 15] == bert.sep_id
+    assert (batch.ids[0, batch.lengths[0] :] == bert.pad_id).all()
+    assert corpus.ledger.splits["train"].dropped > 0
+
+
+def test_a_tokenizer_without_end_of_text_is_refused_for_causal_training(bert: TokenizerFiles, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="end-of-text"):
+        corpus_of(tmp_path, bert, CODE)
+    assert len(corpus_of(tmp_path, bert, CODE, append_eos=False).splits["train"]) > 0
+
+
+def test_blocks_decode_to_the_text(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    """The ids mean the same to a tokenizer loaded afresh from the files."""
+    corpus = corpus_of(tmp_path, bpe, TEXT * 3, validation_split_percentage=0, drop_remainder=False)
+    fresh = Tokenizer.from_file(str(Path(bpe.name) / "tokenizer.json"))
+    blocks = corpus.splits["train"]
+    ids = np.concatenate([blocks[i]["input_ids"] for i in range(len(blocks))])
+    assert fresh.decode(ids.tolist(), skip_special_tokens=False) == TEXT * 3 + "<|endoftext|>"

@@ -1,0 +1,157 @@
+"""Tokenizers trained here: they lose nothing, AutoTokenizer loads them, and bad plans are refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpora import CODE, ODD, Texts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmtrain.core.errors import UserError
+from lmtrain.data.tokenization import choose_encoder
+from lmtrain.data.tokenizer_files import TokenizerFiles
+from lmtrain.data.train_tokenizer import TokenizerPlan, Trained, train_tokenizer
+
+LINES = [CODE[i : i + 900] for i in range(0, len(CODE), 900)]
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def trained(request: pytest.FixtureRequest) -> Trained:
+    return train_tokenizer([Texts(*LINES)], TokenizerPlan(kind=request.param, vocab_size=700))
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+@settings(max_examples=100, deadline=None)
+def test_every_text_comes_back(trained: Trained, text: str) -> None:
+    ids = trained.backend.encode(text, add_special_tokens=False).ids
+    assert trained.backend.decode(ids, skip_special_tokens=False) == text
+
+
+def test_every_byte_has_a_token(trained: Trained) -> None:
+    for start in range(0, 0x3000, 0x40):
+        text = "".join(map(chr, range(start, start + 0x40)))
+        assert trained.backend.decode(trained.backend.encode(text).ids, skip_special_tokens=False) == text
+    assert trained.backend.get_vocab_size() <= 700
+    assert trained.backend.token_to_id("<|endoftext|>") == 0
+
+
+def test_the_folder_loads_everywhere(trained: Trained, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    trained.save(tmp_path / "tok")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "tok")
+    ids = trained.backend.encode(ODD).ids
+    assert theirs(ODD)["input_ids"] == ids and theirs.decode(ids) == ODD
+    assert theirs.eos_token == "<|endoftext|>" and theirs.eos_token_id == 0
+    ours = TokenizerFiles.load(tmp_path / "tok")
+    assert ours.fingerprint == TokenizerFiles.from_transformers(theirs).fingerprint
+    assert ours.around_document("clm") == ((), (0,))
+
+
+def test_a_trained_bpe_takes_the_fast_engine(tmp_path: Path) -> None:
+    train_tokenizer([Texts(*LINES)], TokenizerPlan(vocab_size=600)).save(tmp_path / "tok")
+    _, proof, line = choose_encoder(TokenizerFiles.load(tmp_path / "tok"), [CODE[:9000]])
+    assert proof is not None, line
+
+
+def test_wordpiece_is_berts(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    trained = train_tokenizer([Texts(*LINES)], TokenizerPlan(kind="wordpiece", vocab_size=500, model_max_length=64))
+    trained.save(tmp_path / "tok")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "tok")
+    assert theirs.mask_token == "[MASK]" and theirs.model_max_length == 64
+    ids = theirs("Return the text")["input_ids"]
+    assert (ids[0], ids[-1]) == (theirs.cls_token_id, theirs.sep_token_id) == (2, 3)
+    assert theirs.decode(ids[1:-1]) == "return the text"
+
+
+def test_how_well_it_packs_is_measured_on_text_kept_back() -> None:
+    source = Texts(*LINES)
+    small = train_tokenizer([source], TokenizerPlan(vocab_size=300))
+    large = train_tokenizer([source], TokenizerPlan(vocab_size=1500))
+    assert large.held_out and 0 < large.held_out_bytes < 0.25 * len(CODE.encode())
+    assert large.held_out_bytes + large.trained_bytes == len(CODE.encode())
+    assert 1.0 < small.bytes_per_token < large.bytes_per_token
+    assert f"{large.bytes_per_token:.2f} bytes per token on held-out text" in large.line
+    short = train_tokenizer([Texts("a short text")], TokenizerPlan(vocab_size=300))
+    assert not short.held_out and "training text itself" in short.line
+
+
+def test_a_sample_ends_in_time_and_comes_from_everywhere() -> None:
+    sources = [Texts(line * 3, name=f"file {n}") for n, line in enumerate(LINES)]
+    trained = train_tokenizer(sources, TokenizerPlan(vocab_size=300, sample_bytes=20_000))
+    assert 20_000 <= trained.trained_bytes < 24_000
+    read = [n for n, source in enumerate(sources) if source.reads]
+    assert len(read) < len(sources) / 2
+    assert max(read) > len(sources) / 2, "not only the first files"
+
+
+@pytest.mark.parametrize(
+    ("plan", "flag"),
+    [({"vocab_size": 256}, "--vocab_size"), ({"kind": "unigram", "vocab_size": 100}, "--vocab_size"),
+     ({"kind": "wordpiece", "vocab_size": 5}, "--vocab_size"),
+     ({"vocab_size": 258, "special_tokens": ("<a>", "<b>")}, "--vocab_size")],
+)  # fmt: skip
+def test_a_vocabulary_smaller_than_its_alphabet_is_refused(plan: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UserError, match="too few") as caught:
+        train_tokenizer([Texts(CODE)], TokenizerPlan(**plan))
+    assert caught.value.problems[0].flag == flag
+
+
+def test_nothing_to_learn_from_is_refused() -> None:
+    with pytest.raises(UserError, match="no text to learn from"):
+        train_tokenizer([Texts()], TokenizerPlan())
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([sys.executable, "-m", "lmtrain", *words], capture_output=True, text=True, env=environment)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    """``lmtrain tokenizer``, then ``lmtrain prepare`` with what it made."""
+    import json
+
+    text, tok, cache = tmp_path / "text", str(tmp_path / "tok"), str(tmp_path / "cache")
+    text.mkdir()
+    for number, line in enumerate(LINES):
+        (text / f"{number:03d}.py").write_text(line)
+    made = run("tokenizer", "--train_file", str(text), "--vocab_size", "600", "--output_dir", tok)
+    assert made.returncode == 0, made.stderr
+    assert "600 tokens" in made.stderr and made.stdout.strip() == tok
+    again = run("tokenizer", "--train_file", str(text), "--output_dir", tok)
+    assert again.returncode == 2 and "holds another tokenizer" in again.stderr
+
+    prepare = ("prepare", "--train_file", str(text), "--tokenizer_name", tok, "--data_cache_dir", cache)
+    first = run(*prepare, "--json")
+    assert first.returncode == 0, first.stderr
+    account = json.loads(first.stdout)
+    assert account["documents"] == len(LINES) and not account["stores"]["train"]["cached"]
+    splits = account["splits"].values()
+    assert sum(s["tokens"] for s in splits) == account["tokens"]
+    assert all(s["tokens"] + s["specials"] == s["placed"] + s["dropped"] for s in splits)
+    assert "proven equal" in first.stderr
+    assert json.loads(run(*prepare, "--json").stdout)["stores"]["train"]["cached"]
+    assert "1 stores" in run("prepare", "--list", "--data_cache_dir", cache).stdout
+    own = run(*prepare, "--output_dir", str(tmp_path / "store"))
+    assert own.returncode == 0 and (tmp_path / "store" / "tokens.idx").exists(), own.stderr
+    assert "freed" in run("prepare", "--clean", "--data_cache_dir", cache).stdout
+    assert "0 stores" in run("prepare", "--list", "--data_cache_dir", cache).stdout
+
+
+def test_all_problems_of_a_command_come_at_once(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "tokenizer.json").write_text("{}")
+    words = ("--train_file", str(tmp_path / "empty.txt"), "--tokenizer_name", str(tmp_path))
+    done = run("prepare", *words, "--data_cache_dir", str(tmp_path / "cache"))
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert "2 things to change" in done.stderr
+    assert "empty.txt is empty" in done.stderr and "not a tokenizer.json" in done.stderr
+    assert not (tmp_path / "cache").exists(), "nothing left half-made"

@@ -1,0 +1,47 @@
+"""What the command-line tests share: a tokenizer of each kind and a checkpoint of each, made once a session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from tiny_models import make
+
+torch.set_num_threads(1)
+
+TEXT = "".join(f"The {word} fox number {n} jumps over the lazy dog.\n" for n in range(200) for word in ("quick", "slow"))
+
+
+class World(NamedTuple):
+    """Paths: checkpoints with their tokenizers inside, and a text."""
+
+    gpt2: str
+    bert: str
+    text: str
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    for kind in ("gpt2", "bert"):
+        model, tokenizer = make(kind, root / kind)
+        model.config.update(dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0))  # results are compared
+        model.save_pretrained(root / kind)
+        tokenizer.save_pretrained(root / kind)
+    (root / "fox.txt").write_text(TEXT)
+    return World(str(root / "gpt2"), str(root / "bert"), str(root / "fox.txt"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stores of a test stay in the test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LMTRAIN_CACHE", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in list(os.environ):
+        if name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            monkeypatch.delenv(name)
+    return folder

@@ -1,0 +1,161 @@
+"""The commands as a user types them, on small real runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from conftest import TEXT, World
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+from lmtrain.cli.main import main
+from lmtrain.core.runlog import read_events
+
+
+def run(command: str) -> None:
+    assert main(command.split()) == 0
+
+
+def results(folder: Path, name: str = "all") -> dict[str, float]:
+    return json.loads((folder / f"{name}_results.json").read_text())
+
+
+def test_text_in_a_measured_model_out(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = (
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --output_dir {out} --block_size 32 "
+        "--num_train_epochs 3 --learning_rate 3e-3 --logging_steps 5 --per_device_train_batch_size 4"
+    )
+    run(command)
+    said = capsys.readouterr().err
+    scores = results(out)
+    assert scores["eval_loss"] < 2.0, "a text of two sentences is learned"
+    assert math.isclose(scores["perplexity"], math.exp(scores["eval_loss"]), rel_tol=1e-9)
+    assert scores["eval_tokens"] == scores["eval_samples"] * 31, "every token of a block but its first"
+    assert {"train_loss", "train_runtime", "train_samples"} <= results(out, "train").keys()
+    assert (out / "trainer_state.json").is_file()
+    for record in ("run.json", "decisions.json", "data.json", "status.json"):
+        json.loads((out / record).read_text())
+    assert json.loads((out / "status.json").read_text())["state"] == "finished"
+    steps = [event for event in read_events(out / "metrics.jsonl") if event["event"] == "train"]
+    assert steps
+    assert {"step", "tokens", "loss", "learning_rate", "grad_norm", "tokens_per_second", "time_left"} <= steps[0].keys()
+    assert "\r" not in said
+    assert "longer than the specified" not in said
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    written = pipeline("text-generation", model=str(out))("The quick fox number", max_new_tokens=8, do_sample=False)
+    assert "jumps over" in pipeline("text-generation", model=str(out))("The slow fox number 7", max_new_tokens=12,
+                                                                       do_sample=False)[0]["generated_text"]
+    assert written[0]["generated_text"].startswith("The quick fox number")
+
+    run(command)  # the same command again: finished, nothing trained
+    assert "is finished" in capsys.readouterr().err
+    assert results(out) == scores
+    assert main([*command.split(), "--seed", "7"]) == 2
+    assert "--seed" in capsys.readouterr().err
+
+    run(f"evaluate --model_name_or_path {out} --validation_file {world.text} --block_size 32 --json")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["validation"]["eval_loss"] < 2.0
+    run(f"generate --model_name_or_path {out} --greedy --max_new_tokens 8 The")
+    assert "fox" in capsys.readouterr().out
+
+
+def test_masked_line_by_line(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    run(
+        f"mlm --model_name_or_path {world.bert} --train_file {world.text} --line_by_line --max_seq_length 32 "
+        f"--output_dir {out} --num_train_epochs 2 --learning_rate 3e-3"
+    )
+    said = capsys.readouterr().err
+    assert "masked-token perplexity" in said
+    scores = results(out)
+    assert math.isclose(scores["perplexity"], math.exp(scores["eval_loss"]), rel_tol=1e-9)
+    assert "bits_per_byte" not in scores, "bits per byte of a text mean nothing for hidden tokens"
+    AutoModelForMaskedLM.from_pretrained(out)
+    run(f"generate --model_name_or_path {out} --json --top 3".split()[0] + f" --model_name_or_path {out} --json --top 3 [MASK]")
+    filled = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert filled
+
+
+def test_a_run_is_repeatable_from_its_own_record(world: World, tmp_path: Path) -> None:
+    command = f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 5"
+    run(f"{command} --output_dir {tmp_path}/a")
+    options = json.loads((tmp_path / "a" / "run.json").read_text())["options"]
+    (tmp_path / "again.json").write_text(json.dumps(options))
+    run(f"clm --config {tmp_path}/again.json --output_dir {tmp_path}/b")
+    a, b = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in "ab")
+    assert all((left == right).all() for left, right in zip(a.parameters(), b.parameters(), strict=True))
+    assert results(tmp_path / "a")["eval_loss"] == results(tmp_path / "b")["eval_loss"]
+
+
+def test_an_interrupted_run_goes_on(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = (
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 6 --save_steps 2 "
+        f"--output_dir {out}"
+    )
+    run(command)
+    (out / "status.json").write_text(json.dumps({"state": "training", "step": 4}))
+    import shutil
+
+    shutil.rmtree(out / "checkpoint-6")
+    run(command)
+    assert "goes on from step 4" in capsys.readouterr().err
+    assert json.loads((out / "status.json").read_text())["step"] == 6
+
+
+def test_text_shorter_than_a_block_trains_and_says_so(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.txt").write_text("One short line.\n")
+    run(
+        f"clm --model_name_or_path {world.gpt2} --train_file {tmp_path}/short.txt --validation_file {world.text} "
+        f"--output_dir {tmp_path}/out --max_steps 2"
+    )
+    assert "short" in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_ones_own_and_standard_input(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(f"tokenizer --train_file {world.text} --vocab_size 300 --output_dir {tmp_path}/tok")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tok")
+    every_byte = bytes(range(256)).decode("latin-1")
+    assert tokenizer.decode(tokenizer(every_byte)["input_ids"]) == every_byte
+    import io
+    import sys
+
+    class Pipe(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr(sys, "stdin", Pipe(io.BytesIO(TEXT.encode())))
+    run(
+        f"clm --model_type gpt2 --config_overrides n_embd=16,n_layer=1,n_head=2,n_positions=32 --tokenizer_name {tmp_path}/tok "
+        f"--train_file - --output_dir {tmp_path}/out --max_steps 2"
+    )
+    assert results(tmp_path / "out")["eval_loss"] > 0
+
+
+def test_one_json_file_is_the_whole_configuration(world: World, tmp_path: Path) -> None:
+    configuration = {
+        "model_name_or_path": world.gpt2, "train_file": world.text, "output_dir": str(tmp_path / "out"),
+        "block_size": 16, "max_steps": 2, "evaluation_strategy": "no", "per_gpu_train_batch_size": 4,
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(configuration))
+    run(f"clm {tmp_path}/run.json")
+    assert results(tmp_path / "out")["eval_loss"] > 0
+
+
+def test_tensorboard_only_when_it_is_named(world: World, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    command = f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 2"
+    run(f"{command} --output_dir {tmp_path}/plain")
+    assert not list((tmp_path / "plain").rglob("events.out.tfevents*"))
+    run(f"{command} --output_dir {tmp_path}/curves --report_to tensorboard")
+    assert list((tmp_path / "curves").rglob("events.out.tfevents*"))

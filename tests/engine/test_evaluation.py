@@ -1,0 +1,71 @@
+import math
+
+import pytest
+import torch
+from torch.utils.data import IterableDataset
+
+from lmtrain.engine.evaluation import EvaluationLoader, RunningSums, Totals
+from lmtrain.objectives import LossSums
+
+
+def sums(loss: float, count: int, correct: int) -> LossSums:
+    return LossSums(torch.tensor(loss), torch.tensor(count), torch.tensor(correct))
+
+
+def test_sums_are_divided_once() -> None:
+    running = RunningSums(torch.device("cpu"))
+    running.add(sums(8.0, 2, 1), examples=1)
+    running.add(sums(2.0, 8, 8), examples=3)
+    assert running.total() == Totals(loss=10.0, tokens=10, correct=9, examples=4)
+    metrics = running.total().metrics()
+    assert metrics == {"loss": 1.0, "perplexity": math.e, "accuracy": 0.9, "tokens": 10}
+
+
+def test_many_small_losses_lose_nothing() -> None:
+    """In fp32 a sum of 16 million stops growing by ones."""
+    running = RunningSums(torch.device("cpu"))
+    running.add(sums(2.0**24, 1, 0), examples=1)
+    for _ in range(100):
+        running.add(sums(1.0, 1, 0), examples=1)
+    assert running.total().loss == 2.0**24 + 100
+
+
+def test_processes_are_added_before_the_division() -> None:
+    mine, theirs = RunningSums(torch.device("cpu")), RunningSums(torch.device("cpu"))
+    mine.add(sums(9.0, 1, 0), examples=1)
+    theirs.add(sums(1.0, 9, 9), examples=1)
+    assert mine.total(lambda values: values + theirs.values).metrics()["loss"] == 1.0
+
+
+def test_nothing_predicted_is_not_a_perfect_loss() -> None:
+    metrics = Totals(0.0, 0, 0, 3).metrics()
+    assert math.isnan(metrics["loss"]) and math.isnan(metrics["perplexity"])
+    assert metrics["tokens"] == 0
+
+
+def test_perplexity_overflows_to_infinity() -> None:
+    assert Totals(1e6, 1, 0, 1).metrics()["perplexity"] == math.inf
+
+
+def test_bits_per_byte_where_the_text_is_known() -> None:
+    totals = Totals(loss=math.log(2) * 30, tokens=10, correct=0, examples=1)  # 3 bits a token
+    assert totals.metrics(text_tokens=11, text_bytes=22)["bits_per_byte"] == pytest.approx(1.5)
+    assert "bits_per_byte" not in totals.metrics()
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from range(7)
+
+
+@pytest.mark.parametrize("data", [list(range(7)), Stream()], ids=["map", "iterable"])
+def test_two_processes_share_the_batches(data) -> None:
+    loaders = [EvaluationLoader(data, 2, list, rank=rank, world=2) for rank in range(2)]
+    assert [[batch for batch, _ in loader] for loader in loaders] == [[[0, 1], [4, 5]], [[2, 3], [6]]]
+
+
+def test_a_batch_run_for_company_does_not_count() -> None:
+    loader = EvaluationLoader(list(range(3)), 2, list, rank=1, world=3, equal=True)
+    assert list(loader) == [([2], True)]
+    loader = EvaluationLoader(list(range(3)), 2, list, rank=2, world=3, equal=True)
+    assert list(loader) == [([0, 1], False)]

@@ -1,0 +1,51 @@
+import time
+
+import pytest
+import torch
+
+from lmtrain.core.errors import UserError
+from lmtrain.engine import precision
+from lmtrain.engine.precision import choose_precision
+
+CPU = torch.device("cpu")
+
+
+def test_what_is_asked_for_is_taken() -> None:
+    assert choose_precision("fp32", CPU).arguments == {}
+    assert choose_precision("bf16", CPU).arguments == {"bf16": True}
+
+
+def test_fp16_on_a_cpu_is_refused_with_the_reason() -> None:
+    with pytest.raises(UserError, match=r"--precision: fp16 .* CPU"):
+        choose_precision("fp16", CPU)
+    with pytest.raises(UserError, match="fp8 is not one of"):
+        choose_precision("fp8", CPU)
+
+
+def test_auto_decides_on_this_machine_in_fifty_milliseconds() -> None:
+    torch.mm(torch.ones(8, 8), torch.ones(8, 8))
+    start = time.perf_counter()
+    decision = choose_precision("auto", CPU)
+    seconds = time.perf_counter() - start
+    assert decision.name in ("fp32", "bf16")
+    assert "CPU" in decision.reason
+    if not precision._cpu_has_bf16():
+        assert decision.name == "fp32" and seconds < 0.05
+
+
+@pytest.mark.parametrize(
+    ("fp32", "bf16", "name"), [(4.0, 1.0, "bf16"), (1.2, 1.0, "fp32"), (1.0, 9.0, "fp32")]
+)
+def test_a_cpu_that_claims_bf16_must_show_it(monkeypatch, fp32: float, bf16: float, name: str) -> None:
+    """The measured times are given here: no machine of the tests has all three kinds of CPU."""
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "_seconds", {torch.float32: fp32, torch.bfloat16: bf16}.__getitem__)
+    decision = choose_precision("auto", CPU)
+    assert decision.name == name
+    assert f"{fp32 / bf16:.1f}×" in decision.reason
+
+
+def test_the_measurement_keeps_its_budget() -> None:
+    start = time.perf_counter()
+    assert 0 < precision._seconds(torch.float32) < 0.05
+    assert time.perf_counter() - start < 0.1

@@ -1,0 +1,126 @@
+"""What a run prints and writes, from runs of the real trainer; the pace with a clock of the test's own."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from lmtrain.core.runlog import RunLog, read_events
+from lmtrain.engine.progress import Lines, Pace, Progress, Terminal, describe_evaluation, duration
+from lmtrain.engine.trainer import LMTrainer
+from tiny import MemoryLayout, arguments, llama, rows
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_pace_leaves_out_what_is_not_training() -> None:
+    clock = FakeClock()
+    pace = Pace(clock)
+    pace.start(step=10, tokens=1000)
+    assert pace.seconds_left(10, 30) is None
+    clock.now += 4
+    assert pace.tokens_per_second(1400) == pytest.approx(100)
+    assert pace.seconds_left(12, 30) == pytest.approx(36)  # 2 s a step, 18 to go
+    clock.now += 50
+    pace.pause(48)  # an evaluation
+    assert pace.tokens_per_second(1600) == pytest.approx(100)
+    assert pace.seconds_left(13, 30) == pytest.approx(34)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (58.4, "0:58"), (190, "3:10"), (3723, "1:02:03")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_evaluations_are_named_by_their_data_set() -> None:
+    line = describe_evaluation({"eval_loss": 2.0, "eval_books_perplexity": 7.389, "eval_runtime": 3.0, "epoch": 1})
+    assert line == "evaluation  loss 2.0000  books perplexity 7.39"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict], int]:
+    """Text and events of a run of 6 steps with an evaluation after step 3, and its real tokens."""
+    folder = tmp_path_factory.mktemp("progress")
+    stream, data = io.StringIO(), rows(12)
+    args = arguments(
+        folder,
+        max_steps=6,
+        per_device_train_batch_size=4,
+        logging_steps=2,
+        eval_strategy="steps",
+        eval_steps=3,
+    )
+    with RunLog(folder / "metrics.jsonl") as log:
+        layout = MemoryLayout(data)
+        LMTrainer(llama(), args, layout, layout, callbacks=[Progress(log, stream=stream)]).train()
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        json.loads(line)
+    return stream.getvalue(), list(read_events(folder / "metrics.jsonl")), 2 * sum(map(len, data))
+
+
+def test_a_file_gets_plain_lines(run: tuple[str, list[dict], int]) -> None:
+    text = run[0]
+    assert "\r" not in text and "\x1b" not in text
+    lines = text.splitlines()
+    assert lines[0] == "train 6 steps"
+    assert [line.split()[1] for line in lines[1:]] == ["2/6", "3", "4/6", "6/6", "6"]
+    assert all("loss" in line for line in lines[1:])
+    assert "tok/s" in lines[1] and "left" in lines[1] and "GB" in lines[1]
+
+
+def test_every_event_is_complete(run: tuple[str, list[dict], int]) -> None:
+    _, events, tokens = run
+    assert [event["event"] for event in events] == [
+        "train",
+        "evaluation",
+        "train",
+        "train",
+        "evaluation",
+        "trained",
+    ]
+    steps = [event for event in events if event["event"] == "train"]
+    for event in steps:
+        for name in ("step", "epoch", "tokens", "loss", "learning_rate", "grad_norm", "tokens_per_second",
+                     "time_left", "memory"):  # fmt: skip
+            assert isinstance(event[name], int | float), name
+        assert event["memory"] > 10_000_000
+    assert [event["step"] for event in steps] == [2, 4, 6]
+    assert steps[-1]["tokens"] == events[-1]["tokens"] == tokens  # two epochs, padding not counted
+    assert steps[-1]["time_left"] == 0
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream, layout = Tty(), MemoryLayout(rows(8))
+    args = arguments(tmp_path, max_steps=4, per_device_train_batch_size=4, eval_strategy="steps", eval_steps=2)
+    progress = Progress(stream=stream)
+    assert isinstance(progress.display, Terminal)
+    LMTrainer(llama(), args, layout, layout, callbacks=[progress]).train()
+    text = stream.getvalue()
+    assert "4/4" in text and "loss" in text and "tok/s" in text
+    assert "perplexity" in text
+
+
+def test_the_stock_bars_are_gone_unless_asked_for(tmp_path: Path) -> None:
+    plain = LMTrainer(llama(), arguments(tmp_path, disable_tqdm=False))
+    stock = (ProgressCallback, PrinterCallback)
+    assert not any(isinstance(c, stock) for c in plain.callback_handler.callbacks)
+    assert sum(isinstance(c, Progress) for c in plain.callback_handler.callbacks) == 1
+    asked = LMTrainer(llama(), arguments(tmp_path), callbacks=[PrinterCallback()])
+    assert any(isinstance(c, PrinterCallback) for c in asked.callback_handler.callbacks)
+
+
+def test_no_terminal_means_lines() -> None:
+    assert isinstance(Progress(stream=io.StringIO()).display, Lines)
+    assert isinstance(Progress(stream=io.StringIO(), terminal=True).display, Terminal)

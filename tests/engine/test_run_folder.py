@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from lmtrain.core.errors import UserError
+from lmtrain.engine import run_folder
+from lmtrain.engine.run_folder import RunFolder, inspect
+
+OPTIONS = {"learning_rate": 1e-3, "output_dir": "x", "train_file": ["a.txt"], "logging_steps": 10}
+
+
+def begin(folder: Path, state: str = "training", step: int = 0) -> None:
+    with RunFolder(folder) as run:
+        run.describe("clm", ["--train_file", "a.txt"], OPTIONS)
+        run.status(state, step=step)
+
+
+def look(folder: Path, command: str = "clm", overwrite: bool = False, **changed: object) -> run_folder.Found:
+    return inspect(folder, command, {**OPTIONS, **changed}, overwrite=overwrite)
+
+
+def test_nothing_there_or_only_foreign_small_files_is_a_start(tmp_path: Path) -> None:
+    assert look(tmp_path / "new").state == "new"
+    assert not (tmp_path / "new").exists(), "looking makes nothing"
+    (tmp_path / "notes.txt").write_text("set up by a script")
+    assert look(tmp_path).state == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
+
+
+def test_unfinished_is_resumed_from_the_newest_complete_checkpoint(tmp_path: Path) -> None:
+    begin(tmp_path)
+    assert look(tmp_path) == run_folder.Found("unfinished")
+    for step in (5, 100, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-500").mkdir()  # begun and never completed
+    found = look(tmp_path)
+    assert (found.state, found.step, found.checkpoint) == ("unfinished", 100, tmp_path / "checkpoint-100")
+
+
+def test_finished_is_said(tmp_path: Path) -> None:
+    begin(tmp_path, "finished", step=7)
+    assert look(tmp_path, logging_steps=1, output_dir="elsewhere") == run_folder.Found("finished", step=7)
+
+
+def test_another_run_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(UserError, match=r"--learning_rate was 0.001 and is now 0.5") as caught:
+        look(tmp_path, learning_rate=0.5)
+    assert "--overwrite_output_dir" in str(caught.value)
+    with pytest.raises(UserError, match="made by lmtrain clm"):
+        look(tmp_path, command="mlm")
+    assert look(tmp_path, learning_rate=0.5, overwrite=True).state == "new"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json", "checkpoint-10"])
+def test_somebody_elses_model_is_not_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir() if name.startswith("checkpoint") else (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match="would write over"):
+        look(tmp_path)
+
+
+def test_a_file_or_a_forbidden_place_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "out"
+    file.write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        look(file)
+    with pytest.raises(UserError, match="is a file"):
+        look(file / "below")
+    with pytest.raises(UserError, match="cannot be written"):
+        look(Path("/proc/lmtrain-test"))
+    assert file.read_text() == "x"
+
+
+def _hold(folder: str, ready: multiprocessing.synchronize.Event, done: multiprocessing.synchronize.Event) -> None:
+    with RunFolder(Path(folder)):
+        ready.set()
+        done.wait(30)
+
+
+def test_two_processes_cannot_work_on_one_run(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(str(tmp_path), ready, done))
+    process.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(UserError, match="another process"):
+            look(tmp_path)
+        with pytest.raises(UserError, match="another process"), RunFolder(tmp_path):
+            pass
+    finally:
+        process.kill()  # a dead process holds nothing
+        process.join()
+    assert look(tmp_path).state == "new"
+
+
+def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path: Path) -> None:
+    begin(tmp_path)
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "model.safetensors").write_text("old")
+    (tmp_path / "eval_results.json").write_text("{}")
+    (tmp_path / "thesis.tex").write_text("mine")
+    with RunFolder(tmp_path, overwrite=True):
+        left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"thesis.tex", "run.lock", "metrics.jsonl"}
+
+
+def test_an_error_is_written_into_the_status(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path) as run:
+        run.status("training", step=3)
+        _ = 1 / 0
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["step"], status["reason"]) == ("failed", 3, "division by zero")
+    with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path):
+        raise KeyboardInterrupt
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
+
+
+def test_a_damaged_record_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{half")
+    with pytest.raises(UserError, match=r"run\.json cannot be read"):
+        look(tmp_path)
