@@ -30,7 +30,7 @@ check: lint types imports test  ## all that is quick
 
 test-oldest:  ## the parts that touch transformers, on the oldest version supported
 	@scripts/install.sh .venv-oldest test constraints-oldest.txt
-	.venv-oldest/bin/python -m pytest -n 2 -q tests/engine tests/parity tests/invariant tests/config
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -q tests/core tests/config tests/objectives tests/engine tests/parity tests/invariant tests/models
 
 bench: dev  ## every benchmark beside its peer; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py

@@ -25,9 +25,7 @@ from transformers import (
 
 from lmtrain.core.types import Examples
 
-torch.set_num_threads(
-    1
-)  # more of them cost time on models of this size, and results would depend on their number
+torch.set_num_threads(1)  # more of them cost time on models of this size, and results would depend on their number
 
 VOCABULARY = 67
 POSITIONS = 40
@@ -120,9 +118,7 @@ def distilbert(seed: int = 1) -> DistilBertForMaskedLM:
     )
 
 
-def rows(
-    count: int, *, shortest: int = 2, longest: int = 12, first_id: int = 5, seed: int = 0
-) -> list[list[int]]:
+def rows(count: int, *, shortest: int = 2, longest: int = 12, first_id: int = 5, seed: int = 0) -> list[list[int]]:
     """Rows of uneven length; ids below ``first_id`` are left to special tokens."""
     random = np.random.default_rng(seed)
     lengths = random.integers(shortest, longest + 1, count)

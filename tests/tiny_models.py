@@ -25,8 +25,7 @@ SMALL = {
     "gpt2": "n_embd=32,n_layer=2,n_head=4,n_positions=48",
     "llama": "hidden_size=32,intermediate_size=48,num_hidden_layers=2,num_attention_heads=4,"
     "num_key_value_heads=2,max_position_embeddings=48",
-    "bert": "hidden_size=32,intermediate_size=48,num_hidden_layers=2,num_attention_heads=4,"
-    "max_position_embeddings=48",
+    "bert": "hidden_size=32,intermediate_size=48,num_hidden_layers=2,num_attention_heads=4,max_position_embeddings=48",
     "roberta": "hidden_size=32,intermediate_size=48,num_hidden_layers=2,num_attention_heads=4,"
     "max_position_embeddings=50",
     "distilbert": "dim=32,hidden_dim=48,n_layers=2,n_heads=4,max_position_embeddings=48",
@@ -92,9 +91,7 @@ def save_tokenizer(folder: Path, style: str) -> str:
 def make(kind: str, folder: Path, seed: int = 1, **options: Any) -> tuple[Any, Any]:
     """A new small model of ``kind`` and its tokenizer (written to ``folder``)."""
     name = save_tokenizer(folder, STYLE[kind])
-    chosen = ModelOptions(
-        **{"model_type": kind, "config_overrides": SMALL[kind], "tokenizer_name": name, **options}
-    )
+    chosen = ModelOptions(**{"model_type": kind, "config_overrides": SMALL[kind], "tokenizer_name": name, **options})
     tokenizer = load_tokenizer(chosen, PURPOSE[kind])
     torch.manual_seed(seed)
     model = load_model(chosen, PURPOSE[kind], tokenizer).model

@@ -67,9 +67,7 @@ def test_a_flag_that_may_stand_alone_or_take_a_word(base: list[str]) -> None:
 
 
 def test_negative_numbers_and_standard_input_are_values(base: list[str]) -> None:
-    resolved = parse_training(
-        "clm", [*base[:2], "--train_file", "-", "--max_steps", "-1", "--output_dir", "o"]
-    )
+    resolved = parse_training("clm", [*base[:2], "--train_file", "-", "--max_steps", "-1", "--output_dir", "o"])
     assert resolved.data.train_file == ["-"]
     assert resolved.training["max_steps"] == -1
 

@@ -96,16 +96,12 @@ print(json.dumps([code, used.ru_utime + used.ru_stime, heavy]), file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["clm", "--help"], ["clm", "--lerning_rate", "1"], ["--version"]]
-)
+@pytest.mark.parametrize("words", [["--help"], ["clm", "--help"], ["clm", "--lerning_rate", "1"], ["--version"]])
 def test_help_and_the_answer_to_a_mistake_come_at_once(words: list[str]) -> None:
     """Within half a second, and without the libraries that take seconds to import."""
     runs = []
     for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", _MEASURE, *words], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", _MEASURE, *words], capture_output=True, text=True, check=True)
         runs.append(json.loads(done.stderr.splitlines()[-1]))
     assert {run[0] for run in runs} == {2 if "--lerning_rate" in words else 0}
     assert runs[0][2] == []

@@ -115,9 +115,7 @@ def test_a_fault_of_ours_shows_where_and_asks_for_a_report(
     assert "ZeroDivisionError: our fault" in err and "Please report the lines above" in err
 
 
-def test_an_error_of_a_stage_uses_its_own_code(
-    demo: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_of_a_stage_uses_its_own_code(demo: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     class NoSaveError(UserError):
         exit_code = ExitCode.NO_SAVE_SUCCEEDED
 

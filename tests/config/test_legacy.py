@@ -58,16 +58,12 @@ def test_old_switches_that_are_off_set_nothing(base: list[str], words: list[str]
 
 
 def test_renamed_script_options(base: list[str]) -> None:
-    resolved = parse_training(
-        "mlm", [*base, "--whole_word_mask", "--use_slow_tokenizer", "--max_val_samples", "9"]
-    )
+    resolved = parse_training("mlm", [*base, "--whole_word_mask", "--use_slow_tokenizer", "--max_val_samples", "9"])
     assert resolved.masking.mask_whole_words is True
     assert resolved.model.use_fast_tokenizer is False
     assert resolved.data.max_eval_samples == 9
     assert parse_training("clm", [*base, "--use_auth_token", "hf_x"]).model.token == "hf_x"
-    assert parse_training("clm", [*base[:2], "--train_data_file", base[3], *base[4:]]).data.train_file == [
-        base[3]
-    ]
+    assert parse_training("clm", [*base[:2], "--train_data_file", base[3], *base[4:]]).data.train_file == [base[3]]
 
 
 def test_the_folder_of_tensorboard_goes_into_the_environment(base: list[str]) -> None:
@@ -109,9 +105,7 @@ def test_names_no_longer_needed_are_passed_over_with_a_line(base: list[str], wor
         (["--evaluation_strategy", "sometimes"], "no, steps, epoch"),
     ],
 )
-def test_what_has_no_equivalent_is_refused_with_todays_way(
-    base: list[str], words: list[str], said: str
-) -> None:
+def test_what_has_no_equivalent_is_refused_with_todays_way(base: list[str], words: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_training("clm", [*base, *words])
     (problem,) = caught.value.problems

@@ -11,9 +11,7 @@ from lmtrain.cli.arguments import parse, parse_command, parse_training
 from lmtrain.config.save import as_dict
 from lmtrain.core.errors import UserError
 
-YAML = (
-    "model_name_or_path: m\ntrain_file: {text}\noutput_dir: {folder}\nlearning-rate: 1e-4\nblock_size: 64\n"
-)
+YAML = "model_name_or_path: m\ntrain_file: {text}\noutput_dir: {folder}\nlearning-rate: 1e-4\nblock_size: 64\n"
 
 
 @pytest.fixture
@@ -187,9 +185,7 @@ def test_tokens_are_never_saved(text: Path) -> None:
     assert resolved.model.token == "hf_one" and resolved.training["hub_token"] == "hf_two"
     saved = json.dumps(as_dict(resolved))
     assert "hf_one" not in saved and "hf_two" not in saved
-    options = parse_command(
-        "evaluate", ["--model_name_or_path", "m", "--test_file", str(text), "--token", "hf_one"]
-    )
+    options = parse_command("evaluate", ["--model_name_or_path", "m", "--test_file", str(text), "--token", "hf_one"])
     assert "hf_one" not in json.dumps(as_dict(options))
 
 
@@ -199,7 +195,4 @@ def test_subsumed_options_leave_a_line_and_nothing_else(text: Path) -> None:
     assert set(resolved.training) == {"output_dir"}
     assert len(resolved.notes) == 1 and resolved.notes[0].startswith("--label_names has no effect here.")
     # the library's own default changes nothing, and asks for no line
-    assert (
-        parse_training("clm", [*base, "--prediction_loss_only", "false", "--ignore_data_skip", "false"]).notes
-        == ()
-    )
+    assert parse_training("clm", [*base, "--prediction_loss_only", "false", "--ignore_data_skip", "false"]).notes == ()

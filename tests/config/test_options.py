@@ -61,9 +61,7 @@ def test_the_hints_name_real_options() -> None:
 
 
 def test_all_groups_are_exported() -> None:
-    classes = {
-        name for name, value in vars(options).items() if inspect.isclass(value) and name.endswith("Options")
-    }
+    classes = {name for name, value in vars(options).items() if inspect.isclass(value) and name.endswith("Options")}
     assert classes <= set(options.__all__)
 
 

@@ -51,11 +51,7 @@ def test_the_source_is_read_as_the_import_has_it() -> None:
     """Names, order and plain defaults equal those of the class itself."""
     from transformers import TrainingArguments
 
-    real = [
-        field
-        for field in dataclasses.fields(TrainingArguments)
-        if field.init and not field.name.startswith("_")
-    ]
+    real = [field for field in dataclasses.fields(TrainingArguments) if field.init and not field.name.startswith("_")]
     read = installed_fields()
     assert [field.name for field in read] == [field.name for field in real]
     for ours, theirs in zip(read, real, strict=True):
@@ -177,7 +173,5 @@ def test_fields_of_another_version_are_named_as_such() -> None:
     from lmtrain.config.load import unknown_option
 
     table = flag_table("clm")
-    without = dataclasses.replace(
-        table, flags={k: v for k, v in table.flags.items() if k != "save_on_each_node"}
-    )
+    without = dataclasses.replace(table, flags={k: v for k, v in table.flags.items() if k != "save_on_each_node"})
     assert "other versions do" in unknown_option(without, "save_on_each_node")

@@ -89,13 +89,9 @@ def test_the_hash_is_of_the_bytes(tmp_path: Path) -> None:
     two.write_text("same")
     other.write_text("Same")
     os.utime(two, (0, 0))
-    hashes = [
-        source.content_hash() for source in resolve_sources([str(one), str(two), str(other)], Reading())
-    ]
+    hashes = [source.content_hash() for source in resolve_sources([str(one), str(two), str(other)], Reading())]
     assert hashes[0] == hashes[1] != hashes[2]
-    assert (
-        hashes[0] == "0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5"
-    )  # printf same | sha256sum
+    assert hashes[0] == "0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5"  # printf same | sha256sum
 
 
 @pytest.mark.parametrize(
@@ -284,9 +280,7 @@ def test_the_locale_does_not_matter(tmp_path: Path) -> None:
         "sys.stdout.buffer.write(''.join(p.text for p in s.pieces(Tally())).encode())"
     )
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": os.environ["PATH"]}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], env=environment, capture_output=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], env=environment, capture_output=True, check=True)
     assert done.stdout.decode() == "日本語\n"
 
 
@@ -300,7 +294,5 @@ def test_reading_needs_neither_torch_nor_transformers_nor_arrow(tmp_path: Path) 
         "[list(s.pieces(Tally())) for s in resolve_sources(sys.argv[1:], Reading())];"
         "print([m for m in ('torch', 'transformers', 'pyarrow', 'datasets') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, check=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"

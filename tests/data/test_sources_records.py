@@ -136,9 +136,7 @@ def test_records_without_text_are_counted(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "list.json", "a.csv", "a.tsv", "a.parquet", "stream.arrow"])
 @given(
-    texts=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=5
-    )
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=5)
 )
 def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, name: str, texts: list[str]) -> None:
     path = tmp_path_factory.mktemp("any") / name
@@ -266,9 +264,7 @@ def test_semicolons_where_there_is_no_comma(tmp_path: Path) -> None:
     assert read(tmp_path / "a.csv") == ["one, two"]
 
 
-@pytest.mark.parametrize(
-    "kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()]
-)
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()])
 def test_other_string_types_of_arrow(tmp_path: Path, kind: pa.DataType) -> None:
     texts = pa.array(TEXTS, pa.string()).cast(kind)
     with pa.ipc.new_file(tmp_path / "a.arrow", pa.schema({"text": kind})) as writer:

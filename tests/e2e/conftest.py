@@ -8,11 +8,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+
 from tiny_models import make
 
 torch.set_num_threads(1)
 
-TEXT = "".join(f"The {word} fox number {n} jumps over the lazy dog.\n" for n in range(200) for word in ("quick", "slow"))
+TEXT = "".join(
+    f"The {word} fox number {n} jumps over the lazy dog.\n" for n in range(200) for word in ("quick", "slow")
+)
 
 
 class World(NamedTuple):

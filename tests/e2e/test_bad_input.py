@@ -40,8 +40,9 @@ def only_a_vocabulary(tmp: Path) -> None:
 
 
 def big_tokenizer(tmp: Path) -> None:
-    from tiny_models import byte_level
     from transformers import PreTrainedTokenizerFast
+
+    from tiny_models import byte_level
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=byte_level(["<|endoftext|>"]), eos_token="<|endoftext|>", bos_token="<|endoftext|>"
@@ -181,7 +182,9 @@ def test_a_hub_name_without_network_is_refused_in_seconds(world: World, tmp_path
 def test_two_runs_in_one_folder_at_once(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lmtrain.engine.run_folder import RunFolder
 
-    command = f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --output_dir {tmp_path}/out --max_steps 1"
+    command = (
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --output_dir {tmp_path}/out --max_steps 1"
+    )
     with RunFolder(tmp_path / "out"):
         assert main(command.split()) == 2
     assert "another process" in capsys.readouterr().err

@@ -48,8 +48,12 @@ def test_text_in_a_measured_model_out(world: World, tmp_path: Path, capsys: pyte
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.config.eos_token_id == tokenizer.eos_token_id
     written = pipeline("text-generation", model=str(out))("The quick fox number", max_new_tokens=8, do_sample=False)
-    assert "jumps over" in pipeline("text-generation", model=str(out))("The slow fox number 7", max_new_tokens=12,
-                                                                       do_sample=False)[0]["generated_text"]
+    assert (
+        "jumps over"
+        in pipeline("text-generation", model=str(out))("The slow fox number 7", max_new_tokens=12, do_sample=False)[0][
+            "generated_text"
+        ]
+    )
     assert written[0]["generated_text"].startswith("The quick fox number")
 
     run(command)  # the same command again: finished, nothing trained
@@ -77,7 +81,10 @@ def test_masked_line_by_line(world: World, tmp_path: Path, capsys: pytest.Captur
     assert math.isclose(scores["perplexity"], math.exp(scores["eval_loss"]), rel_tol=1e-9)
     assert "bits_per_byte" not in scores, "bits per byte of a text mean nothing for hidden tokens"
     AutoModelForMaskedLM.from_pretrained(out)
-    run(f"generate --model_name_or_path {out} --json --top 3".split()[0] + f" --model_name_or_path {out} --json --top 3 [MASK]")
+    run(
+        f"generate --model_name_or_path {out} --json --top 3".split()[0]
+        + f" --model_name_or_path {out} --json --top 3 [MASK]"
+    )
     filled = json.loads(capsys.readouterr().out.splitlines()[0])
     assert filled
 

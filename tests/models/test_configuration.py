@@ -27,9 +27,7 @@ def test_lists_may_hold_commas():
 
 
 def test_derived_settings_follow_the_override():
-    assert (
-        new_config("llama", "clm", "hidden_size=64,num_attention_heads=8,num_key_value_heads=2").head_dim == 8
-    )
+    assert new_config("llama", "clm", "hidden_size=64,num_attention_heads=8,num_key_value_heads=2").head_dim == 8
 
 
 @pytest.mark.parametrize(
@@ -69,9 +67,7 @@ def test_all_wrong_overrides_are_named_at_once():
 
 @pytest.mark.parametrize(("typo", "meant"), [("gptt2", "gpt2"), ("lama", "llama"), ("gpt-neox", "gpt_neox")])
 def test_an_unknown_type_gets_the_nearest_names(typo, meant):
-    with pytest.raises(
-        UserError, match=f"--model_type: '{typo}' is not a model type; did you mean .*{meant}"
-    ):
+    with pytest.raises(UserError, match=f"--model_type: '{typo}' is not a model type; did you mean .*{meant}"):
         new_config(typo, "clm", None)
 
 

@@ -24,9 +24,7 @@ def test_what_exists_is_taken_as_it_is(tmp_path, monkeypatch):
     assert origin.path is not None and origin.keywords == {}
 
 
-@pytest.mark.parametrize(
-    "name", ["./mdel", "/nowhere/model", "~/no-such-model", "a/b/c", "runs/mdel", "model.json"]
-)
+@pytest.mark.parametrize("name", ["./mdel", "/nowhere/model", "~/no-such-model", "a/b/c", "runs/mdel", "model.json"])
 def test_a_mistyped_path_is_not_taken_for_a_hub_name(tmp_path, monkeypatch, name):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -50,9 +48,7 @@ def test_what_can_be_neither_says_so(name):
 
 def test_without_network_the_answer_comes_in_seconds_and_names_the_reason(tmp_path, no_network):
     start = time.monotonic()
-    with pytest.raises(
-        UserError, match=r"no folder openai-community/gpt2 here.*no answer from http://127\.0\.0\.1:9"
-    ):
+    with pytest.raises(UserError, match=r"no folder openai-community/gpt2 here.*no answer from http://127\.0\.0\.1:9"):
         locate("openai-community/gpt2", ModelOptions(cache_dir=str(tmp_path)), "--model_name_or_path")
     assert time.monotonic() - start < 7
 

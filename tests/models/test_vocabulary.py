@@ -32,8 +32,7 @@ def test_new_ids_get_rows_that_start_at_the_mean_and_old_ones_stay(tmp_path, kin
 
     rows = len(embedding) + len(EXTRA)
     assert lines == [
-        f"embedding grown from {len(embedding)} to {rows} rows, to hold the tokenizer's ids; "
-        "new rows start at the mean"
+        f"embedding grown from {len(embedding)} to {rows} rows, to hold the tokenizer's ids; new rows start at the mean"
     ]
     after = logits(model, ids)
     torch.testing.assert_close(after[..., : len(embedding)], before)
@@ -77,9 +76,7 @@ def test_never_refuses_with_both_numbers(tmp_path):
     model, tokenizer = make("gpt2", tmp_path)
     rows = rows_needed(tokenizer)
     tokenizer.add_tokens(EXTRA)
-    with pytest.raises(
-        UserError, match=f"--resize_embeddings: .*up to {rows + 2} and the model {rows} embedding"
-    ):
+    with pytest.raises(UserError, match=f"--resize_embeddings: .*up to {rows + 2} and the model {rows} embedding"):
         fit_vocabulary(model, tokenizer, "never")
     assert model.get_input_embeddings().weight.shape[0] == rows
 
@@ -123,9 +120,7 @@ def test_a_pad_token_that_is_the_end_of_text_still_learns(tmp_path):
     """Llama freezes the embedding of its pad id; with pad = eos the end of text would never be learned."""
     tokenizer = gpt2_style()
     tokenizer.pad_token = tokenizer.eos_token
-    new = load_model(
-        ModelOptions(model_type="llama", config_overrides=SMALL["llama"]), "clm", tokenizer
-    ).model
+    new = load_model(ModelOptions(model_type="llama", config_overrides=SMALL["llama"]), "clm", tokenizer).model
     save_model(new, tokenizer, tmp_path / "saved")
     reloaded = load_model(ModelOptions(model_name_or_path=str(tmp_path / "saved")), "clm", tokenizer).model
     for model in (new, reloaded):

@@ -60,9 +60,7 @@ def test_of_these_80_percent_are_masks_10_random_10_unchanged(large: tuple[torch
     random_ids = after[hidden & (after != MASK) & (after != before)]
     counts = np.bincount(random_ids.numpy(), minlength=VOCABULARY)
     expected = draws * by_chance
-    assert (
-        np.abs(np.delete(counts, MASK) - expected) < 6 * math.sqrt(expected)
-    ).all()  # the whole vocabulary
+    assert (np.abs(np.delete(counts, MASK) - expected) < 6 * math.sqrt(expected)).all()  # the whole vocabulary
 
 
 def test_labels_are_the_old_ids_and_the_rest_is_untouched(large: tuple[torch.Tensor, ...]) -> None:

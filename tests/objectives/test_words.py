@@ -14,9 +14,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    names = dict(
-        zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True)
-    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
@@ -55,9 +53,7 @@ def words(tokenizer: PreTrainedTokenizerFast, text: str) -> Iterator[str]:
     yield word
 
 
-@pytest.mark.parametrize(
-    "tokenizer", [wordpiece(), byte_level(), metaspace()], ids=["wordpiece", "bytes", "meta"]
-)
+@pytest.mark.parametrize("tokenizer", [wordpiece(), byte_level(), metaspace()], ids=["wordpiece", "bytes", "meta"])
 def test_text_falls_into_its_words(tokenizer: PreTrainedTokenizerFast) -> None:
     text = "readers reread unbelievable books"
     assert len(tokenizer(text, add_special_tokens=False)["input_ids"]) > 4  # the words do have several tokens

@@ -28,9 +28,7 @@ def blocks(count: int, *, first_label: bool) -> list[dict[str, Any]]:
     return [{"input_ids": i, "labels": label} for i, label in zip(ids, labels, strict=True)]
 
 
-def train(
-    kind: type[Trainer], model: PreTrainedModel, data: Any, folder: Path, accumulation: int, **more: Any
-) -> Any:
+def train(kind: type[Trainer], model: PreTrainedModel, data: Any, folder: Path, accumulation: int, **more: Any) -> Any:
     args = arguments(
         folder,
         max_steps=STEPS,
@@ -47,9 +45,7 @@ def train(
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize(("make", "first_label"), [(llama, True), (gpt2, False)], ids=["llama", "gpt2"])
-def test_twenty_steps_equal_the_stock_trainers(
-    make, first_label: bool, accumulation: int, tmp_path: Path
-) -> None:
+def test_twenty_steps_equal_the_stock_trainers(make, first_label: bool, accumulation: int, tmp_path: Path) -> None:
     data = blocks(STEPS * 4 * accumulation, first_label=first_label)
     stock = train(Trainer, make(), data, tmp_path / "stock", accumulation)
     ours = train(LMTrainer, make(), data, tmp_path / "ours", accumulation)

@@ -94,9 +94,7 @@ def _values(table: FlagTable, name: str, rest: Sequence[str]) -> list[str]:
     if (found and found[0].is_switch) or (old and old.is_switch):
         # `--fsdp full_shard` and the like take a word too; a plain switch takes only true or false
         takes_words = found is not None and "str" in found[0].types
-        stray = (
-            not _has_positional(table) and not following[0].endswith(_CONFIG_ENDINGS) if following else False
-        )
+        stray = not _has_positional(table) and not following[0].endswith(_CONFIG_ENDINGS) if following else False
         return following[:1] if following and (takes_words or stray or is_truth_word(following[0])) else []
     takes_many = found is not None and "list" in found[0].types
     if not takes_many and _has_positional(table):
@@ -159,9 +157,7 @@ def _positionals(table: FlagTable, words: Words, problems: Problems) -> list[str
     files = [word for word in words.positionals if word.endswith(_CONFIG_ENDINGS)]
     for word in words.positionals:
         if word not in files:
-            problems.add(
-                f"{word!r} belongs to no option; options begin with --, values with spaces need quotes"
-            )
+            problems.add(f"{word!r} belongs to no option; options begin with --, values with spaces need quotes")
     return files
 
 

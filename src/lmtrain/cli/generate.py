@@ -74,9 +74,7 @@ def _prompts(options: GenerateOptions) -> list[str]:
     return prompts + lines
 
 
-def _complete(
-    model: Any, tokenizer: Any, prompts: list[str], context: int | None, options: GenerateOptions
-) -> None:
+def _complete(model: Any, tokenizer: Any, prompts: list[str], context: int | None, options: GenerateOptions) -> None:
     from lmtrain.generate import Settings, complete
 
     settings = Settings(
@@ -121,14 +119,10 @@ def _completion_record(completion: Completion) -> dict[str, Any]:
     }
 
 
-def _fill(
-    model: Any, tokenizer: Any, texts: list[str], context: int | None, options: GenerateOptions
-) -> None:
+def _fill(model: Any, tokenizer: Any, texts: list[str], context: int | None, options: GenerateOptions) -> None:
     from lmtrain.generate import fill_mask
 
-    for result in fill_mask(
-        model, tokenizer, texts, options.top, batch_size=options.batch_size, context=context
-    ):
+    for result in fill_mask(model, tokenizer, texts, options.top, batch_size=options.batch_size, context=context):
         if options.json:
             print(json.dumps(_filled_record(result), ensure_ascii=False))
         else:

@@ -113,10 +113,7 @@ def _wrapped(text: str, indent: int) -> str:
     if not sys.stderr.isatty():
         return text
     width = max(40, os.get_terminal_size(sys.stderr.fileno()).columns - indent - 1)
-    lines = [
-        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
-        for line in text.split("\n")
-    ]
+    lines = [textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")]
     return "\n".join(part for line in lines for part in line or [""])
 
 

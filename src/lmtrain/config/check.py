@@ -39,18 +39,14 @@ def check(command: str, options: Any, problems: Problems) -> None:
         _data(options, problems)
         _needs_text(options, problems)
         if not options.output_dir:
-            problems.add(
-                "say where the tokenizer goes, such as --output_dir my-tokenizer", flag="--output_dir"
-            )
+            problems.add("say where the tokenizer goes, such as --output_dir my-tokenizer", flag="--output_dir")
     elif isinstance(options, PrepareOptions):
         _prepare(options, problems)
     elif isinstance(options, EvaluateOptions):
         _model_given(options, problems)
         _data(options, problems)
         if not (options.validation_file or options.test_file or options.dataset_name):
-            problems.add(
-                "nothing to evaluate on; name a text: --validation_file TEXT", flag="--validation_file"
-            )
+            problems.add("nothing to evaluate on; name a text: --validation_file TEXT", flag="--validation_file")
     elif isinstance(options, GenerateOptions):
         _model_given(options, problems)
         if not options.do_sample and options.num_return_sequences > max(1, options.num_beams):
@@ -69,18 +65,14 @@ def _training(options: Resolved, problems: Problems) -> None:
     _schedule(options, problems)
     data = options.data
     if data.compat and data.compat != f"run_{options.command}":
-        problems.add(
-            f"{data.compat} is the other script; here it is --compat run_{options.command}", flag="--compat"
-        )
+        problems.add(f"{data.compat} is the other script; here it is --compat run_{options.command}", flag="--compat")
     if data.compat and options.command == "clm" and "append_eos" in options.given and data.append_eos:
         problems.add(
             "run_clm puts no end-of-text token between documents; give only one of --compat and --append_eos",
             flag="--compat",
         )
     if data.pad_to_max_length and not data.line_by_line:
-        problems.add(
-            "only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length"
-        )
+        problems.add("only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length")
     if options.do_train and not options.output_dir:
         problems.add("say where the run goes, such as --output_dir runs/mine", flag="--output_dir")
 
@@ -130,9 +122,7 @@ def _data(data: TextOptions, problems: Problems) -> None:
         flags = " and ".join(_DATA_FILES[name] for name in named)
         problems.add(f"comes with its own splits; give either it or {flags}", flag="--dataset_name")
     if data.dataset_config_name and not data.dataset_name:
-        problems.add(
-            "chooses a configuration of --dataset_name, which is missing", flag="--dataset_config_name"
-        )
+        problems.add("chooses a configuration of --dataset_name, which is missing", flag="--dataset_config_name")
     if data.dataset_name and data.dataset_name.lower().endswith((".py", ".txt", ".csv", ".json", ".jsonl")):
         problems.add(f"{data.dataset_name} is a file; give files with --train_file", flag="--dataset_name")
     for name in named:
@@ -212,31 +202,21 @@ def _schedule(options: Resolved, problems: Problems) -> None:
     given = options.training
     strategy = given.get("eval_strategy", "no")
     if given.get("max_steps") == 0:
-        problems.add(
-            "0 steps is no training; give at least 1, or evaluate with lmtrain evaluate", flag="--max_steps"
-        )
+        problems.add("0 steps is no training; give at least 1, or evaluate with lmtrain evaluate", flag="--max_steps")
     for name in ("logging_steps", "eval_steps", "save_steps"):
         value = given.get(name)
         if isinstance(value, float) and value > 1 and not value.is_integer():
-            problems.add(
-                f"{value} is neither a whole number of steps nor a share of them below 1", flag=f"--{name}"
-            )
+            problems.add(f"{value} is neither a whole number of steps nor a share of them below 1", flag=f"--{name}")
     if strategy == "no":
         for name, value in (("lr_scheduler_type", "reduce_lr_on_plateau"), ("lr_scheduler_type", "greedy")):
             if given.get(name) == value:
-                problems.add(
-                    f"{value} follows the evaluation loss; add --eval_strategy steps", flag=f"--{name}"
-                )
+                problems.add(f"{value} follows the evaluation loss; add --eval_strategy steps", flag=f"--{name}")
     if given.get("load_best_model_at_end"):
         _best_model(given, strategy, problems)
     if "dataloader_prefetch_factor" in given and not given.get("dataloader_num_workers"):
-        problems.add(
-            "needs worker processes; add --dataloader_num_workers 2", flag="--dataloader_prefetch_factor"
-        )
+        problems.add("needs worker processes; add --dataloader_num_workers 2", flag="--dataloader_prefetch_factor")
     if given.get("dataloader_persistent_workers") and not given.get("dataloader_num_workers"):
-        problems.add(
-            "needs worker processes; add --dataloader_num_workers 2", flag="--dataloader_persistent_workers"
-        )
+        problems.add("needs worker processes; add --dataloader_num_workers 2", flag="--dataloader_persistent_workers")
     if given.get("use_cpu") and given.get("fsdp"):
         problems.add(
             "shards over GPUs only: on CPUs Accelerate would silently leave the model whole; leave out "
@@ -317,8 +297,6 @@ def _prepare(options: PrepareOptions, problems: Problems) -> None:
         if value:
             problems.add(hint, flag=flag)
     if options.pad_to_max_length and not options.line_by_line:
-        problems.add(
-            "only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length"
-        )
+        problems.add("only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length")
     if options.compat and options.compat != f"run_{options.objective}":
         problems.add(f"{options.compat} prepares for --objective {options.compat[4:]}", flag="--compat")

@@ -61,9 +61,7 @@ class ModelOptions:
         aliases=("use_auth_token",),
         shown_default="that of `hf auth login`, if any",
     )
-    trust_remote_code: bool = option(
-        False, "Run Python code that comes with a hub model: only for authors you trust."
-    )
+    trust_remote_code: bool = option(False, "Run Python code that comes with a hub model: only for authors you trust.")
     resize_embeddings: Literal["auto", "never"] = option(
         "auto",
         "Let the embedding grow when the tokenizer has more ids than it has rows; `never` stops instead.",
@@ -82,9 +80,7 @@ class TextOptions:
 
     title: ClassVar[str] = "Data"
 
-    dataset_name: str | None = option(
-        None, "A data set on the hub, or a folder made by save_to_disk.", metavar="NAME"
-    )
+    dataset_name: str | None = option(None, "A data set on the hub, or a folder made by save_to_disk.", metavar="NAME")
     dataset_config_name: str | None = option(None, "Configuration of the hub data set.", metavar="NAME")
     train_file: list[str] = option(
         [],
@@ -149,9 +145,7 @@ class DataOptions(TextOptions):
         at_least=2,
         shown_default="the smaller of 1024 and the model's positions",
     )
-    line_by_line: bool = option(
-        False, "Each line is an example of its own (masked training); longer ones are cut."
-    )
+    line_by_line: bool = option(False, "Each line is an example of its own (masked training); longer ones are cut.")
     pad_to_max_length: bool = option(
         False, "With --line_by_line: pad every example to --max_seq_length, not to the longest of its batch."
     )
@@ -194,9 +188,7 @@ class MaskingOptions:
     title: ClassVar[str] = "Masking"
 
     mlm_probability: float = option(0.15, "Share of the tokens to be guessed.", above=0, at_most=1)
-    mask_whole_words: bool = option(
-        False, "Mask all tokens of a word or none (where the tokenizer tells words apart)."
-    )
+    mask_whole_words: bool = option(False, "Mask all tokens of a word or none (where the tokenizer tells words apart).")
 
 
 @dataclass

@@ -86,9 +86,7 @@ def _fsdp_setting(key: str) -> str:
     return f"this setting is now part of a JSON object: --fsdp true --fsdp_config '{{\"{key}\": ...}}'"
 
 
-_AMP = _only(
-    frozenset({"auto", "amp", "cuda_amp", "cpu_amp"}), "Apex is gone; mixed precision is torch's own: --fp16"
-)
+_AMP = _only(frozenset({"auto", "amp", "cuda_amp", "cpu_amp"}), "Apex is gone; mixed precision is torch's own: --fp16")
 _LENGTH = _refuse_on(
     "the order of the examples is a function of the seed and the epoch, so that a run resumes exactly; "
     "leave this out (masked training pads only to the longest of a batch)"

@@ -97,9 +97,7 @@ def read_settings(path: str, *, label: str = "--config") -> list[Setting]:
             f"{path} holds a {type(content).__name__}; wanted is a table of option names and values",
             flag=label,
         )
-    return [
-        Setting(str(key).replace("-", "_"), f"{path}: {key}", value=value) for key, value in content.items()
-    ]
+    return [Setting(str(key).replace("-", "_"), f"{path}: {key}", value=value) for key, value in content.items()]
 
 
 def gather(command: str, settings: Iterable[Setting], problems: Problems) -> Gathered:
@@ -109,9 +107,7 @@ def gather(command: str, settings: Iterable[Setting], problems: Problems) -> Gat
     for setting in settings:
         if setting.words is None and setting.name == "command":
             if setting.value != command:
-                problems.add(
-                    f"these are options of lmtrain {setting.value}, not {command}", flag=setting.label
-                )
+                problems.add(f"these are options of lmtrain {setting.value}, not {command}", flag=setting.label)
             continue
         name = _understand(gathered, setting)
         if name is None:

@@ -37,9 +37,7 @@ class TokenizerOptions(TextOptions):
     type: Literal["bpe", "wordpiece", "unigram"] = option(
         "bpe", "Kind of tokenizer: byte-level BPE, BERT's WordPiece, or a unigram model."
     )
-    vocab_size: int = option(
-        8192, "Size of the vocabulary, special tokens included.", unit="tokens", at_least=2
-    )
+    vocab_size: int = option(8192, "Size of the vocabulary, special tokens included.", unit="tokens", at_least=2)
     special_tokens: list[str] = option(
         [],
         "Special tokens, in order.",
@@ -123,26 +121,16 @@ class GenerateOptions(ModelOptions):
     )
     title: ClassVar[str] = "Generation"
 
-    prompt: list[str] = option(
-        [], "Prompts; - reads one from standard input.", metavar="PROMPT", positional=True
-    )
+    prompt: list[str] = option([], "Prompts; - reads one from standard input.", metavar="PROMPT", positional=True)
     prompts_file: str | None = option(None, "A file of prompts, one a line.", metavar="FILE")
     max_new_tokens: int = option(64, "Longest completion.", unit="tokens", at_least=1)
-    do_sample: bool = option(
-        True, "Draw tokens at random; --greedy always takes the likeliest.", off="greedy"
-    )
-    temperature: float = option(
-        1.0, "Below 1 sharpens, above 1 flattens the distribution drawn from.", above=0
-    )
+    do_sample: bool = option(True, "Draw tokens at random; --greedy always takes the likeliest.", off="greedy")
+    temperature: float = option(1.0, "Below 1 sharpens, above 1 flattens the distribution drawn from.", above=0)
     top_k: int = option(50, "Draw from the so many likeliest tokens; 0 means all.", unit="tokens", at_least=0)
-    top_p: float = option(
-        1.0, "Draw from the likeliest tokens that make up this probability.", above=0, at_most=1
-    )
+    top_p: float = option(1.0, "Draw from the likeliest tokens that make up this probability.", above=0, at_most=1)
     num_return_sequences: int = option(1, "Completions for each prompt.", at_least=1)
     num_beams: int = option(1, "Beams of a beam search; 1 means none.", at_least=1)
-    repetition_penalty: float = option(
-        1.0, "Above 1 makes tokens that occurred already less likely.", above=0
-    )
+    repetition_penalty: float = option(1.0, "Above 1 makes tokens that occurred already less likely.", above=0)
     seed: int = option(42, "Seed of what is drawn.", at_least=0)
     top: int = option(5, "Fillings shown for each mask (masked models).", at_least=1)
     batch_size: int = option(8, "Prompts completed at once.", unit="prompts", at_least=1)

@@ -22,11 +22,7 @@ def as_dict(options: Any) -> dict[str, Any]:
     for group in (options.model, options.data, options.masking, options.run):
         values.update({name: value for name, value in as_dict(group).items() if name in flags})
     values.update(
-        {
-            name: value
-            for name, value in options.training.items()
-            if not (name in flags and flags[name].about.secret)
-        }
+        {name: value for name, value in options.training.items() if not (name in flags and flags[name].about.secret)}
     )
     return values
 

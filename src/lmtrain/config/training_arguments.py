@@ -46,9 +46,7 @@ def package_folder() -> Path:
     """Where the installed transformers lies; it is not imported."""
     spec = importlib.util.find_spec("transformers")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "transformers is not installed in this environment; install lmtrain with its dependencies"
-        )
+        raise UserError("transformers is not installed in this environment; install lmtrain with its dependencies")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -210,7 +208,5 @@ def _text(node: ast.expr) -> str:
     try:
         text = str(ast.literal_eval(node))
     except ValueError:
-        text = "".join(
-            n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-        )
+        text = "".join(n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str))
     return " ".join(text.replace("%%", "%").split())

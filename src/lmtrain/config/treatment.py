@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- a table
 """What becomes of each field of ``transformers.TrainingArguments``: honored, subsumed or refused, and why.
 
 *honored*: handed on and obeyed. *subsumed*: accepted, but something of ours does its work, so the value has no

@@ -85,7 +85,9 @@ def train(
         run.status("preparing", step=found.step)
         worked_out: dict[str, Any] = {}
         if minutes is not None:
-            worked_out["max_steps"] = decided.get("max_steps") or _steps_within(resolved, parts, minutes, make_optimizer, say)
+            worked_out["max_steps"] = decided.get("max_steps") or _steps_within(
+                resolved, parts, minutes, make_optimizer, say
+            )
         run.decisions(_decisions(parts) | worked_out)
         trainer = _trainer(resolved, parts, run, make_optimizer, **worked_out)
         return _carry_out(trainer, resolved, parts, run, found, say)
@@ -103,9 +105,7 @@ def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: 
     with problems.collect():
         precision = _precision(resolved, device, decided or {})
     with problems.collect():
-        sources = sources_of(
-            resolved.data, cache_dir=resolved.model.cache_dir, token=resolved.model.token
-        )
+        sources = sources_of(resolved.data, cache_dir=resolved.model.cache_dir, token=resolved.model.token)
     with problems.collect():
         check_kind(resolved.model, purpose)
         tokenizer = load_tokenizer(resolved.model, purpose)
@@ -128,9 +128,7 @@ def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: 
     )
     for line in corpus.ledger.lines():
         say("data", line)
-    return Parts(
-        tokenizer, loaded.model, corpus, _objective(resolved, tokenizer, seed), length, device, precision
-    )
+    return Parts(tokenizer, loaded.model, corpus, _objective(resolved, tokenizer, seed), length, device, precision)
 
 
 def example_length(resolved: Resolved, config: Any) -> int:
@@ -142,7 +140,8 @@ def example_length(resolved: Resolved, config: Any) -> int:
     if positions is not None and asked > positions:
         model = resolved.model.model_name_or_path or resolved.model.model_type or "the model"
         raise UserError(
-            f"{asked} is longer than the {positions} positions of {model}; use at most --{name} {positions}", flag=f"--{name}"
+            f"{asked} is longer than the {positions} positions of {model}; use at most --{name} {positions}",
+            flag=f"--{name}",
         )
     return int(asked)
 
@@ -237,9 +236,7 @@ def _steps_within(
     return steps
 
 
-def _carry_out(
-    trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say
-) -> Outcome:
+def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say) -> Outcome:
     metrics = _train(trainer, resolved, parts, run, found, say)
     for split in ("validation", "test"):
         if split in parts.corpus.splits and (resolved.do_eval or split == "test"):

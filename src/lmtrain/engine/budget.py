@@ -31,9 +31,7 @@ class StepClock(TrainerCallback):
         return statistics.median(gaps[_UNCOUNTED:])
 
 
-def steps_within(
-    seconds: float, model: Any, trial: Callable[[Any, StepClock, int], None]
-) -> tuple[int, float]:
+def steps_within(seconds: float, model: Any, trial: Callable[[Any, StepClock, int], None]) -> tuple[int, float]:
     """(steps that fit into ``seconds``, seconds of one step).
 
     ``trial`` trains the given copy of the model for the given number of steps with the given clock as callback. Model

@@ -122,9 +122,7 @@ def _flat(value: Any, name: str) -> np.ndarray:
         _say_squeezed(name)
         array = array[0]
     if array.ndim != 1:
-        raise ValueError(
-            f"{name} of an item has the shape {array.shape}; it must be one row of ids, shape (T,)"
-        )
+        raise ValueError(f"{name} of an item has the shape {array.shape}; it must be one row of ids, shape (T,)")
     return array
 
 

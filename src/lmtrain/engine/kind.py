@@ -35,9 +35,7 @@ def predicts_next(model: torch.nn.Module) -> bool:
     )
 
 
-def objective_for(
-    model: torch.nn.Module, collator: Callable[..., Any] | None, tokenizer: Any, seed: int
-) -> Objective:
+def objective_for(model: torch.nn.Module, collator: Callable[..., Any] | None, tokenizer: Any, seed: int) -> Objective:
     """The objective of a user who named none: the collator's, else the model's."""
     if collator is not None:
         if isinstance(collator, DataCollatorForLanguageModeling) and collator.mlm:

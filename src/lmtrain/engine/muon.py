@@ -140,6 +140,4 @@ def muon_for(model: torch.nn.Module, **settings: Any) -> Muon:
             kind[weight] = "decayed"  # a tied head is the embedding
     others = [p for p in model.parameters() if p.requires_grad and kind.get(p) != "muon"]
     matrices = [(p, out) for p, out in matrices if kind[p] == "muon"]
-    return Muon(
-        matrices, [p for p in others if p.ndim >= 2], [p for p in others if p.ndim < 2], **settings
-    )
+    return Muon(matrices, [p for p in others if p.ndim >= 2], [p for p in others if p.ndim < 2], **settings)

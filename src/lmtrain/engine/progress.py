@@ -179,16 +179,12 @@ class Progress(TrainerCallback):
         drawn = stream.isatty() if terminal is None else terminal
         self.display: Display = Terminal(stream) if drawn else Lines(stream)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             self._pace.start(state.global_step, state.num_input_tokens_seen)
             self.display.begin(state.global_step, state.max_steps)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._last_event = self._clock()
         if state.is_world_process_zero:
             self.display.step(state.global_step, self._pace.seconds_left(state.global_step, state.max_steps))
@@ -253,14 +249,10 @@ class Progress(TrainerCallback):
             self.display.evaluated(state.global_step, metrics)
             self._event("evaluation", {"step": state.global_step, **metrics})
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._paused()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             self.display.end()
 

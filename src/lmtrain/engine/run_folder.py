@@ -100,7 +100,9 @@ def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: b
         raise UserError(f"{folder} is a file; give the name of a folder", flag=flag)
     _require_writable(folder, flag)
     if is_first_process() and _is_locked(folder):  # the other ranks find the first one's lock
-        raise UserError(f"another process is working on the run in {folder}; wait for it or choose another folder", flag=flag)
+        raise UserError(
+            f"another process is working on the run in {folder}; wait for it or choose another folder", flag=flag
+        )
     if overwrite or not folder.is_dir():
         return Found("new")
     if not (folder / RUN).is_file():
@@ -121,7 +123,9 @@ def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str)
         status = read_json(folder / STATUS) if (folder / STATUS).is_file() else {}
         before, ran = run["options"], run["command"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/{RUN} cannot be read ({error}); choose another folder, or add --overwrite_output_dir", flag=flag) from error
+        raise UserError(
+            f"{folder}/{RUN} cannot be read ({error}); choose another folder, or add --overwrite_output_dir", flag=flag
+        ) from error
     changed = [f"it was made by lmtrain {ran}"] if ran != command else differing(before, options)
     if changed:
         shown = "\n".join(f"    {line}" for line in changed[:8])
@@ -150,7 +154,9 @@ def _require_writable(folder: Path, flag: str) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); choose a folder you may write to", flag=flag) from error
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}); choose a folder you may write to", flag=flag
+        ) from error
 
 
 def _is_locked(folder: Path) -> bool:
@@ -197,7 +203,9 @@ class RunFolder:
         self.log = RunLog(self.path / METRICS)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self.writes:
             return
         if kind is not None and (self.path / STATUS).is_file():
@@ -210,7 +218,16 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove an earlier run: its records, checkpoints and export, and nothing that we did not write."""
-        names = {RUN, DECISIONS, DATA, STATUS, METRICS, "trainer_state.json", "training_args.bin", "generation_config.json"}
+        names = {
+            RUN,
+            DECISIONS,
+            DATA,
+            STATUS,
+            METRICS,
+            "trainer_state.json",
+            "training_args.bin",
+            "generation_config.json",
+        }
         for entry in self.path.iterdir():
             if entry.is_dir() and _CHECKPOINT.match(entry.name) and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -257,7 +274,17 @@ class RunFolder:
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a result can depend on."""
     found = {"python": platform.python_version()}
-    for name in ("torch", "transformers", "accelerate", "tokenizers", "fastokens", "safetensors", "numpy", "peft", "datasets"):
+    for name in (
+        "torch",
+        "transformers",
+        "accelerate",
+        "tokenizers",
+        "fastokens",
+        "safetensors",
+        "numpy",
+        "peft",
+        "datasets",
+    ):
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

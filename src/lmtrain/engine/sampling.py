@@ -59,9 +59,7 @@ class RankBatches(Sampler[list[int]]):
     runs its first batch again; ``own`` says after how many batches to stop counting.
     """
 
-    def __init__(
-        self, count: int, batch_size: int, *, rank: int = 0, world: int = 1, equal: bool = False
-    ) -> None:
+    def __init__(self, count: int, batch_size: int, *, rank: int = 0, world: int = 1, equal: bool = False) -> None:
         self.count = count
         self.batch_size = batch_size
         self.rank = rank

@@ -107,9 +107,7 @@ class LMTrainer(Trainer):
         self._seed = args.seed if args.data_seed is None else args.data_seed
         self.objective = objective or objective_for(self.model, data_collator, processing_class, self._seed)
         self._pad_id = _pad_id(processing_class)
-        self.data_collator = (
-            Collate(self.objective, self._pad_id) if data_collator is None else Guarded(data_collator)
-        )
+        self.data_collator = Collate(self.objective, self._pad_id) if data_collator is None else Guarded(data_collator)
         if args.train_sampling_strategy not in ("random", "sequential") and self._is_ours:
             raise UserError(
                 f"{args.train_sampling_strategy} draws an order from history, which a resumed run cannot "
@@ -184,9 +182,7 @@ class LMTrainer(Trainer):
             return None
         predicted = sum(self.objective.count(batch["labels"]) for batch in batch_samples)
         tokens = sum(self._input_tokens(batch) for batch in batch_samples)
-        mine = torch.stack(
-            [torch.as_tensor(n, dtype=torch.int64, device=device) for n in (predicted, tokens)]
-        )
+        mine = torch.stack([torch.as_tensor(n, dtype=torch.int64, device=device) for n in (predicted, tokens)])
         copies = self.get_tp_size()  # ranks that see the same batch
         everyone = self.accelerator.gather(mine[None]).sum(0) // copies if self.args.world_size > 1 else mine
         self._count_tokens.add(everyone[1])
@@ -235,9 +231,7 @@ class LMTrainer(Trainer):
         if isinstance(dataset, str):
             dataset = self.eval_dataset[dataset]
         if dataset is None:
-            raise ValueError(
-                "evaluation needs a data set: give LMTrainer(eval_dataset=…) or evaluate(dataset)"
-            )
+            raise ValueError("evaluation needs a data set: give LMTrainer(eval_dataset=…) or evaluate(dataset)")
         collate = self._get_collator_with_removed_columns(self.data_collator, "evaluation")
         args = self.args
         return EvaluationLoader(
@@ -261,9 +255,7 @@ class LMTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         if not isinstance(dataloader, EvaluationLoader):
-            return self._stock_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
+            return self._stock_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         model = self._evaluation_model()
         self.callback_handler.eval_dataloader = dataloader
         running = RunningSums(self.args.device)
@@ -271,9 +263,7 @@ class LMTrainer(Trainer):
             for batch, counts in dataloader:
                 inputs = self._prepare_inputs(batch)
                 with self.accelerator.autocast():
-                    sums, _ = model_loss_sums(
-                        model, inputs, self.objective, accuracy=True, dtype=running.values.dtype
-                    )
+                    sums, _ = model_loss_sums(model, inputs, self.objective, accuracy=True, dtype=running.values.dtype)
                 if counts:
                     running.add(sums, len(inputs["labels"]))
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
@@ -318,9 +308,7 @@ class LMTrainer(Trainer):
             if self.is_deepspeed_enabled:
                 self.deepspeed = self.model_wrapped
         if not self.is_in_train and (args.fp16_full_eval or args.bf16_full_eval):
-            model = model.to(
-                dtype=torch.float16 if args.fp16_full_eval else torch.bfloat16, device=args.device
-            )
+            model = model.to(dtype=torch.float16 if args.fp16_full_eval else torch.bfloat16, device=args.device)
         model.eval()
         if hasattr(self.optimizer, "eval") and callable(self.optimizer.eval):
             self.optimizer.eval()  # schedule-free optimizers keep two sets of weights
@@ -345,9 +333,7 @@ class LMTrainer(Trainer):
         self._sums = RunningSums(self.args.device) if self.args.world_size == 1 else None
         untrained = not getattr(self.model, "_is_accelerate_prepared", False)
         try:
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, prefix
-            )
+            output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, prefix)
             totals = self._sums.total() if self._sums is not None else None
         finally:
             self._sums = None

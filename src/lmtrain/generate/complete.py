@@ -48,9 +48,7 @@ class Settings:
         if self.top_p > 1:
             problems.add(f"{self.top_p} is a probability and at most 1", flag="--top_p")
         if self.num_beams > 1 and self.do_sample:
-            problems.add(
-                "a beam search takes the likeliest and does not sample; add --greedy", flag="--num_beams"
-            )
+            problems.add("a beam search takes the likeliest and does not sample; add --greedy", flag="--num_beams")
         if not self.do_sample and self.num_return_sequences > self.num_beams:
             problems.add(
                 f"{self.num_return_sequences} completions need sampling or --num_beams "
@@ -136,11 +134,7 @@ def _rows(tokenizer: Any, prompts: list[str], settings: Settings, context: int |
                     f"the prompt {shown(prompt)} has {len(ids)} tokens and leaves no room in the model's "
                     f"{context} positions; shorten it"
                 )
-            budget = (
-                settings.max_new_tokens
-                if context is None
-                else min(settings.max_new_tokens, context - len(ids))
-            )
+            budget = settings.max_new_tokens if context is None else min(settings.max_new_tokens, context - len(ids))
             for sample in range(copies):
                 # of the prompt's text, not of its place: another prompt before it changes nothing
                 seed = derive(settings.seed, f"sample/{prompt}", times_seen[prompt], sample) % 2**63
@@ -163,9 +157,7 @@ def _encode(tokenizer: Any, prompt: str) -> list[int]:
     ):  # in training each text follows an end of text
         if start is not None:
             return [start]
-    raise UserError(
-        "an empty prompt needs a begin- or end-of-text token to start from, and the tokenizer has none"
-    )
+    raise UserError("an empty prompt needs a begin- or end-of-text token to start from, and the tokenizer has none")
 
 
 def _complete_batch(
@@ -175,9 +167,7 @@ def _complete_batch(
     config = _generation_config(tokenizer, ends, batch[0].budget, settings)
     inputs = pad([row.ids for row in batch], config.pad_token_id, model.device, left=True)
     with _only(model, config):
-        output = model.generate(
-            **inputs, generation_config=config, logits_processor=_processors(batch, settings)
-        )
+        output = model.generate(**inputs, generation_config=config, logits_processor=_processors(batch, settings))
     start = inputs["input_ids"].shape[1]
     per_row = output.shape[0] // len(batch)
     for number, ids in enumerate(output[:, start:].tolist()):

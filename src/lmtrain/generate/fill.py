@@ -52,9 +52,7 @@ def fill_mask(
     import torch
 
     if tokenizer.mask_token_id is None:
-        raise UserError(
-            "the tokenizer has no mask token, so there is nothing to fill in", flag="--tokenizer_name"
-        )
+        raise UserError("the tokenizer has no mask token, so there is nothing to fill in", flag="--tokenizer_name")
     rows = _rows(tokenizer, texts, context)
     check_ids([ids for _, ids in rows], model)
     # Without a pad token only texts of one length can share a batch.
@@ -86,13 +84,10 @@ def _rows(tokenizer: Any, texts: list[str], context: int | None) -> list[tuple[i
         ids = list(tokenizer(text)["input_ids"])
         if tokenizer.mask_token_id not in ids:
             problems.add(
-                f"there is nothing to fill in {shown(text)}: write {tokenizer.mask_token} where a word is "
-                "to be guessed"
+                f"there is nothing to fill in {shown(text)}: write {tokenizer.mask_token} where a word is to be guessed"
             )
         elif context is not None and len(ids) > context:
-            problems.add(
-                f"the text {shown(text)} has {len(ids)} tokens, and the model {context} positions; shorten it"
-            )
+            problems.add(f"the text {shown(text)} has {len(ids)} tokens, and the model {context} positions; shorten it")
         rows.append((index, ids))
     problems.raise_if_any()
     return rows
@@ -104,10 +99,7 @@ def _fill(tokenizer: Any, text: str, ids: list[int], logits: torch.Tensor, top: 
     probabilities = logits[places].float().softmax(dim=-1)  # (M, V)
     best = probabilities.topk(min(top, probabilities.shape[-1]), dim=-1)
     masks = [
-        [
-            Filling(tokenizer.decode([token]).strip(), token, value)
-            for token, value in zip(tokens, values, strict=True)
-        ]
+        [Filling(tokenizer.decode([token]).strip(), token, value) for token, value in zip(tokens, values, strict=True)]
         for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
     filled = list(ids)

@@ -57,9 +57,7 @@ def load_model(options: Any, purpose: Purpose, tokenizer: Any | None) -> LoadedM
                 )
             loaded = _load_checkpoint(options, purpose)
         elif tokenizer is None:
-            raise UserError(
-                "a new model needs a tokenizer, which sets its vocabulary", flag="--tokenizer_name"
-            )
+            raise UserError("a new model needs a tokenizer, which sets its vocabulary", flag="--tokenizer_name")
         else:
             loaded = _make_new(options, purpose, tokenizer)
         if tokenizer is not None:
@@ -150,9 +148,7 @@ def _check_folder(path: Path, flag: str) -> None:
     weights = names.intersection(_WEIGHTS)
     tensorflow = sorted(n for n in names if ".ckpt" in n or n.startswith("tf_model") or n == "saved_model.pb")
     if tensorflow and not weights:
-        raise UserError(
-            f"{path} holds a TensorFlow checkpoint ({tensorflow[0]}); {TENSORFLOW_REMEDY}", flag=flag
-        )
+        raise UserError(f"{path} holds a TensorFlow checkpoint ({tensorflow[0]}); {TENSORFLOW_REMEDY}", flag=flag)
     if "config.json" not in names:
         if "adapter_config.json" in names:
             raise UserError(
@@ -203,9 +199,7 @@ def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str, flag:
     if missing:
         count = _tensors(missing)
         verb = "is" if len(missing) == 1 else "are"
-        lines.append(
-            f"{count} of the output head {verb} not in the checkpoint and must be learned ({_some(missing)})"
-        )
+        lines.append(f"{count} of the output head {verb} not in the checkpoint and must be learned ({_some(missing)})")
     if info["unexpected_keys"]:
         unused = sorted(info["unexpected_keys"])
         verb = "has" if len(unused) == 1 else "have"
@@ -245,9 +239,7 @@ def _make_new(options: Any, purpose: Purpose, tokenizer: Any) -> LoadedModel:
     _fit_config(config, tokenizer, options, flag)
     pad = config.pad_token_id
     if pad is not None and pad in (config.eos_token_id, config.bos_token_id):
-        config.pad_token_id = (
-            None  # classes zero and freeze the pad's embedding; this token is also a real one
-        )
+        config.pad_token_id = None  # classes zero and freeze the pad's embedding; this token is also a real one
     shape_flag = "--config_overrides" if options.config_overrides else flag
     try:
         with torch.device("meta"):  # shapes without memory: a misfit shows before gigabytes are drawn
@@ -282,8 +274,7 @@ def _fit_config(config: Any, tokenizer: Any, options: Any, flag: str) -> None:
         )
     if text.model_type in POSITIONS_AFTER_PAD and tokenizer.pad_token_id is None:
         raise UserError(
-            f"a {text.model_type} counts its positions from the pad token's id, and the tokenizer has no "
-            "pad token",
+            f"a {text.model_type} counts its positions from the pad token's id, and the tokenizer has no pad token",
             flag=flag,
         )
     for role in (*SPECIAL_ROLES, "cls", "sep", "mask"):

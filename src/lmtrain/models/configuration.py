@@ -18,9 +18,7 @@ POSITIONS_AFTER_PAD = frozenset(
      "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
 )  # fmt: skip
 _POSITION_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
-_UNBOUNDED = frozenset(
-    {"bloom", "mamba", "mamba2", "falcon_mamba", "recurrent_gemma", "rwkv", "xlnet", "xlstm"}
-)
+_UNBOUNDED = frozenset({"bloom", "mamba", "mamba2", "falcon_mamba", "recurrent_gemma", "rwkv", "xlnet", "xlstm"})
 
 
 def max_positions(config: Any) -> int | None:
@@ -56,9 +54,7 @@ def read_config(origin: Origin, options: Any, flag: str, overrides: str | None =
             f"the config.json of {origin.name} cannot be read: {first_line(error)}", flag=flag
         ) from error
     if not isinstance(raw, dict) or not (raw.get("model_type") or raw.get("auto_map")):
-        raise UserError(
-            f"the config.json of {origin.name} names no model_type, so it is not a model's", flag=flag
-        )
+        raise UserError(f"the config.json of {origin.name} names no model_type, so it is not a model's", flag=flag)
     if raw.get("model_type") in CONFIG_MAPPING:
         return make_config(raw["model_type"], overrides, {**raw, "_name_or_path": origin.name}, flag)
     if "auto_map" not in raw:
@@ -84,9 +80,7 @@ def new_config(model_type: str, purpose: Purpose, overrides: str | None) -> Any:
 
     if model_type not in CONFIG_MAPPING:
         known = sorted(trainable_types(purpose))
-        raise UserError(
-            f"{model_type!r} is not a model type{_nearest(model_type, known)}", flag="--model_type"
-        )
+        raise UserError(f"{model_type!r} is not a model type{_nearest(model_type, known)}", flag="--model_type")
     return make_config(model_type, overrides, {}, "--model_type")
 
 
@@ -105,9 +99,7 @@ def make_config(model_type: str, overrides: str | None, raw: dict[str, Any], fla
         config = kind.from_dict({**raw, **changes})
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # each class checks its fields in its own way: strict dataclass, ValueError, KeyError
+    except Exception as error:  # each class checks its fields in its own way: strict dataclass, ValueError, KeyError
         raise UserError(
             f"a {model_type} cannot be made with these settings: {last_line(error)}",
             flag="--config_overrides" if changes else flag,
@@ -216,9 +208,7 @@ def _parse(overrides: str | None, config: Any, model_type: str) -> dict[str, Any
         if not equals or not key:
             problems.add(f"{part.strip()!r} is not of the form key=value", flag=flag)
         elif name not in known:
-            shared = (
-                PreTrainedConfig().to_dict()
-            )  # fields of every configuration, such as id2label: not shown
+            shared = PreTrainedConfig().to_dict()  # fields of every configuration, such as id2label: not shown
             usual = ", ".join(sorted(k for k in known if k not in shared))
             near = _nearest(key, [*known, *config.attribute_map])
             problems.add(f"{model_type} has no setting {key!r}{near}; it has: {usual}", flag=flag)

@@ -40,9 +40,7 @@ def save_model(model: PreTrainedModel, tokenizer: Any | None, folder: Path) -> l
             model.save_pretrained(scratch)
             if tokenizer is not None:
                 tokenizer.save_pretrained(scratch)
-        new = sorted(
-            (path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name == _CONFIG
-        )
+        new = sorted((path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name == _CONFIG)
         for path in new:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())

@@ -79,22 +79,18 @@ def hub_problem(error: BaseException, name: str, flag: str) -> UserError | None:
     for cause in _causes(error):
         if isinstance(cause, errors.GatedRepoError):
             return UserError(
-                f"{name} is gated: accept its conditions on its hub page, then pass your access token as "
-                "--token",
+                f"{name} is gated: accept its conditions on its hub page, then pass your access token as --token",
                 flag=flag,
             )
         if isinstance(cause, errors.RepositoryNotFoundError):
             return UserError(
-                f"there is no folder {name} here and no model of that name on the hub (a private one needs "
-                "--token)",
+                f"there is no folder {name} here and no model of that name on the hub (a private one needs --token)",
                 flag=flag,
             )
         if isinstance(cause, errors.RevisionNotFoundError):
             return UserError(f"{name} has no such branch, tag or commit", flag="--model_revision")
         if isinstance(cause, errors.EntryNotFoundError):
-            return UserError(
-                f"{name} on the hub lacks a file that is needed: {_first_line(cause)}", flag=flag
-            )
+            return UserError(f"{name} on the hub lacks a file that is needed: {_first_line(cause)}", flag=flag)
     return None
 
 

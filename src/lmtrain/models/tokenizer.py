@@ -82,24 +82,19 @@ def _load(origin: Origin, options: Any, flag: str) -> Any:
             **origin.keywords,
         )
     except Exception as error:
-        raise hub_problem(error, origin.name, flag) or UserError(
-            _unreadable(origin, error), flag=flag
-        ) from error
+        raise hub_problem(error, origin.name, flag) or UserError(_unreadable(origin, error), flag=flag) from error
 
 
 def _load_bare(path: Path, flag: str) -> Any | None:
     """A tokenizer from files without a configuration; None when there is one, which AutoTokenizer reads."""
     if path.is_file():
         if path.suffix != ".json":
-            raise UserError(
-                f"{path} is not a tokenizer.json; give that file or the folder it is in", flag=flag
-            )
+            raise UserError(f"{path} is not a tokenizer.json; give that file or the folder it is in", flag=flag)
         return _from_tokenizer_json(path, flag)
     if (path / "tokenizer_config.json").exists() or (path / "config.json").exists():
         if not any((path / name).exists() for name in _FILES):
             raise UserError(
-                f"{path} holds no tokenizer (none of {', '.join(_FILES[:4])}, ...); name one with "
-                "--tokenizer_name",
+                f"{path} holds no tokenizer (none of {', '.join(_FILES[:4])}, ...); name one with --tokenizer_name",
                 flag=flag,
             )
         return None
@@ -107,9 +102,7 @@ def _load_bare(path: Path, flag: str) -> Any | None:
         return _from_tokenizer_json(path / "tokenizer.json", flag)
     if (path / "vocab.json").exists() and (path / "merges.txt").exists():
         return _from_byte_level_bpe(path, flag)
-    raise UserError(
-        f"{path} holds no tokenizer (no tokenizer.json; no vocab.json with merges.txt)", flag=flag
-    )
+    raise UserError(f"{path} holds no tokenizer (no tokenizer.json; no vocab.json with merges.txt)", flag=flag)
 
 
 _FILES = (

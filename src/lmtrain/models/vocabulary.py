@@ -58,10 +58,7 @@ def fit_vocabulary(model: PreTrainedModel, tokenizer: Any, resize: str = "auto")
     if old_bias is not None:
         _grow_bias(model, old_bias, needed)
     _check_lengths(model, needed)
-    return [
-        f"embedding grown from {rows} to {needed} rows, to hold the tokenizer's ids; new rows start at the "
-        "mean"
-    ]
+    return [f"embedding grown from {rows} to {needed} rows, to hold the tokenizer's ids; new rows start at the mean"]
 
 
 def _grow_bias(model: PreTrainedModel, old: torch.Tensor, needed: int) -> None:

@@ -51,9 +51,7 @@ class Labelled(Objective):
         self.shifted = shifted
 
     def batch(self, examples: Examples) -> dict[str, Tensor]:
-        raise ValueError(
-            "the data set yields no labels; give an objective, or a data collator that makes labels"
-        )
+        raise ValueError("the data set yields no labels; give an objective, or a data collator that makes labels")
 
 
 def model_inputs(examples: Examples) -> dict[str, Tensor]:

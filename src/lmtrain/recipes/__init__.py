@@ -1,0 +1,1 @@
+"""Whole jobs as chains of the stages: the demo."""

@@ -104,7 +104,9 @@ def _resolved(options: DemoOptions, folder: Path, shape: Shape) -> Resolved:
     return Resolved(
         "clm",
         ModelOptions(
-            model_type="gpt2", config_overrides=f"{shape.config},{_NO_DROPOUT}", tokenizer_name=str(folder / "tokenizer")
+            model_type="gpt2",
+            config_overrides=f"{shape.config},{_NO_DROPOUT}",
+            tokenizer_name=str(folder / "tokenizer"),
         ),
         DataOptions(
             train_file=[str(folder / "corpus" / "train")],

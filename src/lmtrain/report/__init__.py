@@ -1,0 +1,1 @@
+"""Run folders to pages and plots. Empty so far."""

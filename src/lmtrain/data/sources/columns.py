@@ -50,9 +50,7 @@ def choose_column(kinds: Mapping[str, str], reading: Reading, origin: Origin) ->
     wanted = reading.text_column or ("text" if "text" in kinds else None)
     if wanted is not None:
         if wanted not in kinds:
-            raise origin.error(
-                f" has no column {wanted!r}; it has {_listed(kinds)}; choose one: --text_column NAME"
-            )
+            raise origin.error(f" has no column {wanted!r}; it has {_listed(kinds)}; choose one: --text_column NAME")
         if kinds[wanted] not in usable:
             raise origin.error(
                 f" holds in column {wanted!r} a {kinds[wanted]} and not text; it has {_listed(kinds)}"

@@ -47,9 +47,7 @@ def why(state: str) -> str:
     return _WHY[state]
 
 
-def source_for(
-    file: File, head: bytes, reading: Reading, form: str | None = None
-) -> TextSource | RecordSource | str:
+def source_for(file: File, head: bytes, reading: Reading, form: str | None = None) -> TextSource | RecordSource | str:
     """The source for a file, or in two words why it has nothing to read.
 
     ``head`` is its first plain bytes. Raises UserError when the file has to be mended or described better.

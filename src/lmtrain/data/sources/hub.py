@@ -96,9 +96,7 @@ def from_hub(
             loaded = builder.as_dataset()
     state = [name, builder.config_id, str(builder.config.version), builder.hash]  # hash: the commit
     return {
-        split: RecordSource(
-            Split(f"{name}/{split}", sha256_json([*state, split])), DatasetRows(data), reading
-        )
+        split: RecordSource(Split(f"{name}/{split}", sha256_json([*state, split])), DatasetRows(data), reading)
         for split, data in loaded.items()
     }
 
@@ -211,9 +209,7 @@ def _explained(name: str, config_name: str | None, reachable: bool) -> Iterator[
         raise UserError(f"{name}: {said}", flag=flag) from error
     except (DatasetsError, OSError) as error:  # ConnectionError is an OSError
         if not reachable:
-            why = (
-                "HF_HUB_OFFLINE is set" if _told_to_stay_offline() else "the hub cannot be reached from here"
-            )
+            why = "HF_HUB_OFFLINE is set" if _told_to_stay_offline() else "the hub cannot be reached from here"
             text = (
                 f"{name!r} is not in the local cache and {why}; load it once where there is a network, "
                 "or give files: --train_file"

@@ -73,9 +73,7 @@ class JsonText:
         found = self.peek()
         if not found or found not in wanted:
             names = " or ".join(repr(character) for character in wanted)
-            raise JsonError(
-                self.line, f"{names} expected, " + (f"not {found!r}" if found else "but the file ends")
-            )
+            raise JsonError(self.line, f"{names} expected, " + (f"not {found!r}" if found else "but the file ends"))
         self._at += 1
         return found
 

@@ -92,9 +92,7 @@ class File:
 
     def _broken(self, what: str) -> UserError:
         tool = {"gzip": "gzip -t", "xz": "xz -t", "zstd": "zstd -t"}[self.compression or "gzip"]
-        return self.error(
-            f" is incomplete or damaged: {what}; fetch it again (check with: {tool} '{self.name}')"
-        )
+        return self.error(f" is incomplete or damaged: {what}; fetch it again (check with: {tool} '{self.name}')")
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -149,9 +147,7 @@ def open_file(path: str, name: str, flag: str) -> tuple[File, bytes]:
         return file, file.head()
     promised = _SUFFIX.get(os.path.splitext(path)[1].lower())
     if promised and head:
-        raise file.error(
-            f" is named like a {promised} file but does not begin as one; rename it or fetch it again"
-        )
+        raise file.error(f" is named like a {promised} file but does not begin as one; rename it or fetch it again")
     return file, head
 
 

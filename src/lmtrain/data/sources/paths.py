@@ -55,9 +55,7 @@ def _sources(typed: str, reading: Reading, flag: str) -> list[Source]:
     except (FileNotFoundError, NotADirectoryError):
         return _from_glob(typed, reading, flag)
     except (OSError, ValueError) as error:  # no right to look, a name too long, a zero byte in it
-        raise UserError(
-            f"{typed!r} cannot be looked at: {getattr(error, 'strerror', error)}", flag=flag
-        ) from error
+        raise UserError(f"{typed!r} cannot be looked at: {getattr(error, 'strerror', error)}", flag=flag) from error
     if stat.S_ISDIR(mode):
         return _from_folder(path, typed, reading, flag)
     if not stat.S_ISREG(mode):
@@ -169,9 +167,7 @@ def _taken(files: list[str], typed: str, over: PassedOver, reading: Reading, fla
     problems = Problems()
     found: list[Source] = []
     for path in files:
-        if (
-            len(list(problems)) >= _ENOUGH
-        ):  # a folder of a thousand wrong files is one mistake, not a thousand
+        if len(list(problems)) >= _ENOUGH:  # a folder of a thousand wrong files is one mistake, not a thousand
             break
         with problems.collect():
             try:

@@ -33,9 +33,7 @@ class Shards:
 
 def is_saved(folder: Path) -> bool:
     """Whether ``save_to_disk`` wrote this folder."""
-    return (folder / _SEVERAL).is_file() or (
-        (folder / _ONE).is_file() and (folder / "dataset_info.json").is_file()
-    )
+    return (folder / _SEVERAL).is_file() or ((folder / _ONE).is_file() and (folder / "dataset_info.json").is_file())
 
 
 def saved_splits(folder: Path, name: str, reading: Reading, flag: str) -> dict[str, Source]:
@@ -53,9 +51,7 @@ def _split(folder: Path, name: str, reading: Reading, flag: str) -> Source:
         try:
             file, head = open_file(str(path), f"{name}/{path.name}", flag)
         except OSError as error:
-            raise UserError(
-                f"{path} of the saved data set is missing: {error.strerror}", flag=flag
-            ) from error
+            raise UserError(f"{path} of the saved data set is missing: {error.strerror}", flag=flag) from error
         source = source_for(file, head, reading, form="arrow")
         if not isinstance(source, str):
             parts.append(source)
@@ -68,6 +64,4 @@ def _entries(path: Path, key: str, flag: str) -> list:
     try:
         return list(read_json(path)[key])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: the saved data set is incomplete; save it again (save_to_disk)", flag=flag
-        ) from error
+        raise UserError(f"{path}: the saved data set is incomplete; save it again (save_to_disk)", flag=flag) from error

@@ -84,9 +84,7 @@ class TableRows:
                     continue
                 per_row = max(1, meta.column(leaf).total_uncompressed_size // meta.num_rows)
                 rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // per_row))
-                for batch in table.iter_batches(
-                    rows, row_groups=[group], columns=[column], use_threads=False
-                ):
+                for batch in table.iter_batches(rows, row_groups=[group], columns=[column], use_threads=False):
                     yield batch.column(0)
 
     def _arrow(self, column: str) -> Iterator[pa.Array]:
@@ -115,9 +113,7 @@ def _text_of(scalar: pa.Scalar) -> Value:
     try:
         return scalar.as_py()
     except UnicodeDecodeError as error:
-        return Bad(
-            f"the text is not UTF-8 (byte 0x{error.object[error.start]:02x} at offset {error.start} of it)"
-        )
+        return Bad(f"the text is not UTF-8 (byte 0x{error.object[error.start]:02x} at offset {error.start} of it)")
 
 
 def kinds_of(schema: pa.Schema) -> dict[str, str]:
@@ -165,9 +161,7 @@ def _arrow_reader(path: str) -> Iterator[tuple[pa.Schema, Any]]:
         schema = ipc.open_file(raw).schema if is_file else ipc.open_stream(raw).schema
 
         def batches(column: int | None) -> Iterator[pa.RecordBatch]:
-            options = ipc.IpcReadOptions(
-                included_fields=None if column is None else [column], use_threads=False
-            )
+            options = ipc.IpcReadOptions(included_fields=None if column is None else [column], use_threads=False)
             raw.seek(0)
             if is_file:
                 table = ipc.open_file(raw, options=options)

@@ -80,9 +80,7 @@ class TextSource:
             for chunk in decode_chunks(stream, self.reading, limit):
                 *lines, rest = (rest + newlines.decode(chunk)).split("\n")
                 for line in lines:
-                    if first and (
-                        keep_blank or (line and not line.isspace())
-                    ):  # the usual case, without a call
+                    if first and (keep_blank or (line and not line.isspace())):  # the usual case, without a call
                         text = line + end
                         yield Piece(text, len(text) if text.isascii() else utf8_length(text))
                     else:

@@ -1,0 +1,116 @@
+"""Run the benchmarks and write ``benchmarks/RESULTS.md``: what was claimed, what was measured, with which command.
+
+python benchmarks/run.py [--only NAME …]     (make bench)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+COMMANDS = {
+    "prepare": ["prepare.py", "--repeats", "5"],
+    "prepare-memory": ["prepare.py", "--memory"],
+    "first-step": ["first_step.py", "--repeats", "5"],
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=COMMANDS, default=list(COMMANDS))
+    names = parser.parse_args().only
+    record = HERE / "results.json"
+    results: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+    for name in names:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        results[name] = measure(COMMANDS[name])
+    record.write_text(json.dumps(results, indent=2) + "\n")
+    (HERE / "RESULTS.md").write_text(page(results))
+    return 0 if all(results[name]["reached"] for name in names) else 1
+
+
+def measure(words: list[str]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        subprocess.run([sys.executable, str(HERE / words[0]), *words[1:], "--json", str(out)], check=False,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+        if not out.is_file():
+            raise SystemExit(f"{words[0]} gave no result")
+        result: dict[str, Any] = json.loads(out.read_text())
+    result["command"] = " ".join(["python", f"benchmarks/{words[0]}", *words[1:]])
+    result["machine"] = machine()
+    return result
+
+
+def machine() -> str:
+    model = platform.processor() or platform.machine()
+    with Path("/proc/cpuinfo").open() as stream:
+        model = next((line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")), model)
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "datasets", "tokenizers")
+    )
+    return (
+        f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}, {time.strftime('%Y-%m-%d')}"
+    )
+
+
+def page(results: dict[str, Any]) -> str:
+    lines = [
+        "# Measured",
+        "",
+        "Made by `make bench`. Each comparison times both sides alternately in one run, as whole processes, and reports the",
+        "ratio of the medians; these machines are noisy, so the ratio counts and no single time does.",
+        "",
+        "| claim | lmtrain | peer | ratio | goal | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, result in results.items():
+        lines += ROWS[name](result)
+    lines += ["", "## Commands and machines", ""]
+    lines += [f"- `{result['command']}` on {result['machine']}" for result in results.values()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(claim: str, ours: str, peer: str, ratio: str, goal: str, reached: bool) -> str:
+    return f"| {claim} | {ours} | {peer} | {ratio} | {goal} | {'reached' if reached else '**missed**'} |"
+
+
+def _prepare(result: dict[str, Any]) -> list[str]:
+    ours, size = result["medians"]["lmtrain"], result["bytes"] / 1e6
+    same = "same tokens" if result["same_tokens"] else "TOKENS DIFFER"
+    return [
+        _row(f"prepare {size:.0f} MB against `datasets.map` ({name}; {same})", f"{ours:.2f} s",
+             f"{result['medians'][name]:.1f} s", f"{ratio:.1f}×", f"≥ {result['goal']:.0f}×", ratio >= result["goal"])
+        for name, ratio in result["ratios"].items()
+    ]  # fmt: skip
+
+
+def _memory(result: dict[str, Any]) -> list[str]:
+    return [
+        _row(f"peak memory preparing 1 GB as {name}", f"{peak / 1e6:.0f} MB", "", "", "< 1 GB", peak < result["goal"])
+        for name, peak in result["peak_bytes"].items()
+    ]
+
+
+def _first_step(result: dict[str, Any]) -> list[str]:
+    return [
+        _row(f"command to first training step, {size} of text", f"{median['lmtrain']:.1f} s", f"{median['recipe']:.1f} s",
+             f"{result['shares'][size]:.2f}", f"≤ {result['goals'][size]}", result["shares"][size] <= result["goals"][size])
+        for size, median in result["medians"].items()
+    ]  # fmt: skip
+
+
+ROWS = {"prepare": _prepare, "prepare-memory": _memory, "first-step": _first_step}
+
+if __name__ == "__main__":
+    sys.exit(main())
