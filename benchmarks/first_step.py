@@ -2,10 +2,11 @@
 
     python benchmarks/first_step.py [--repeats 5] [--json OUT]
 
-Both sides are whole processes, imports included, alternating, each time with empty caches of prepared data; the median is
-reported. The recipe is ``datasets`` (text loader, map to tokenize, map to group, 5 % split) and ``transformers.Trainer``.
-Two corpora: tiny Shakespeare from ``../shared/data`` (a megabyte of the standard library where that is absent), and the whole
-standard library as one file of about 31 MB. Model: GPT-2 type, 2 layers × 128, 8 blocks of 128 tokens a step.
+Both sides are whole processes, imports included, alternating, each time with empty caches of prepared data; the
+median is reported. The recipe is ``datasets`` (text loader, map to tokenize, map to group, 5 % split) and
+``transformers.Trainer``. Two corpora: tiny Shakespeare from ``../shared/data`` (a megabyte of the standard library
+where that is absent), and the whole standard library as one file of about 31 MB. Model: GPT-2 type,
+2 layers × 128, 8 blocks of 128 tokens a step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path: Path) -> No
         stream.write(b"half")
         raise OSError("disk full")
     assert read_json(path) == {"n": 1}
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
@@ -27,7 +26,7 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
         (scratch / "x").write_text("new")
         raise KeyboardInterrupt
     assert (target / "x").read_text() == "old"
-    assert os.listdir(tmp_path) == ["store"]
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
@@ -36,8 +35,8 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
         with atomic_folder(target) as scratch:
             assert not list(scratch.iterdir())
             (scratch / text).write_text(text)
-    assert os.listdir(target) == ["new"]
-    assert os.listdir(tmp_path) == ["store"]
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:

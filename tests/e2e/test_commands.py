@@ -143,7 +143,8 @@ def test_a_tokenizer_of_ones_own_and_standard_input(
 
     monkeypatch.setattr(sys, "stdin", Pipe(io.BytesIO(TEXT.encode())))
     run(
-        f"clm --model_type gpt2 --config_overrides n_embd=16,n_layer=1,n_head=2,n_positions=32 --tokenizer_name {tmp_path}/tok "
+        f"clm --model_type gpt2 --config_overrides n_embd=16,n_layer=1,n_head=2,n_positions=32 "
+        f"--tokenizer_name {tmp_path}/tok "
         f"--train_file - --output_dir {tmp_path}/out --max_steps 2"
     )
     assert results(tmp_path / "out")["eval_loss"] > 0

@@ -46,7 +46,8 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 # Options that may differ between the first start and the next without changing what is computed.
 FREE_OPTIONS = frozenset(
     {
-        "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "overwrite_cache", "data_cache_dir", "cache_dir",
+        "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "overwrite_cache", "data_cache_dir",
+        "cache_dir",
         "token", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica",
         "report_to", "run_name", "disable_tqdm", "preprocessing_num_workers", "dataloader_num_workers",
         "dataloader_pin_memory", "dataloader_prefetch_factor", "dataloader_persistent_workers",
@@ -131,7 +132,8 @@ def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str)
         shown = "\n".join(f"    {line}" for line in changed[:8])
         more = f"\n    and {len(changed) - 8} more" if len(changed) > 8 else ""
         raise UserError(
-            f"{folder} holds another run; choose another folder, or add --overwrite_output_dir to start over:\n{shown}{more}",
+            f"{folder} holds another run; choose another folder, or add --overwrite_output_dir to start over:\n"
+            f"{shown}{more}",
             flag=flag,
         )
     if status.get("state") == "finished":

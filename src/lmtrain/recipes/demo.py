@@ -134,11 +134,12 @@ def _optimizer(model: Any, shape: Shape) -> Muon:
 def _show(outcome: Outcome, folder: Path, held_out: Path, seed: int) -> None:
     """The result beside a compressor's, what the model writes, and what to type next: on standard output."""
     scores = outcome.metrics
+    at_end = scores.get("train_loss_at_end", scores["train_loss"])
     rivals = ", ".join(f"{name}: {bits:.2f}" for name, bits in compressed_bits_per_byte(held_out).items())
     print(
-        f"\n  training loss {scores.get('train_loss_at_end', scores['train_loss']):.2f} · validation loss {scores['eval_loss']:.2f} · "
+        f"\n  training loss {at_end:.2f} · validation loss {scores['eval_loss']:.2f} · "
         f"perplexity {scores['perplexity']:.0f} · {scores['train_tokens_per_second']:,.0f} tokens/s\n"
-        f"  {scores['bits_per_byte']:.2f} bits per byte on {amount(held_out_bytes(held_out), 'B')} of files it never saw "
+        f"  {scores['bits_per_byte']:.2f} bits per byte on {amount(size_of(held_out), 'B')} of files it never saw "
         f"({rivals})\n"
     )
     for completion in _completions(folder, seed):
@@ -155,7 +156,7 @@ def _show(outcome: Outcome, folder: Path, held_out: Path, seed: int) -> None:
     )
 
 
-def held_out_bytes(folder: Path) -> int:
+def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
