@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: help demo test lint types imports check test-oldest bench docs constraints
+.PHONY: help demo test lint types imports check test-oldest bench docs dev
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -14,7 +14,7 @@ demo:  ## text in, a trained and measured model out, in minutes and without a do
 	@$(BIN)/lmtrain demo
 
 test: dev  ## the whole test suite: no network, no GPU
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 lint: dev  ## ruff: style and formatting
 	$(BIN)/ruff check .
@@ -30,7 +30,7 @@ check: lint types imports test  ## all that is quick
 
 test-oldest:  ## the parts that touch transformers, on the oldest version supported
 	@scripts/install.sh .venv-oldest test constraints-oldest.txt
-	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -q tests/core tests/config tests/objectives tests/engine tests/parity tests/invariant tests/models
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal -q tests/core tests/config tests/objectives tests/engine tests/parity tests/invariant tests/models
 
 bench: dev  ## every benchmark beside its peer; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py
@@ -38,6 +38,5 @@ bench: dev  ## every benchmark beside its peer; writes benchmarks/RESULTS.md
 docs: dev  ## write docs/options.md anew from the code
 	$(BIN)/python -m lmtrain.cli.options_page > docs/options.md
 
-.PHONY: dev
 dev:
 	@scripts/install.sh $(VENV) dev

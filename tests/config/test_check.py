@@ -33,6 +33,8 @@ def _problems(command: str, words: list[str], folder: Path) -> tuple[Problem, ..
         ("mlm", [*GOOD, "--line_by_line", "--pad_to_max_length", "--max_seq_length", "64"]),
         ("clm", ["--model_type", "gpt2", "--tokenizer_name", "t", "--config_overrides", "n_layer=2", *DATA, *OUT]),
         ("clm", [*MODEL, "--model_type", "gpt2", *DATA, *OUT]),
+        ("clm", [*GOOD, "--eval_strategy", "steps", "--metric_for_best_model", "eval_perplexity"]),
+        ("clm", [*GOOD, "--optim_args", "beta1=0.9,beta2=0.99"]),
         ("clm", ["--config_name", "c", "--tokenizer_name", "t", *DATA, *OUT]),
         ("clm", [*MODEL, "--validation_file", "TEXT"]),  # evaluation needs no folder
         ("clm", [*MODEL, *OUT, "--dataset_name", "d", "--dataset_config_name", "c", "--streaming"]),
@@ -58,6 +60,9 @@ def test_commands_that_are_fine(tmp_path: Path, command: str, words: list[str]) 
     ("command", "words", "flag", "said"),
     [
         ("clm", [*DATA, *OUT], "--model_name_or_path", "--model_type gpt2"),
+        ("mlm", [*GOOD, "--metric_for_best_model", "bits_per_byte"], "--metric_for_best_model", "loss, perplexity, accuracy"),
+        ("clm", [*GOOD, "--optim_args", "beta1"], "--optim_args", "'beta1'"),
+        ("clm", [*GOOD, "--save_strategy", "best"], "--save_strategy", "--eval_strategy steps"),
         ("mlm", [*DATA, *OUT], "--model_name_or_path", "--model_type bert"),
         ("clm", ["--model_type", "gpt2", *DATA, *OUT], "--tokenizer_name", "lmtrain tokenizer"),
         ("clm", [*GOOD, "--config_overrides", "n_layer=2"], "--config_overrides", "m has its shape"),

@@ -126,10 +126,12 @@ TOGETHER = {
     "dataloader_prefetch_factor": ["--dataloader_num_workers", "1"],
     "dataloader_persistent_workers": ["--dataloader_num_workers", "1"],
     "load_best_model_at_end": ["--eval_strategy", "steps", "--eval_steps", "500"],
+    "save_strategy": ["--eval_strategy", "steps", "--eval_steps", "500"],
     "hub_model_id": ["--push_to_hub"],
     "hub_revision": ["--push_to_hub"],
     "hub_private_repo": ["--push_to_hub"],
 }
+WORDS = {"optim_args": "beta1=0.8", "metric_for_best_model": "accuracy"}  # not any word will do
 
 
 def _another_value(name: str) -> tuple[list[str], Any]:
@@ -146,7 +148,8 @@ def _another_value(name: str) -> tuple[list[str], Any]:
         return ["0.25"], 0.25
     if "int" in flag.types:
         return ["7"], 7
-    return ["word"], "word" if "str" in flag.types else ["word"]
+    word = WORDS.get(name, "word")
+    return [word], word if "str" in flag.types else [word]
 
 
 HONORED = [name for name in training_flags() if TREATMENT[name].kind == "honored" and name not in NEED_MORE]

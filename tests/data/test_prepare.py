@@ -240,6 +240,18 @@ def test_a_folder_of_ones_own(bpe: TokenizerFiles, tmp_path: Path) -> None:
     assert (mine / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_store_in_a_folder_of_ones_own_is_read_by_later_runs(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    request, cache, folder = Request([Texts(["one text"])], bpe), tmp_path / "cache", tmp_path / "mine"
+    prepare(request, cache, folder=folder)
+    found = prepare(request, cache)
+    assert found.was_cached
+    assert found.store.folder == folder
+    shutil.rmtree(folder)
+    again = prepare(request, cache)
+    assert not again.was_cached, "it is gone, so it is made anew"
+    assert again.store.folder.is_relative_to(cache)
+
+
 def test_stores_are_shown_and_freed(bpe: TokenizerFiles, tmp_path: Path) -> None:
     made = [prepare(Request([Texts(text)], bpe), tmp_path) for text in (CODE, "short")]
     unfinished = tmp_path / "stores" / ".abc.tmp"

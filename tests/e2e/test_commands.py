@@ -89,6 +89,42 @@ def test_masked_line_by_line(world: World, tmp_path: Path, capsys: pytest.Captur
     assert filled
 
 
+def test_every_split_has_its_own_scores_and_is_said_once(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "other.txt").write_text("Quite another text, of quite other words.\n" * 20)
+    run(
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --test_file {tmp_path}/other.txt "
+        f"--block_size 16 --max_steps 4 --eval_strategy steps --eval_steps 2 --save_steps 2 --load_best_model_at_end "
+        f"--metric_for_best_model perplexity --save_total_limit 1 --output_dir {out}"
+    )
+    said = capsys.readouterr().err
+    assert "[transformers]" not in said, "no library speaks"
+    assert said.count("● result") == 2
+    assert said.count("● tokenizer") == 1
+    assert said.count("  evaluation  ") == 2, "the evaluations of training; the last ones are the result"
+    evaluations = [event for event in read_events(out / "metrics.jsonl") if event["event"] == "evaluation"]
+    best = min(event["eval_perplexity"] for event in evaluations if "eval_perplexity" in event)
+    scores = results(out)
+    assert scores["perplexity"] == pytest.approx(best, rel=1e-9), "the best is the lowest"
+    assert math.isclose(scores["test_perplexity"], math.exp(scores["test_loss"]), rel_tol=1e-9)
+    assert scores["test_loss"] != scores["eval_loss"] == results(out, "eval")["eval_loss"]
+
+
+def test_an_evaluation_asked_for_later_is_of_the_trained_model(world: World, tmp_path: Path) -> None:
+    command = (
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 6 "
+        f"--learning_rate 1e-2 --output_dir {tmp_path}"
+    )
+    run(f"{command}/later --do_train")
+    assert "eval_loss" not in results(tmp_path / "later")
+    run(f"{command}/later --do_train --do_eval")
+    run(f"{command}/at_once")
+    later, at_once = results(tmp_path / "later"), results(tmp_path / "at_once")
+    assert later["eval_loss"] == pytest.approx(at_once["eval_loss"], rel=1e-6)
+
+
 def test_a_run_is_repeatable_from_its_own_record(world: World, tmp_path: Path) -> None:
     command = f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 5"
     run(f"{command} --output_dir {tmp_path}/a")
@@ -114,6 +150,23 @@ def test_an_interrupted_run_goes_on(world: World, tmp_path: Path, capsys: pytest
     run(command)
     assert "goes on from step 4" in capsys.readouterr().err
     assert json.loads((out / "status.json").read_text())["step"] == 6
+
+
+def test_an_unfinished_run_does_not_go_on_with_another_text(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, text = tmp_path / "out", tmp_path / "a.txt"
+    text.write_text(TEXT)
+    command = (
+        f"clm --model_name_or_path {world.gpt2} --train_file {text} --block_size 16 --max_steps 2 --output_dir {out}"
+    )
+    run(command)
+    (out / "status.json").write_text(json.dumps({"state": "training", "step": 2}))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    text.write_text(TEXT.replace("quick", "clever"))
+    assert main(command.split()) == 2
+    assert "has changed" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 def test_text_shorter_than_a_block_trains_and_says_so(

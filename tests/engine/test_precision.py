@@ -47,3 +47,11 @@ def test_the_measurement_keeps_its_budget() -> None:
     start = time.perf_counter()
     assert 0 < precision._seconds(torch.float32) < 0.05
     assert time.perf_counter() - start < 0.1
+
+
+def test_processes_of_one_run_do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement near the threshold would come out differently on two ranks, and they would drift apart."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "_seconds", lambda dtype: pytest.fail("measured"))
+    assert precision.choose_precision("auto", torch.device("cpu")).name == "bf16"

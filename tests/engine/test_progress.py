@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtrain.core.runlog import RunLog, read_events
@@ -150,3 +151,28 @@ def test_the_stock_bars_are_gone_unless_asked_for(tmp_path: Path) -> None:
 def test_no_terminal_means_lines() -> None:
     assert isinstance(Progress(stream=io.StringIO()).display, Lines)
     assert isinstance(Progress(stream=io.StringIO(), terminal=True).display, Terminal)
+
+
+def test_a_caller_with_a_line_of_its_own_keeps_the_evaluation_quiet_but_written_down(tmp_path: Path) -> None:
+    stream, layout = io.StringIO(), MemoryLayout(rows(8))
+    args = arguments(tmp_path, max_steps=2, per_device_train_batch_size=4, eval_strategy="steps", eval_steps=2)
+    with RunLog(tmp_path / "metrics.jsonl") as log:
+        trainer = LMTrainer(llama(), args, layout, layout, callbacks=[Progress(log, stream=stream, summaries=False)])
+        trainer.train()
+        assert stream.getvalue().count("evaluation") == 1, "the one in training is progress"
+        trainer.evaluate()
+    assert stream.getvalue().count("evaluation") == 1
+    assert [event["event"] for event in read_events(tmp_path / "metrics.jsonl")].count("evaluation") == 2
+
+
+def test_an_interruption_takes_the_bar_away(tmp_path: Path) -> None:
+    class Stops(TrainerCallback):
+        def on_step_end(self, *_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+    progress = Progress(stream=io.StringIO(), terminal=True)
+    trainer = LMTrainer(llama(), arguments(tmp_path, max_steps=4), MemoryLayout(rows(8)), callbacks=[progress, Stops()])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert isinstance(progress.display, Terminal)
+    assert progress.display._bar is None

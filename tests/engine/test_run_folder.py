@@ -125,3 +125,23 @@ def test_a_damaged_record_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{half")
     with pytest.raises(UserError, match=r"run\.json cannot be read"):
         look(tmp_path)
+
+
+def test_a_checkpoint_without_optimizer_is_no_place_to_go_on(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as run:
+        run.describe("clm", [], {**OPTIONS, "save_only_model": True})
+        run.status("training", step=5)
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("{}")
+    assert look(tmp_path, save_only_model=True) == run_folder.Found("unfinished")
+
+
+def test_results_of_another_model_are_not_written_over_a_run(tmp_path: Path) -> None:
+    begin(tmp_path / "run", "finished")
+    with pytest.raises(UserError, match="another model than gpt2"):
+        run_folder.refuse_other_runs_results(tmp_path / "run", "gpt2")
+    run_folder.refuse_other_runs_results(tmp_path / "run", f"{tmp_path}/run/../run")
+    run_folder.refuse_other_runs_results(tmp_path / "new", "gpt2")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        run_folder.refuse_other_runs_results(tmp_path / "file", "gpt2")

@@ -7,9 +7,9 @@ from lmtrain.core.errors import ExitCode
 
 
 def run(options: DemoOptions) -> int:
-    from lmtrain.models.quiet import quiet_bars
+    from lmtrain.models.quiet import quiet_for_commands
     from lmtrain.recipes.demo import run_demo
 
-    quiet_bars()
+    quiet_for_commands()
     run_demo(options)
     return ExitCode.OK

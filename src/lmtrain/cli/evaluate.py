@@ -12,7 +12,9 @@ from lmtrain.core.errors import ExitCode
 def run(options: EvaluateOptions) -> int:
     from lmtrain.engine.assembly import evaluate
     from lmtrain.models import purpose_of
+    from lmtrain.models.quiet import quiet_for_commands
 
+    quiet_for_commands()
     training = {
         "do_eval": True,
         "output_dir": options.output_dir,

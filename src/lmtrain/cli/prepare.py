@@ -31,7 +31,7 @@ def run(options: PrepareOptions) -> int:
     with problems.collect():
         from lmtrain.data.corpus import prepare_corpus, sources_of
 
-        sources = sources_of(options, cache_dir=options.cache_dir, revision=options.model_revision, token=options.token)
+        sources = sources_of(options, cache_dir=options.cache_dir, token=options.token)
     problems.raise_if_any()
     corpus = prepare_corpus(
         options,

@@ -11,9 +11,9 @@ from lmtrain.core.errors import ExitCode
 
 def run(options: Resolved) -> int:
     from lmtrain.engine.assembly import train
-    from lmtrain.models.quiet import quiet_bars
+    from lmtrain.models.quiet import quiet_for_commands
 
-    quiet_bars()
+    quiet_for_commands()
     outcome = train(options, sys.argv[1:])
     if is_first_process() and not outcome.was_finished and options.do_train:
         example = "'Once upon a time'" if options.command == "clm" else "'a text with a mask token'"

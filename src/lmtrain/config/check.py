@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from lmtrain.config.options import (
@@ -24,6 +25,8 @@ from lmtrain.config.values import user_path
 from lmtrain.core.errors import Problems
 
 _TENSORFLOW = (".ckpt", ".h5", ".pb", ".ckpt.index", ".ckpt.meta")
+# What an evaluation ends in, and whether more of it is better (see engine/evaluation.py).
+SCORES = {"loss": False, "perplexity": False, "bits_per_byte": False, "accuracy": True}
 _DATA_FILES = {
     "train_file": "--train_file",
     "validation_file": "--validation_file",
@@ -75,6 +78,15 @@ def _training(options: Resolved, problems: Problems) -> None:
         problems.add("only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length")
     if options.do_train and not options.output_dir:
         problems.add("say where the run goes, such as --output_dir runs/mine", flag="--output_dir")
+    elif options.do_train and options.output_dir:
+        _not_its_own_start(options.model, user_path(options.output_dir), problems)
+
+
+def _not_its_own_start(model: ModelOptions, output: Path, problems: Problems) -> None:
+    """A run that writes over the model it began with cannot be begun again when it is interrupted."""
+    for flag, name in (("--model_name_or_path", model.model_name_or_path), ("--tokenizer_name", model.tokenizer_name)):
+        if name and output.is_dir() and user_path(name).resolve() == output.resolve():
+            problems.add(f"is the folder of {flag} too, which would be written over; name another", flag="--output_dir")
 
 
 def _model(options: Resolved, problems: Problems) -> None:
@@ -207,10 +219,17 @@ def _schedule(options: Resolved, problems: Problems) -> None:
         value = given.get(name)
         if isinstance(value, float) and value > 1 and not value.is_integer():
             problems.add(f"{value} is neither a whole number of steps nor a share of them below 1", flag=f"--{name}")
+    settings = [pair.strip() for pair in str(given.get("optim_args") or "").split(",")]
+    for pair in settings if given.get("optim_args") else []:
+        if "=" not in pair:
+            problems.add(f"{pair!r} is not of the form key=value (several: key=value,key=value)", flag="--optim_args")
     if strategy == "no":
         for name, value in (("lr_scheduler_type", "reduce_lr_on_plateau"), ("lr_scheduler_type", "greedy")):
             if given.get(name) == value:
                 problems.add(f"{value} follows the evaluation loss; add --eval_strategy steps", flag=f"--{name}")
+    _metric(options.command, given.get("metric_for_best_model"), problems)
+    if strategy == "no" and given.get("save_strategy") == "best":
+        problems.add("best needs evaluations to choose by; add --eval_strategy steps", flag="--save_strategy")
     if given.get("load_best_model_at_end"):
         _best_model(given, strategy, problems)
     if "dataloader_prefetch_factor" in given and not given.get("dataloader_num_workers"):
@@ -231,6 +250,15 @@ def _schedule(options: Resolved, problems: Problems) -> None:
         if given.get(name) is not None and not given.get("push_to_hub"):
             problems.add("has no effect without --push_to_hub", flag=f"--{name}")
     _json_files(given, problems)
+
+
+def _metric(command: str, name: str | None, problems: Problems) -> None:
+    """The library would only miss a score after the first evaluation."""
+    known = SCORES if command == "clm" else [score for score in SCORES if score != "bits_per_byte"]
+    if name is not None and name.removeprefix("eval_") not in known:
+        problems.add(
+            f"evaluation has no score {name!r}; choose one of {', '.join(known)}", flag="--metric_for_best_model"
+        )
 
 
 def _best_model(given: dict[str, Any], strategy: str, problems: Problems) -> None:

@@ -77,7 +77,10 @@ class PrepareOptions(ModelOptions, DataOptions):
         "clm", "The training the blocks in the ledger are counted for: causal or masked."
     )
     output_dir: str | None = option(
-        None, "Folder for the token store.", metavar="FOLDER", shown_default="a place in --data_cache_dir"
+        None,
+        "Folder for the token store; later runs find it there.",
+        metavar="FOLDER",
+        shown_default="a place in --data_cache_dir",
     )
     json: bool = option(False, "Print the ledger as one JSON object.")
     list: bool = option(False, "Show the stores in --data_cache_dir with their sizes, and prepare nothing.")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from lmtrain.config.flags import flag_table
+from lmtrain.config.legacy import LEGACY
 from lmtrain.config.options import Resolved
+
+_HIDDEN = "..."
 
 
 def as_dict(options: Any) -> dict[str, Any]:
@@ -25,6 +29,23 @@ def as_dict(options: Any) -> dict[str, Any]:
         {name: value for name, value in options.training.items() if not (name in flags and flags[name].about.secret)}
     )
     return values
+
+
+def without_secrets(command: str, argv: Sequence[str]) -> list[str]:
+    """A command line to write down: the values of secret options (tokens) are left out."""
+    table = flag_table(command)
+    shown: list[str] = []
+    hides = False  # whether this word is the value of a secret option
+    for word in argv:
+        if word.startswith("--"):
+            label, equals, _ = word.partition("=")
+            name = label.removeprefix("--").replace("-", "_")
+            found = table.find(LEGACY[name].new if name in LEGACY else name)
+            hides = found is not None and found[0].about.secret
+            shown.append(f"{label}={_HIDDEN}" if hides and equals else word)
+        else:
+            shown.append(_HIDDEN if hides else word)
+    return shown
 
 
 def _is_secret(metadata: Any) -> bool:

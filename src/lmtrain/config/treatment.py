@@ -118,7 +118,8 @@ TREATMENT: dict[str, Treatment] = {
     "logging_steps": Treatment("honored", _LOG, "More often than the library's 500.", default=10),
     "report_to": Treatment("honored", _LOG, "No tracker is switched on unless named.", default="none"),
     "logging_nan_inf_filter": Treatment(
-        "honored", _LOG, "Off unless asked for: a loss that is not a number is shown.", default=False
+        "subsumed", _LOG, "A loss that is not a number is always shown: an average in its place hides a broken run.",
+        default=False,
     ),
     "disable_tqdm": Treatment(
         "subsumed", _LOG, "Progress is lmtrain's own: a bar in a terminal, plain lines in a file."

@@ -57,7 +57,11 @@ BOUNDS: dict[str, dict[str, float]] = {
 
 _LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
 # Values that the source keeps in a computed object.
-CHOICES: dict[str, tuple[str, ...]] = {"log_level": _LEVELS, "log_level_replica": _LEVELS}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "log_level": _LEVELS,
+    "log_level_replica": _LEVELS,
+    "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+}
 
 METAVARS: dict[str, str] = {
     "output_dir": "FOLDER",
@@ -113,7 +117,7 @@ HELP: dict[str, str] = {
     "logging_strategy": "When to log the training loss.",
     "logging_steps": f"How often to log. {_ALL}",
     "logging_first_step": "Log the first step too.",
-    "logging_nan_inf_filter": "Put an average where the loss is not a number. Off unless asked for, for it hides a broken run.",
+    "logging_nan_inf_filter": "Put an average where the loss is not a number.",
     "report_to": "Trackers to send to: tensorboard, wandb, ... None is switched on unless named.",
     "dataloader_num_workers": "Processes that make batches. The result does not depend on it.",
     "dataloader_drop_last": "Leave out the last batch of an epoch when it is not full. Evaluation never does.",

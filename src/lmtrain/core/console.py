@@ -18,9 +18,14 @@ class Say(Protocol):
 
 
 def say(topic: str, text: str) -> None:
-    """``● store      9.5 M tokens in 0.4 s``, on standard error."""
+    """``● store      9.5 M tokens in 0.4 s``, on standard error; further lines of a text stand below its first."""
     if is_first_process():
-        print(f"● {topic:<10} {text}", file=sys.stderr, flush=True)
+        print(f"● {topic:<10} " + text.replace("\n", "\n" + " " * 13), file=sys.stderr, flush=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 document``, ``2,000 documents``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def silent(topic: str, text: str) -> None:

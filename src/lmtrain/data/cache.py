@@ -5,6 +5,7 @@
     <cache>/stores/<key>/          one store each (see store.py)
     <cache>/stores/.<key>.….tmp/   a preparation under way, or what a killed one left
     <cache>/locks/<key>.lock       held while its store is made
+    <cache>/elsewhere/<key>        where a store lies that was made outside the cache
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json
+from lmtrain.core.files import read_json, write_text
 from lmtrain.data.store import MANIFEST
 
 _KEY_LENGTH = 32  # hex digits of the key used as a name: 128 bits
@@ -36,6 +37,20 @@ def cache_folder(given: str | None = None) -> Path:
 
 def store_folder(cache: Path, key: str) -> Path:
     return cache / "stores" / key[:_KEY_LENGTH]
+
+
+def remember_elsewhere(cache: Path, key: str, folder: Path) -> None:
+    """Write down that the store of ``key`` lies in ``folder``, so that later runs find it."""
+    note = cache / "elsewhere" / key[:_KEY_LENGTH]
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_text(note, str(folder.absolute()))
+
+
+def elsewhere(cache: Path, key: str) -> Path | None:
+    """The folder that :func:`remember_elsewhere` noted; it may be gone by now."""
+    with suppress(OSError, ValueError):
+        return Path((cache / "elsewhere" / key[:_KEY_LENGTH]).read_text(encoding="utf-8"))
+    return None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ print("\\n".join(corpus.ledger.lines()))
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -75,7 +76,6 @@ def sources_of(
     options: TextOptions,
     *,
     cache_dir: str | None = None,
-    revision: str | None = None,
     token: str | None = None,
 ) -> dict[str, list[Source]]:
     """The sources of each split that the options name."""
@@ -86,7 +86,6 @@ def sources_of(
             options.dataset_config_name,
             None,
             reading,
-            revision=revision,
             token=token,
             cache_dir=cache_dir,
             streaming=bool(getattr(options, "streaming", False)),
@@ -133,16 +132,19 @@ def prepare_corpus(
     stores: dict[str, Prepared] = {}
     ledger = Ledger()
     lines: list[str] = []
+    say_made = _SaySplits(say) if len(sources) > 1 else say
     for name, found in sources.items():
+        if isinstance(say_made, _SaySplits):
+            say_made.split = name
         cut = percentage if name == "train" and may_cut else 0.0
         request = Request(found, tokenizer, reading, cut)
         folder = store_folder / name if store_folder and len(sources) > 1 else store_folder
-        made = prepare(request, cache, folder=folder, overwrite=options.overwrite_cache, say=say)
+        made = prepare(request, cache, folder=folder, overwrite=options.overwrite_cache, say=say_made)
         stores[name] = made
         ledger += made.ledger
         lines += made.lines
         if made.was_cached:
-            say("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.folder}")
+            say_made("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.folder}")
     if not ledger.documents:
         raise UserError("there is no document in the text", flag="--train_file")
     splits: dict[str, Blocks | Lines] = {}
@@ -168,6 +170,23 @@ def prepare_corpus(
             lines.append(f"{name}: {layout.note}")
             say(name, layout.note)
     return Corpus(splits, ledger, stores, lines)
+
+
+class _SaySplits:
+    """Says of which split a store is, and how text is tokenized only once for all of them."""
+
+    split = ""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._told: set[str] = set()
+
+    def __call__(self, topic: str, text: str) -> None:
+        if topic != "tokenizer":
+            self._say(topic, f"{self.split}: {text}" if topic == "store" else text)
+        elif (kind := re.sub(r"\d\S* \w?B", "", text)) not in self._told:  # the sizes compared may differ
+            self._told.add(kind)
+            self._say(topic, text)
 
 
 def _all(made: Prepared) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lmtrain.core.console import counted
 from lmtrain.core.types import Tally
 
 
@@ -74,8 +75,8 @@ class Ledger:
     def lines(self) -> list[str]:
         """The account for people, one fact a line; the splits as a table."""
         rate = f" · {self.bytes_read / self.tokens:.2f} bytes per token" if self.tokens else ""
-        files = f"{self.files:,} file{'s' if self.files != 1 else ''}, "
-        lines = [f"read       {files}{self.bytes_read:,} bytes, {self.documents:,} documents"]
+        documents = counted(self.documents, "document")
+        lines = [f"read       {counted(self.files, 'file')}, {counted(self.bytes_read, 'byte')}, {documents}"]
         if self.skipped:
             lines.append("skipped    " + ", ".join(f"{n:,} {why}" for why, n in sorted(self.skipped.items())))
         lines.append(f"tokens     {self.tokens:,}{rate}")

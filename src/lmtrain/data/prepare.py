@@ -24,7 +24,7 @@ from lmtrain.core.console import Say, silent
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.core.types import Piece, Source, Tally
-from lmtrain.data.cache import locked, store_folder
+from lmtrain.data.cache import elsewhere, locked, remember_elsewhere, store_folder
 from lmtrain.data.cutting import Cut, cut_pieces, find_cut
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.seams import Seams
@@ -84,7 +84,8 @@ def prepare(
 ) -> Prepared:
     """The store of ``request``: found in ``cache`` (or at ``folder``), or made there.
 
-    With ``folder`` the store is made there and not in the cache. Raises :class:`UserError`.
+    With ``folder`` the store is made there and not in the cache, which only notes where it is. Raises
+    :class:`UserError`.
     """
     hashes = [source.content_hash() for source in request.sources]
     plain_key = _key(request, hashes, 0.0)
@@ -101,12 +102,15 @@ def prepare(
         if folder:
             _require_free(folder, overwrite)
         try:
-            return _make(request, hashes, key, target, cut, say)
+            made = _make(request, hashes, key, target, cut, say)
         except PermissionError as error:
             raise UserError(
                 f"{target} cannot be written ({error.strerror})",
                 flag="--output_dir" if folder else "--data_cache_dir",
             ) from error
+        if folder:
+            remember_elsewhere(cache, key, folder)
+        return made
 
 
 def _require_free(folder: Path, overwrite: bool) -> None:
@@ -151,6 +155,8 @@ def _find(
     """A finished store of this request, or None."""
     for key in dict.fromkeys((cut_key, plain_key)):
         place = folder or store_folder(cache, key)
+        if not folder and not (place / MANIFEST).exists():
+            place = elsewhere(cache, key) or place
         if not (place / MANIFEST).exists():
             continue
         try:
@@ -188,10 +194,11 @@ def _make(request: Request, hashes: Sequence[str], key: str, target: Path, cut: 
             ledger = _write(request, hashes, key, target, cut, plain, None, lines)
     seconds = time.perf_counter() - began
     store = TokenStore.open(target)
-    speed = store.manifest["text_bytes"] / 1e6 / max(seconds, 1e-9)
+    size = store.manifest["text_bytes"] / 1e6
+    speed = f" ({size / seconds:.0f} MB/s)" if size >= 1 else ""  # of less it would say nothing
     for text in lines:
         say("tokenizer", text)
-    say("store", f"{ledger.tokens:,} tokens in {seconds:.1f} s ({speed:.0f} MB/s) · {target}")
+    say("store", f"{ledger.tokens:,} tokens in {seconds:.1f} s{speed} · {target}")
     return Prepared(store, ledger, False, tuple(lines))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from lmtrain.config.check import SCORES
 from lmtrain.config.options import Resolved
 from lmtrain.core.errors import UserError
 from lmtrain.engine.precision import Decision
@@ -37,6 +38,15 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
     }
     if resolved.model.token and "hub_token" not in values:
         values["hub_token"] = resolved.model.token
+    if torch.accelerator.current_accelerator(check_available=True) is None:
+        values["use_cpu"] = True  # else the library takes bf16 for a GPU's that is missing
+    if values.get("save_strategy") == "best":
+        values.setdefault("metric_for_best_model", "loss")
+    best = values.get("metric_for_best_model")
+    if best is not None and values.get("greater_is_better") is None:
+        values["greater_is_better"] = SCORES.get(
+            best.removeprefix("eval_"), True
+        )  # the library's guess: all but losses
     try:
         return TrainingArguments(**values)
     except (ValueError, ImportError) as error:  # conflicts that only the library knows

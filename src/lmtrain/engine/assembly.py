@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import torch
 import transformers
 
 from lmtrain.config.options import Resolved
-from lmtrain.config.save import as_dict
-from lmtrain.core.console import Say, amount, duration, is_first_process, say
+from lmtrain.config.save import as_dict, without_secrets
+from lmtrain.core.console import Say, amount, counted, duration, is_first_process, say
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.files import read_json
 from lmtrain.data.corpus import Corpus, prepare_corpus, sources_of
@@ -23,14 +24,23 @@ from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.budget import StepClock, steps_within
 from lmtrain.engine.precision import Decision, choose_precision
 from lmtrain.engine.progress import Progress
+from lmtrain.engine.requirements import check_requirements, require_a_step
 from lmtrain.engine.results import named_as_the_scripts_do, summary, write_results
-from lmtrain.engine.run_folder import DECISIONS, Found, RunFolder, inspect
+from lmtrain.engine.resume import require_same_data, resume_point
+from lmtrain.engine.run_folder import (
+    DECISIONS,
+    Found,
+    RunFolder,
+    inspect,
+    refuse_other_runs_results,
+)
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import check_kind, describe, load_model, load_tokenizer, max_positions, save_model
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.objectives import Causal, Masked, Objective
 
 _DEFAULT_LENGTH = 1024
+_MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(("model_type", "config_name", "config_overrides", "tokenizer_name"))
 
 
 @dataclass
@@ -77,10 +87,14 @@ def train(
     found = inspect(folder, resolved.command, options, overwrite=resolved.run.overwrite_output_dir)
     if found.state == "finished":
         return _already_finished(folder, resolved, say)
+    found = resume_point(resolved.training.get("resume_from_checkpoint"), found)
     decided = _decided(folder, found)
     parts = assemble(resolved, decided, say=say)
+    if found.state == "unfinished":
+        require_same_data(folder, parts.corpus.manifest())
+    require_a_step(training_arguments(resolved, parts.precision), len(parts.corpus.splits["train"]))
     with RunFolder(folder, overwrite=resolved.run.overwrite_output_dir, writes=is_first_process()) as run:
-        run.describe(resolved.command, list(argv), options)
+        run.describe(resolved.command, without_secrets(resolved.command, argv), options)
         run.data(parts.corpus.manifest())
         run.status("preparing", step=found.step)
         worked_out: dict[str, Any] = {}
@@ -111,10 +125,13 @@ def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: 
         tokenizer = load_tokenizer(resolved.model, purpose)
         loaded = load_model(resolved.model, purpose, tokenizer)
         length = example_length(resolved, loaded.model.config)
+    if resolved.do_train and loaded is not None and precision is not None:
+        with problems.collect():
+            check_requirements(resolved, precision, loaded.model)
     problems.raise_if_any()
     assert tokenizer is not None and loaded is not None and precision is not None
-    for line in loaded.lines:
-        say("model", line)
+    model_line = f"{describe(loaded.model)} · {precision.name} ({precision.reason})"
+    say("model", "\n".join([model_line, *loaded.lines]))
     wanted = ("train", "validation") if resolved.do_train else ("validation",)
     corpus = prepare_corpus(
         resolved.data,
@@ -126,8 +143,7 @@ def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: 
         wanted=(*wanted, "test"),
         say=say,
     )
-    for line in corpus.ledger.lines():
-        say("data", line)
+    say("data", "\n".join(corpus.ledger.lines()))
     return Parts(tokenizer, loaded.model, corpus, _objective(resolved, tokenizer, seed), length, device, precision)
 
 
@@ -204,7 +220,7 @@ def _trainer(
     **worked_out: Any,
 ) -> LMTrainer:
     arguments = training_arguments(resolved, parts.precision, **worked_out)
-    progress = [Progress(run.log if run else None)] if not callbacks else []
+    progress = [Progress(run.log if run else None, summaries=False)] if not callbacks else []
     return LMTrainer(
         parts.model if model is None else model,
         arguments,
@@ -242,7 +258,10 @@ def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFol
         if split in parts.corpus.splits and (resolved.do_eval or split == "test"):
             run.status("evaluating")
             scores = _score(trainer, resolved, parts, run.path, split, say)
-            metrics |= scores if split == "validation" else {f"test_{k}": v for k, v in scores.items()}
+            metrics |= scores
+    if trainer.args.push_to_hub:
+        run.status("uploading")
+        trainer.push_to_hub()
     run.status("finished", step=trainer.state.global_step)
     return Outcome(run.path, metrics)
 
@@ -250,12 +269,17 @@ def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFol
 def _train(
     trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say
 ) -> dict[str, Any]:
-    say("model", f"{describe(parts.model)} · {parts.precision.name} ({parts.precision.reason})")
-    checkpoint = resolved.training.get("resume_from_checkpoint") or found.checkpoint
+    checkpoint = found.checkpoint
     if checkpoint:
         say("run", f"goes on from step {found.step}: {checkpoint}")
+    elif found.state == "unfinished":
+        say("run", "starts over: it stopped before there was a checkpoint to go on from")
     run.status("training", step=found.step)
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except BaseException:
+        run.status("training", step=trainer.state.global_step)  # how far it came; the folder writes down why it ended
+        raise
     metrics: dict[str, Any] = {**result.metrics, "train_samples": len(parts.corpus.splits["train"])}
     tokens, seconds = trainer.state.num_input_tokens_seen, metrics.get("train_runtime") or 0
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -268,18 +292,20 @@ def _train(
         save_model(trainer.accelerator.unwrap_model(trainer.model), parts.tokenizer, run.path)
         write_results(run.path, "train", metrics)
     trainer.save_state()
-    say("train", f"{trainer.state.global_step:,} steps · {amount(tokens)} tokens in {duration(seconds)} · "
+    say("train", f"{counted(trainer.state.global_step, 'step')} · {amount(tokens)} tokens in {duration(seconds)} · "
                  f"loss {metrics['train_loss']:.4f}")  # fmt: skip
+    if losses and not math.isfinite(losses[-1]):
+        say("attention", "the loss is no longer a number, so the model is of no use; a lower --learning_rate, "
+                         "--warmup_steps or --max_grad_norm 1 may help")  # fmt: skip
     return metrics
 
 
 def evaluate(resolved: Resolved, *, say: Say = say) -> dict[str, dict[str, Any]]:
     """Score a model on the validation and test data, by split; figures go to ``output_dir`` when there is one."""
     folder = Path(resolved.output_dir).expanduser() if resolved.output_dir else None
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give the name of a folder", flag="--output_dir")
+    if folder is not None:
+        refuse_other_runs_results(folder, resolved.model.model_name_or_path)
     parts = assemble(resolved, say=say)
-    say("model", f"{describe(parts.model)} · {parts.precision.name} ({parts.precision.reason})")
     with tempfile.TemporaryDirectory() as nowhere:  # the Trainer insists on a folder
         trainer = _trainer(resolved, parts, None, None, output_dir=nowhere)
         return {
@@ -293,11 +319,14 @@ def _score(
     trainer: LMTrainer, resolved: Resolved, parts: Parts, folder: Path | None, split: str, say: Say
 ) -> dict[str, Any]:
     layout: Any = parts.corpus.splits[split]
-    scores = named_as_the_scripts_do(trainer.evaluate(layout, metric_key_prefix="eval"), "eval")
-    scores["eval_samples"] = len(layout)
+    prefix = "eval" if split == "validation" else split
+    scores = named_as_the_scripts_do(trainer.evaluate(layout, metric_key_prefix=prefix))
+    scores[f"{prefix}_samples"] = len(layout)
+    if not trainer.state.global_step:
+        scores.pop("epoch", None)  # of a training that was none
     if folder is not None and trainer.is_world_process_zero():
-        write_results(folder, "eval" if split == "validation" else split, scores)
-    say("result", f"{split} " + summary(scores, resolved.command))
+        write_results(folder, prefix, scores)
+    say("result", f"{split} " + summary(scores, resolved.command, prefix))
     return scores
 
 
@@ -306,6 +335,16 @@ def _already_finished(folder: Path, resolved: Resolved, say: Say) -> Outcome:
     with suppress(OSError, ValueError):
         metrics = read_json(folder / "all_results.json")
     say("run", f"{folder} is finished; the model lies there. To train it anew add --overwrite_output_dir")
-    if "eval_loss" in metrics:
-        say("result", "validation " + summary(metrics, resolved.command))
+    if resolved.do_eval and "eval_loss" not in metrics:
+        return Outcome(folder, metrics | _evaluate_finished(folder, resolved, say), was_finished=True)
+    for split, prefix in (("validation", "eval"), ("test", "test")):
+        if f"{prefix}_loss" in metrics:
+            say("result", f"{split} " + summary(metrics, resolved.command, prefix))
     return Outcome(folder, metrics, was_finished=True)
+
+
+def _evaluate_finished(folder: Path, resolved: Resolved, say: Say) -> dict[str, Any]:
+    """The scores that a run which only trained lacks: ``--do_train`` first, ``--do_eval`` added later."""
+    model = replace(resolved.model, model_name_or_path=str(folder), **_MAKES_A_MODEL)
+    training = {**resolved.training, "do_train": False, "do_eval": True}
+    return evaluate(replace(resolved, model=model, training=training), say=say).get("validation", {})

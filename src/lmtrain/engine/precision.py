@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -65,6 +66,8 @@ def _automatic(device: torch.device) -> Decision:
         return Decision("fp32", f"bf16 is not proven on {device.type}")
     if not _cpu_has_bf16():
         return Decision("fp32", "this CPU has no bf16 instructions")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # every process must come to the same answer, so none measures
+        return Decision("bf16", "this CPU has bf16 instructions")
     gain = _seconds(torch.float32) / _seconds(torch.bfloat16)
     if gain >= _WORTHWHILE:
         return Decision("bf16", f"this CPU multiplies it {gain:.1f}× faster than fp32")

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lmtrain.core.console import counted
 from lmtrain.core.runlog import RunLog
 
 
@@ -66,7 +67,7 @@ class Display(Protocol):
 
     def evaluating(self, batches: int | None) -> None: ...
 
-    def evaluated(self, step: int, values: dict[str, Any]) -> None: ...
+    def evaluated(self, step: int, values: dict[str, Any] | None) -> None: ...
 
     def end(self) -> None: ...
 
@@ -78,7 +79,7 @@ class Lines:
         self._stream = stream
 
     def begin(self, step: int, last_step: int) -> None:
-        self._print(f"train from step {step} to {last_step}" if step else f"train {last_step} steps")
+        self._print(f"train from step {step} to {last_step}" if step else f"train {counted(last_step, 'step')}")
 
     def step(self, step: int, seconds_left: float | None) -> None:
         pass
@@ -89,8 +90,9 @@ class Lines:
     def evaluating(self, batches: int | None) -> None:
         pass
 
-    def evaluated(self, step: int, values: dict[str, Any]) -> None:
-        self._print(f"step {step}  {describe_evaluation(values)}")
+    def evaluated(self, step: int, values: dict[str, Any] | None) -> None:
+        if values is not None:
+            self._print(f"step {step}  {describe_evaluation(values)}")
 
     def end(self) -> None:
         pass
@@ -128,11 +130,12 @@ class Terminal:
             self._evaluation = bar.add_task("evaluate", total=batches, text="")
         bar.advance(self._evaluation)
 
-    def evaluated(self, step: int, values: dict[str, Any]) -> None:
+    def evaluated(self, step: int, values: dict[str, Any] | None) -> None:
         if self._bar is not None and self._evaluation is not None:
             self._bar.remove_task(self._evaluation)
             self._evaluation = None
-        self._console.print(f"  step {step}  {describe_evaluation(values)}")
+        if values is not None:
+            self._console.print(f"  step {step}  {describe_evaluation(values)}")
         if self._training is None:  # an evaluation without training around it
             self.end()
 
@@ -160,7 +163,8 @@ class Progress(TrainerCallback):
     ``log`` receives an event at every logging step (``train``: step, epoch, tokens, loss, learning_rate,
     grad_norm, tokens_per_second, time_left in seconds, memory in bytes), at every evaluation
     (``evaluation``) and at the end of training (``trained``). ``terminal`` None looks whether ``stream``
-    (standard error) is one. Only the first process shows or writes anything.
+    (standard error) is one. ``summaries`` False: an evaluation that is no part of training is written down, but its
+    figures are left to the caller to show. Only the first process shows or writes anything.
     """
 
     def __init__(
@@ -169,6 +173,7 @@ class Progress(TrainerCallback):
         *,
         stream: IO[str] | None = None,
         terminal: bool | None = None,
+        summaries: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         stream = sys.stderr if stream is None else stream
@@ -176,10 +181,13 @@ class Progress(TrainerCallback):
         self._clock = clock
         self._pace = Pace(clock)
         self._last_event = clock()
+        self._summaries = summaries
+        self._trains = False
         drawn = stream.isatty() if terminal is None else terminal
         self.display: Display = Terminal(stream) if drawn else Lines(stream)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._trains = True
         if state.is_world_process_zero:
             self._pace.start(state.global_step, state.num_input_tokens_seen)
             self.display.begin(state.global_step, state.max_steps)
@@ -246,15 +254,22 @@ class Progress(TrainerCallback):
     ) -> None:
         self._paused()
         if state.is_world_process_zero and metrics:
-            self.display.evaluated(state.global_step, metrics)
+            shown = metrics if self._trains or self._summaries else None
+            self.display.evaluated(state.global_step, shown)
             self._event("evaluation", {"step": state.global_step, **metrics})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._paused()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._trains = False
         if state.is_world_process_zero:
             self.display.end()
+
+    def close(self) -> None:
+        """Take the bar away, whatever happened."""
+        self._trains = False
+        self.display.end()
 
     def _paused(self) -> None:
         """The time since the last step or event went into something other than training."""

@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lmtrain.core.console import counted
 from lmtrain.core.files import read_json, write_json
 
-# The scripts call it ``perplexity``, without the prefix of the split; bits per byte stand beside it.
-_UNPREFIXED = ("perplexity", "bits_per_byte")
+# The scripts call it ``perplexity``, without a prefix; bits per byte stand beside it.
+_UNPREFIXED = {"eval_perplexity": "perplexity", "eval_bits_per_byte": "bits_per_byte"}
 
 
-def named_as_the_scripts_do(metrics: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """``eval_perplexity`` becomes ``perplexity``; the other names stay."""
-    renamed = {f"{prefix}_{name}": name for name in _UNPREFIXED}
-    return {renamed.get(name, name): value for name, value in metrics.items()}
+def named_as_the_scripts_do(metrics: dict[str, Any]) -> dict[str, Any]:
+    """``eval_perplexity`` becomes ``perplexity``; the other names stay, those of other splits (``test_``) too."""
+    return {_UNPREFIXED.get(name, name): value for name, value in metrics.items()}
 
 
 def write_results(folder: Path, split: str, metrics: dict[str, Any]) -> None:
@@ -35,11 +35,16 @@ def write_results(folder: Path, split: str, metrics: dict[str, Any]) -> None:
     write_json(everything, dict(sorted({**before, **figures}.items())))
 
 
-def summary(metrics: dict[str, Any], objective: str) -> str:
-    """The result in one line: ``validation loss 4.0612 · perplexity 58.04 · 1.771 bits per byte``."""
+def summary(metrics: dict[str, Any], objective: str, prefix: str = "eval") -> str:
+    """The result in one line: ``loss 4.0612 · perplexity 58.04 · 1.771 bits per byte``."""
+
+    def figure(name: str) -> Any:
+        full = f"{prefix}_{name}"
+        return metrics.get(_UNPREFIXED.get(full, full))
+
     kind = "masked-token perplexity" if objective == "mlm" else "perplexity"
-    parts = [f"loss {metrics['eval_loss']:.4f}", f"{kind} {metrics['perplexity']:.2f}"]
-    if "bits_per_byte" in metrics:
-        parts.append(f"{metrics['bits_per_byte']:.3f} bits per byte")
-    parts.append(f"accuracy {metrics['eval_accuracy']:.1%} of {metrics['eval_tokens']:,} tokens")
+    parts = [f"loss {figure('loss'):.4f}", f"{kind} {figure('perplexity'):.2f}"]
+    if figure("bits_per_byte") is not None:
+        parts.append(f"{figure('bits_per_byte'):.3f} bits per byte")
+    parts.append(f"accuracy {figure('accuracy'):.1%} of {counted(figure('tokens'), 'token')}")
     return " · ".join(parts)

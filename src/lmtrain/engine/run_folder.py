@@ -30,6 +30,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lmtrain import __version__
+from lmtrain.config.values import user_path
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json, write_json
@@ -52,7 +53,9 @@ FREE_OPTIONS = frozenset(
         "report_to", "run_name", "disable_tqdm", "preprocessing_num_workers", "dataloader_num_workers",
         "dataloader_pin_memory", "dataloader_prefetch_factor", "dataloader_persistent_workers",
         "save_steps", "save_strategy", "save_total_limit", "do_train", "do_eval", "config", "json", "local_rank",
-        "push_to_hub", "hub_token", "hub_model_id", "hub_strategy", "hub_private_repo",
+        "per_device_eval_batch_size", "streaming", "ddp_timeout", "log_on_each_node", "save_on_each_node",
+        "push_to_hub", "hub_always_push", "hub_revision", "hub_token", "hub_model_id", "hub_strategy",
+        "hub_private_repo",
     }
 )  # fmt: skip
 
@@ -139,7 +142,7 @@ def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str)
     if status.get("state") == "finished":
         return Found("finished", step=int(status.get("step", 0)))
     saved = checkpoints(folder)
-    if not saved:
+    if not saved or before.get("save_only_model"):  # without the optimizer's state a checkpoint is only a model
         return Found("unfinished")
     step, checkpoint = saved[-1]
     return Found("unfinished", checkpoint, step)
@@ -171,6 +174,22 @@ def _is_locked(folder: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def refuse_other_runs_results(folder: Path, model: str | None) -> None:
+    """Raise :class:`UserError` when ``folder`` is the run of another model than the one evaluated.
+
+    Its results would be written over with those of a model that does not lie there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the name of a folder", flag="--output_dir")
+    if not (folder / RUN).is_file() or (model and user_path(model).resolve() == folder.resolve()):
+        return
+    raise UserError(
+        f"{folder} holds the run of another model than {model or 'this one'}, whose results would be written over; "
+        f"choose another folder, or evaluate the run's own model: --model_name_or_path {folder}",
+        flag="--output_dir",
+    )
 
 
 class RunFolder:

@@ -222,6 +222,26 @@ class LMTrainer(Trainer):
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
         return (loss, outputs) if return_outputs else loss
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the stock Trainer's; the terminal is left in order however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._close_displays()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the stock Trainer's; the terminal is left in order however it ends."""
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            if not self.is_in_train:
+                self._close_displays()
+
+    def _close_displays(self) -> None:
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, Progress):
+                callback.close()
+
     # ---- evaluation ------------------------------------------------------------------------------
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:

@@ -121,6 +121,12 @@ def _load_checkpoint(options: Any, purpose: Purpose) -> LoadedModel:
     else:
         config = read_config(origin, options, flag)
     check_purpose(config, purpose, name, flag)
+    if options.model_type and options.model_type != config.model_type:
+        raise UserError(
+            f"{name} is of the type {config.model_type}; leave this out, or leave out {flag} for a new "
+            f"{options.model_type}",
+            flag="--model_type",
+        )
     try:
         model, info = _auto_class(purpose).from_pretrained(
             origin.name,

@@ -36,8 +36,12 @@ def quiet_libraries() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def quiet_bars() -> None:
-    """No progress bars of transformers for the rest of the process: a command shows one bar, its own."""
+def quiet_for_commands() -> None:
+    """Only errors and no progress bars of transformers for the rest of the process: a command speaks for itself.
+
+    ``--log_level`` still turns its messages on, as the Trainer sets that level.
+    """
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()

@@ -35,25 +35,26 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model and schedule for a speed of machine: what `benchmarks/demo_search.py` found best in three minutes."""
+    """A model and schedule for a speed of machine; ``benchmarks/demo_search.py`` compares them."""
 
     config: str
     block_size: int
     batch: int
-    muon_lr: float
+    muon_lr: float | None  # None: AdamW for everything
     adam_lr: float
 
 
-# Two cores without fast bf16 see about half a million tokens in three minutes: a small model, small steps.
-SLOW = Shape("n_embd=128,n_layer=4,n_head=2,n_positions=256", 256, 4, 0.02, 6e-3)
-FAST = Shape("n_embd=256,n_layer=4,n_head=4,n_positions=256", 256, 8, 0.02, 4e-3)
+# Two cores without fast bf16 see about a million tokens in three minutes. Then short blocks from many files teach more
+# than long ones from few, a small model more than a large one that makes fewer steps, and Muon more than AdamW.
+SLOW = Shape("n_embd=128,n_layer=4,n_head=2,n_positions=64", 64, 12, 0.02, 1e-2)
+FAST = Shape("n_embd=256,n_layer=4,n_head=4,n_positions=128", 128, 16, 0.02, 6e-3)  # not compared on such a machine yet
 _NO_DROPOUT = "resid_pdrop=0.0,embd_pdrop=0.0,attn_pdrop=0.0"  # each block is seen once: nothing to overfit
 
 
-def run_demo(options: DemoOptions, say: Say = say) -> Outcome:
+def run_demo(options: DemoOptions, say: Say = say, *, shape: Shape | None = None, show: bool = True) -> Outcome:
     """Run the demo into ``options.output_dir``; the same call again resumes it, or shows what came out."""
     folder = Path(options.output_dir).expanduser()
-    shape = _shape_for_this_machine()
+    shape = shape or _shape_for_this_machine()
     resolved = _resolved(options, folder, shape)
     inspect(folder, resolved.command, as_dict(resolved), overwrite=options.overwrite_output_dir)
     corpus = build_corpus(Path(options.source) if options.source else standard_library(), folder / "corpus")
@@ -74,10 +75,11 @@ def run_demo(options: DemoOptions, say: Say = say) -> Outcome:
         resolved,
         sys.argv[1:],
         minutes=options.minutes,
-        make_optimizer=lambda model: _optimizer(model, shape),
+        make_optimizer=(lambda model: _optimizer(model, shape)) if shape.muon_lr else None,
         say=say,
     )
-    _show(outcome, folder, corpus.held_out, options.seed)
+    if show:
+        _show(outcome, folder, corpus.held_out, options.seed)
     return outcome
 
 
@@ -93,7 +95,7 @@ def _resolved(options: DemoOptions, folder: Path, shape: Shape) -> Resolved:
         "output_dir": str(folder),
         "per_device_train_batch_size": shape.batch,
         "per_device_eval_batch_size": 16,
-        "learning_rate": shape.muon_lr,
+        "learning_rate": shape.muon_lr or shape.adam_lr,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.03,
         "max_grad_norm": 1.0,
@@ -124,7 +126,7 @@ def _optimizer(model: Any, shape: Shape) -> Muon:
     fast_bf16 = choose_precision("auto", next(model.parameters()).device).name == "bf16"
     return muon_for(
         model,
-        lr=shape.muon_lr,
+        lr=shape.muon_lr or 0.0,
         adam_lr=shape.adam_lr,
         weight_decay=0.1,
         dtype=torch.bfloat16 if fast_bf16 else torch.float32,
@@ -164,5 +166,5 @@ def _completions(folder: Path, seed: int) -> list[Completion]:
     model_options = ModelOptions(model_name_or_path=str(folder))
     tokenizer = load_tokenizer(model_options, "clm")
     model = load_model(model_options, "clm", tokenizer).model.eval()
-    settings = Settings(max_new_tokens=60, temperature=0.6, top_k=40, repetition_penalty=1.1, seed=seed)
+    settings = Settings(max_new_tokens=48, temperature=0.6, top_k=40, repetition_penalty=1.1, seed=seed)
     return complete(model, tokenizer, list(PROMPTS), settings, context=model.config.n_positions)

@@ -1,0 +1,121 @@
+"""What the training options need, tried before anything is written.
+
+The Trainer finds out late: a tracker that is not installed when the loop is set up, a schedule that lacks a setting
+after the text was tokenized, a missing login with the hub when the first upload begins.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate.utils import DynamoBackend
+from transformers import TrainingArguments, get_scheduler
+from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
+
+from lmtrain.config.options import Resolved
+from lmtrain.core.errors import Problems, UserError
+from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.precision import Decision
+from lmtrain.engine.trainer import LMTrainer
+from lmtrain.models.hub import hub_login
+from lmtrain.models.quiet import quiet_libraries
+
+
+def check_requirements(resolved: Resolved, precision: Decision, model: Any) -> None:
+    """Raise :class:`UserError` with everything that ``resolved`` asks for and cannot be had here.
+
+    ``model`` is the one to be trained: some optimizers look at its parameters.
+    """
+    problems = Problems()
+    with problems.collect():
+        _packages(resolved)
+    problems.raise_if_any()  # without them the arguments cannot even be made
+    with quiet_libraries():
+        arguments = training_arguments(resolved, precision)
+        for check in (_trackers, _optimizer, _schedule, _compiler, _hub):
+            with problems.collect():
+                check(arguments, model)
+    problems.raise_if_any()
+
+
+def require_a_step(arguments: TrainingArguments, examples: int) -> None:
+    """Refuse to train when leaving out the last, short batch of an epoch would leave none."""
+    batch = arguments.train_batch_size * arguments.world_size
+    if arguments.dataloader_drop_last and examples < batch:
+        raise UserError(
+            f"leaves nothing to train on: {examples:,} examples are fewer than one batch of {batch:,}; leave it out, "
+            f"or use at most --per_device_train_batch_size {max(1, examples // arguments.world_size)}",
+            flag="--dataloader_drop_last",
+        )
+
+
+def _packages(resolved: Resolved) -> None:
+    if resolved.training.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise UserError("needs the package deepspeed: pip install deepspeed", flag="--deepspeed")
+    if resolved.training.get("fsdp") and "LOCAL_RANK" not in os.environ:
+        raise UserError(
+            "shards a model over several processes, and this is one; start them with "
+            f"torchrun --nproc_per_node N -m lmtrain {resolved.command} ...",
+            flag="--fsdp",
+        )
+
+
+def _trackers(arguments: TrainingArguments, model: Any) -> None:
+    named: Any = arguments.report_to or []  # a list, once the arguments are made
+    try:
+        callbacks = get_reporting_integration_callbacks(named)
+    except ValueError as error:
+        raise UserError(_said(error), flag="--report_to") from error
+    available = get_available_reporting_integrations()
+    for name, callback in zip(named, callbacks, strict=True):
+        if name not in available:  # made only then, as some trackers begin to write when they are made
+            _tried(callback, "--report_to")
+
+
+def _optimizer(arguments: TrainingArguments, model: Any) -> None:
+    flag = "--optim_args" if arguments.optim_args else "--optim"
+    _tried(lambda: LMTrainer.get_optimizer_cls_and_kwargs(arguments, model), flag)
+
+
+def _schedule(arguments: TrainingArguments, model: Any) -> None:
+    """Make the schedule for one number in place of the model's weights."""
+    settings: Any = arguments.lr_scheduler_kwargs or {}  # a mapping, once the arguments are made
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=arguments.learning_rate or 1.0)
+    flag = "--lr_scheduler_kwargs" if settings else "--lr_scheduler_type"
+    _tried(
+        lambda: get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=1,
+            num_training_steps=10,
+            scheduler_specific_kwargs=settings,
+        ),
+        flag,
+    )
+
+
+def _compiler(arguments: TrainingArguments, model: Any) -> None:
+    known = {backend.value.lower() for backend in DynamoBackend} - {"no"}
+    backend = arguments.torch_compile_backend
+    if backend is not None and backend.lower() not in known:
+        raise UserError(f"{backend!r} is not one of {', '.join(sorted(known))}", flag="--torch_compile_backend")
+
+
+def _hub(arguments: TrainingArguments, model: Any) -> None:
+    if arguments.push_to_hub:
+        hub_login(arguments.hub_token, "--push_to_hub")
+
+
+def _tried(attempt: Callable[[], Any], flag: str) -> None:
+    try:
+        attempt()
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(_said(error), flag=flag) from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,111 @@
+"""What a run needs and this machine lacks is found before anything is written, all of it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
+from lmtrain.core.errors import UserError
+from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.precision import Decision
+from lmtrain.engine.requirements import check_requirements, require_a_step
+
+FP32 = Decision("fp32", "as asked")
+
+
+def resolved(folder: Path, **training: Any) -> Resolved:
+    training = {"output_dir": str(folder / "out"), "do_train": True, "use_cpu": True, **training}
+    return Resolved("clm", ModelOptions(), DataOptions(), MaskingOptions(), RunOptions(), training)
+
+
+def problems(folder: Path, **training: Any) -> dict[str | None, str]:
+    try:
+        check_requirements(resolved(folder, **training), FP32, torch.nn.Linear(2, 2))
+    except UserError as error:
+        return {problem.flag: problem.text for problem in error.problems}
+    finally:
+        assert not (folder / "out").exists(), "looking makes nothing"
+    return {}
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}},
+        {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 2},
+        {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 2}},
+        {"optim": "adafactor", "learning_rate": 0.0},
+        {"torch_compile_backend": "inductor"},
+    ],
+)
+def test_what_is_fine(tmp_path: Path, training: dict[str, Any]) -> None:
+    assert problems(tmp_path, **training) == {}
+
+
+@pytest.mark.parametrize(
+    ("training", "flag", "said"),
+    [
+        ({"report_to": ["trackr"]}, "--report_to", "tensorboard"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "--lr_scheduler_type", "min_lr"),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, "--lr_scheduler_kwargs", "foo"),
+        ({"optim": "galore_adamw"}, "--optim", "galore"),
+        ({"torch_compile_backend": "inductr"}, "--torch_compile_backend", "inductor"),
+        ({"fsdp": "full_shard"}, "--fsdp", "torchrun"),
+    ],
+)
+def test_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: dict[str, Any], flag: str, said: str
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    found = problems(tmp_path, **training)
+    assert list(found) == [flag]
+    assert said in found[flag]
+
+
+def test_uploading_needs_a_hub_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "cannot be reached" in problems(tmp_path, push_to_hub=True)["--push_to_hub"]
+
+
+def test_everything_missing_comes_at_once(tmp_path: Path) -> None:
+    found = problems(tmp_path, report_to=["trackr"], lr_scheduler_type="cosine_with_min_lr", torch_compile_backend="x")
+    assert found.keys() == {"--report_to", "--lr_scheduler_type", "--torch_compile_backend"}
+
+
+def test_an_epoch_without_a_full_batch_is_no_training(tmp_path: Path) -> None:
+    dropping = training_arguments(resolved(tmp_path, dataloader_drop_last=True), FP32)
+    require_a_step(dropping, 8)
+    with pytest.raises(UserError, match="at most --per_device_train_batch_size 7"):
+        require_a_step(dropping, 7)
+    require_a_step(training_arguments(resolved(tmp_path), FP32), 7)
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"), [("loss", False), ("perplexity", False), ("eval_bits_per_byte", False), ("accuracy", True)]
+)
+def test_the_best_perplexity_is_the_lowest(tmp_path: Path, metric: str, greater: bool) -> None:
+    made = training_arguments(resolved(tmp_path, metric_for_best_model=metric), FP32)
+    assert made.greater_is_better is greater
+    asked = training_arguments(resolved(tmp_path, metric_for_best_model=metric, greater_is_better=not greater), FP32)
+    assert asked.greater_is_better is not greater
+
+
+def test_saving_the_best_goes_by_the_loss_unless_told(tmp_path: Path) -> None:
+    best = {"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 2}
+    made = training_arguments(resolved(tmp_path, **best), FP32)
+    assert (made.metric_for_best_model, made.greater_is_better) == ("loss", False)
+
+
+def test_bf16_on_a_cpu_is_not_taken_for_a_missing_gpu(tmp_path: Path) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    without = resolved(tmp_path)
+    del without.training["use_cpu"]
+    assert training_arguments(without, Decision("bf16", "this CPU is fast at it")).bf16

@@ -1,0 +1,39 @@
+"""Result files: every split under its own names, so that none takes another's place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lmtrain.engine.results import named_as_the_scripts_do, summary, write_results
+
+FIGURES = {"loss": 2.0, "perplexity": 7.389, "bits_per_byte": 1.5, "accuracy": 0.25, "tokens": 1000}
+
+
+def scores(prefix: str, **changed: float) -> dict[str, float]:
+    return named_as_the_scripts_do({f"{prefix}_{name}": value for name, value in {**FIGURES, **changed}.items()})
+
+
+def test_the_scripts_names() -> None:
+    assert scores("eval").keys() == {"eval_loss", "perplexity", "bits_per_byte", "eval_accuracy", "eval_tokens"}
+    assert {"test_loss", "test_perplexity", "test_bits_per_byte"} <= scores("test").keys()
+
+
+def test_scores_of_the_test_text_leave_those_of_validation_alone(tmp_path: Path) -> None:
+    write_results(tmp_path, "eval", scores("eval"))
+    write_results(tmp_path, "test", scores("test", loss=3.0, perplexity=20.1))
+    everything = json.loads((tmp_path / "all_results.json").read_text())
+    assert (everything["eval_loss"], everything["perplexity"]) == (2.0, 7.389)
+    assert (everything["test_loss"], everything["test_perplexity"]) == (3.0, 20.1)
+    assert everything == {
+        **json.loads((tmp_path / "eval_results.json").read_text()),
+        **json.loads((tmp_path / "test_results.json").read_text()),
+    }
+
+
+def test_the_line_of_a_split() -> None:
+    said = "loss 2.0000 · perplexity 7.39 · 1.500 bits per byte · accuracy 25.0% of 1,000 tokens"
+    assert summary(scores("eval"), "clm") == said
+    assert summary(scores("test"), "clm", "test") == said
+    masked = {name: value for name, value in scores("eval").items() if name != "bits_per_byte"}
+    assert "masked-token perplexity 7.39 · accuracy" in summary(masked, "mlm")
