@@ -20,6 +20,7 @@ from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.files import read_json
 from lmtrain.data.corpus import Corpus, prepare_corpus, sources_of
 from lmtrain.data.tokenizer_files import TokenizerFiles
+from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.budget import StepClock, steps_within
 from lmtrain.engine.precision import Decision, choose_precision
@@ -113,6 +114,8 @@ def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: 
     seed = resolved.training.get("seed", 42)
     transformers.set_seed(seed)
     device = _device(resolved)
+    if device.type == "cpu":
+        keep_freed_memory()
     tokenizer = loaded = sources = precision = None
     length = 0
     problems = Problems()

@@ -12,6 +12,7 @@ because schedules, checkpoints and the Trainer know one.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -24,18 +25,19 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
 
 
-def orthogonalize(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The (nearly) nearest matrix whose singular values are all about 1 (0.7 to 1.2): same shape.
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The (nearly) nearest matrices whose singular values are all about 1 (0.7 to 1.2).
 
-    Cost: ten products with the smaller side squared, on top of the step.
+    ``matrices`` (N, rows, columns); the same shape comes back. Cost: ten products with the smaller side squared each,
+    on top of the step; those of one shape are multiplied together.
     """
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).to(dtype)
-    x = x / (x.norm() + 1e-7)  # the iteration converges for spectral norms up to 1
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).to(dtype)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # the iteration converges for spectral norms up to 1
     for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
-    return (x.T if tall else x).to(matrix.dtype)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -89,17 +91,25 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any]) -> None:
+        by_shape: defaultdict[torch.Size, list[Tensor]] = defaultdict(list)
         for weight in group["params"]:
-            if weight.grad is None:
-                continue
-            state = self.state[weight]
-            if not state:
-                state["momentum"] = torch.zeros_like(weight)
-            average = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-            update = orthogonalize(weight.grad.lerp(average, group["momentum"]), self._dtype)
-            outputs, inputs = weight.shape if group["rows_are_outputs"] else weight.shape[::-1]
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, outputs / inputs)))
+            if weight.grad is not None:
+                by_shape[weight.shape].append(weight)
+        for shape, weights in by_shape.items():
+            updates = orthogonalize(torch.stack([self._nesterov(w, group["momentum"]) for w in weights]), self._dtype)
+            outputs, inputs = shape if group["rows_are_outputs"] else reversed(shape)
+            scale = math.sqrt(max(1.0, outputs / inputs))
+            for weight, update in zip(weights, updates, strict=True):
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update, alpha=-group["lr"] * scale)
+
+    def _nesterov(self, weight: Tensor, momentum: float) -> Tensor:
+        state, gradient = self.state[weight], weight.grad
+        assert gradient is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        average = state["momentum"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(average, momentum)
 
     def _adamw(self, group: dict[str, Any]) -> None:
         weights = [p for p in group["params"] if p.grad is not None]
