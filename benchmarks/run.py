@@ -19,7 +19,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 COMMANDS = {
-    "prepare": ["prepare.py", "--repeats", "5"],
+    "prepare": ["prepare.py", "--repeats", "3"],
     "prepare-memory": ["prepare.py", "--memory"],
     "first-step": ["first_step.py", "--repeats", "5"],
 }

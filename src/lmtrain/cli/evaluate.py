@@ -11,6 +11,7 @@ from lmtrain.core.errors import ExitCode
 
 def run(options: EvaluateOptions) -> int:
     from lmtrain.engine.assembly import evaluate
+    from lmtrain.engine.processes import leave_together
     from lmtrain.models import purpose_of
     from lmtrain.models.quiet import quiet_for_commands
 
@@ -26,6 +27,7 @@ def run(options: EvaluateOptions) -> int:
         purpose_of(options), options, options, options, RunOptions(precision=options.precision), training
     )
     scores = evaluate(resolved)
+    leave_together()
     if is_first_process() and options.json:
         print(json.dumps(scores))
     return ExitCode.OK

@@ -11,10 +11,12 @@ from lmtrain.core.errors import ExitCode
 
 def run(options: Resolved) -> int:
     from lmtrain.engine.assembly import train
+    from lmtrain.engine.processes import leave_together
     from lmtrain.models.quiet import quiet_for_commands
 
     quiet_for_commands()
     outcome = train(options, sys.argv[1:])
+    leave_together()
     if is_first_process() and not outcome.was_finished and options.do_train:
         example = "'Once upon a time'" if options.command == "clm" else "'a text with a mask token'"
         print(f"{outcome.folder}")
