@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "prepare": ["prepare.py", "--repeats", "3"],
     "prepare-memory": ["prepare.py", "--memory"],
-    "first-step": ["first_step.py", "--repeats", "5"],
+    "first-step": ["first_step.py", "--repeats", "3"],
 }
 
 
