@@ -26,10 +26,10 @@ from lmtrain.generate import Completion, Settings, complete
 from lmtrain.models import load_model, load_tokenizer
 from lmtrain.recipes.corpus import build_corpus, compressed_bits_per_byte, standard_library
 
-PROMPTS = (
+PROMPTS = (  # none ends in white space, which belongs to the token after it
     "def read_lines(path, encoding=",
-    "class Stack:\n    def __init__(self):\n",
-    "import os\nimport sys\n\n",
+    "class Stack:\n    def __init__(self",
+    "import os\nimport sys\nimport",
 )
 
 
