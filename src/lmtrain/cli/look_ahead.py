@@ -30,7 +30,7 @@ def look_ahead(options: Any, problems: Problems) -> None:
 
 
 def _length(options: Resolved, problems: Problems) -> None:
-    from lmtrain.models.configuration import max_positions
+    from lmtrain.models.configuration import require_positions
 
     name = "block_size" if options.command == "clm" else "max_seq_length"
     asked, model = getattr(options.data, name), options.model.model_name_or_path
@@ -42,9 +42,6 @@ def _length(options: Resolved, problems: Problems) -> None:
         return  # a hub name, or a folder that the run itself will complain about
     config = SimpleNamespace(**raw)
     config.get_text_config = lambda: config
-    positions = max_positions(config) if hasattr(config, "model_type") else None
-    if positions is not None and asked > positions:
-        problems.add(
-            f"{asked} is longer than the {positions} positions of {model}; use at most --{name} {positions}",
-            flag=f"--{name}",
-        )
+    if hasattr(config, "model_type"):
+        with problems.collect():
+            require_positions(asked, config, model, f"--{name}")

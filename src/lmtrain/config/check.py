@@ -21,6 +21,7 @@ from lmtrain.config.options import (
     TextOptions,
     TokenizerOptions,
 )
+from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import Problems
 
@@ -274,7 +275,7 @@ def _best_model(given: dict[str, Any], strategy: str, problems: Problems) -> Non
         )
     elif strategy == "steps" and saving == "steps":
         save = given.get("save_steps", 500)
-        every = given.get("eval_steps") or given.get("logging_steps", 10)
+        every = given.get("eval_steps") or given.get("logging_steps", TREATMENT["logging_steps"].default)
         mixed = (save < 1) != (every < 1)
         if mixed or not _is_multiple(save, every):
             problems.add(

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from lmtrain.config.check import SCORES
 from lmtrain.config.options import Resolved
+from lmtrain.config.treatment import TREATMENT
 from lmtrain.core.errors import UserError
 from lmtrain.engine.precision import Decision
 
@@ -19,7 +20,7 @@ OURS: dict[str, Any] = {
     "logging_nan_inf_filter": False,  # a loss that is not a number is shown as what it is
     "disable_tqdm": True,  # progress is shown by engine.progress
     "prediction_loss_only": True,  # evaluation keeps running sums, never logits
-    "logging_steps": 10,
+    "logging_steps": TREATMENT["logging_steps"].default,
 }
 
 

@@ -16,7 +16,7 @@ import transformers
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.core.console import Say, amount, counted, duration, is_first_process, say
-from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.errors import Problems
 from lmtrain.core.files import read_json
 from lmtrain.data.corpus import Corpus, prepare_corpus, sources_of
 from lmtrain.data.tokenizer_files import TokenizerFiles
@@ -36,7 +36,15 @@ from lmtrain.engine.run_folder import (
     refuse_other_runs_results,
 )
 from lmtrain.engine.trainer import LMTrainer
-from lmtrain.models import check_kind, describe, load_model, load_tokenizer, max_positions, save_model
+from lmtrain.models import (
+    check_kind,
+    describe,
+    load_model,
+    load_tokenizer,
+    max_positions,
+    require_positions,
+    save_model,
+)
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.objectives import Causal, Masked, Objective
 
@@ -153,16 +161,12 @@ def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: 
 def example_length(resolved: Resolved, config: Any) -> int:
     """Tokens of an example: as asked, else the smaller of 1,024 and the model's positions."""
     name = "block_size" if resolved.command == "clm" else "max_seq_length"
-    asked, positions = getattr(resolved.data, name), max_positions(config)
+    asked: int | None = getattr(resolved.data, name)
     if asked is None:
-        return min(_DEFAULT_LENGTH, positions or _DEFAULT_LENGTH)
-    if positions is not None and asked > positions:
-        model = resolved.model.model_name_or_path or resolved.model.model_type or "the model"
-        raise UserError(
-            f"{asked} is longer than the {positions} positions of {model}; use at most --{name} {positions}",
-            flag=f"--{name}",
-        )
-    return int(asked)
+        return min(_DEFAULT_LENGTH, max_positions(config) or _DEFAULT_LENGTH)
+    model = resolved.model.model_name_or_path or resolved.model.model_type or "the model"
+    require_positions(asked, config, model, f"--{name}")
+    return asked
 
 
 def _device(resolved: Resolved) -> torch.device:

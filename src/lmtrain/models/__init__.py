@@ -4,7 +4,7 @@ Importing this package imports neither torch nor transformers; calling it does.
 """
 
 from lmtrain.models.build import LoadedModel, check_kind, describe, load_model, purpose_of
-from lmtrain.models.configuration import find_purpose, max_positions
+from lmtrain.models.configuration import find_purpose, max_positions, require_positions
 from lmtrain.models.export import save_model
 from lmtrain.models.tokenizer import Purpose, load_tokenizer
 from lmtrain.models.vocabulary import agree_on_special_ids, fit_vocabulary, rows_needed
@@ -21,6 +21,7 @@ __all__ = [
     "load_tokenizer",
     "max_positions",
     "purpose_of",
+    "require_positions",
     "rows_needed",
     "save_model",
 ]

@@ -43,6 +43,15 @@ def max_positions(config: Any) -> int | None:
     return None
 
 
+def require_positions(asked: int, config: Any, model: str, flag: str) -> None:
+    """Refuse examples of ``asked`` tokens when ``config`` has fewer positions; ``model`` is what to call it."""
+    positions = max_positions(config)
+    if positions is not None and asked > positions:
+        raise UserError(
+            f"{asked} is longer than the {positions} positions of {model}; use at most {flag} {positions}", flag=flag
+        )
+
+
 def read_config(origin: Origin, options: Any, flag: str, overrides: str | None = None) -> Any:
     """The configuration of a checkpoint, made with ``overrides`` ("n_layer=6,n_head=8") in it."""
     from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig

@@ -149,8 +149,7 @@ def _show(outcome: Outcome, folder: Path, held_out: Path, seed: int) -> None:
         for line in (completion.prompt + completion.text).splitlines():
             print(f"  │ {line}")
         print("  └" + "─" * 76)
-    lmtrain = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "lmtrain" else "lmtrain"
-    command = f".venv/bin/{lmtrain}" if Path(".venv/bin/lmtrain").exists() else lmtrain
+    command = ".venv/bin/lmtrain" if Path(".venv/bin/lmtrain").exists() else "lmtrain"
     print(
         f"\nYour turn:  {command} clm --model_type gpt2 --tokenizer_name {folder}/tokenizer "
         f"--train_file YOUR.txt --output_dir runs/mine\n"
