@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from lmtrain.config.options import DemoOptions
 from lmtrain.core.errors import ExitCode
+from lmtrain.core.startup import heavy_imports
 
 
 def run(options: DemoOptions) -> int:
-    from lmtrain.models.quiet import quiet_for_commands
-    from lmtrain.recipes.demo import run_demo
+    with heavy_imports():
+        from lmtrain.models.quiet import quiet_for_commands
+        from lmtrain.recipes.demo import run_demo
 
     quiet_for_commands()
     run_demo(options)

@@ -7,13 +7,15 @@ import json
 from lmtrain.config.options import EvaluateOptions, Resolved, RunOptions
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import ExitCode
+from lmtrain.core.startup import heavy_imports
 
 
 def run(options: EvaluateOptions) -> int:
-    from lmtrain.engine.assembly import evaluate
-    from lmtrain.engine.processes import leave_together
-    from lmtrain.models import purpose_of
-    from lmtrain.models.quiet import quiet_for_commands
+    with heavy_imports():
+        from lmtrain.engine.assembly import evaluate
+        from lmtrain.engine.processes import leave_together
+        from lmtrain.models import purpose_of
+        from lmtrain.models.quiet import quiet_for_commands
 
     quiet_for_commands()
     training = {

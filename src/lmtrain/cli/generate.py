@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmtrain.core.console import say
 from lmtrain.core.errors import UserError
+from lmtrain.core.startup import heavy_imports
 
 if TYPE_CHECKING:
     from lmtrain.config.options import GenerateOptions
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 def run(options: GenerateOptions) -> int:
     """Complete the prompts, or fill their masks: the model's kind decides. Results go to standard output."""
-    import torch
+    with heavy_imports():
+        import torch
 
-    from lmtrain.engine.precision import choose_precision
-    from lmtrain.models import describe, load_model, load_tokenizer, max_positions, purpose_of
+        from lmtrain.engine.precision import choose_precision
+        from lmtrain.models import describe, load_model, load_tokenizer, max_positions, purpose_of
 
     prompts = _prompts(options)
     purpose = purpose_of(options)

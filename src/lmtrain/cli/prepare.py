@@ -67,8 +67,7 @@ def _tokenizer(options: PrepareOptions) -> TokenizerFiles:
             "text becomes tokens by a tokenizer; name one (a folder, a tokenizer.json or a hub name)",
             flag="--tokenizer_name",
         )
-    path = Path(name).expanduser()
-    if options.use_fast_tokenizer and (path / "tokenizer.json" if path.is_dir() else path).is_file():
+    if path := TokenizerFiles.path_of(options):
         return TokenizerFiles.load(path, start=True)
     from lmtrain.models.tokenizer import load_tokenizer
 

@@ -7,15 +7,19 @@ import sys
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import ExitCode
+from lmtrain.core.startup import heavy_imports
+from lmtrain.data.ahead import Ahead
 
 
 def run(options: Resolved) -> int:
-    from lmtrain.engine.assembly import train
-    from lmtrain.engine.processes import leave_together
-    from lmtrain.models.quiet import quiet_for_commands
+    ahead = Ahead(options)  # tokenizes on the other core meanwhile
+    with heavy_imports():
+        from lmtrain.engine.assembly import train
+        from lmtrain.engine.processes import leave_together
+        from lmtrain.models.quiet import quiet_for_commands
 
     quiet_for_commands()
-    outcome = train(options, sys.argv[1:])
+    outcome = train(options, sys.argv[1:], made_ahead=ahead.made)
     leave_together()
     if is_first_process() and not outcome.was_finished and options.do_train:
         example = "'Once upon a time'" if options.command == "clm" else "'a text with a mask token'"

@@ -205,6 +205,11 @@ class Resolved:
             return True
         return self._wanted("do_eval", self.can_evaluate)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the data that the run reads, where there are such."""
+        return ("train", "validation", "test") if self.do_train else ("validation", "test")
+
     def _wanted(self, name: str, possible: bool) -> bool:
         if self.training.get("do_train") or self.training.get("do_eval"):
             return bool(self.training.get(name))

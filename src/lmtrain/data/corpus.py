@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from lmtrain.data.tokenizer_files import TokenizerFiles
 Objective = Literal["clm", "mlm"]
 _PIECE_BYTES = 1 << 19  # several pieces of a long document make a batch, so that all cores share it
 _SCRIPT_BATCH = 1000  # rows that run_clm and run_mlm group at a time
+StoresMade = dict[Path, tuple[Prepared, list[tuple[str, str]]]]  # by folder, with what was to be said of it
 _FILES = {"train": "train_file", "validation": "validation_file", "test": "test_file"}
 
 
@@ -108,38 +109,34 @@ def prepare_corpus(
     sources: dict[str, list[Source]] | None = None,
     store_folder: Path | None = None,
     wanted: Sequence[str] = ("train", "validation"),
+    made_ahead: Callable[[], StoresMade] | None = None,
     say: Say = silent,
 ) -> Corpus:
     """Prepare what the options name and lay it out for ``objective``.
 
     ``block_size`` is the length of an example: a block's, or the longest a line may have. Without validation
     data ``validation_split_percentage`` per cent of the training documents are kept for it. ``store_folder``:
-    where the store of the training text is made, instead of the cache.
+    where the store of the training text is made, instead of the cache. ``made_ahead`` gives the stores that
+    this process made while it was importing.
     """
-    if options.preprocessing_num_workers:  # both engines are written with rayon, which reads this when it starts
-        os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
-    sources = sources or sources_of(options)
-    sources = {name: found for name, found in sources.items() if name in wanted or name == "train"}
-    if not sources:
+    requests, splitting = requests_of(options, tokenizer, sources or sources_of(options), wanted)
+    if not requests:
         raise UserError("no text is named", flag="--train_file")
-    percentage = options.validation_split_percentage
-    splitting = "train" in sources and "validation" in wanted and "validation" not in sources and percentage > 0
-    if not splitting and "train" not in wanted:
-        sources.pop("train", None)
-    reading = {k: v for k, v in asdict(reading_of(options)).items() if k != "piece_bytes"}
     cache = cache_folder(options.data_cache_dir)
-    may_cut = splitting and options.validation_split_mode == "first" and not options.compat
+    percentage = options.validation_split_percentage
     stores: dict[str, Prepared] = {}
     ledger = Ledger()
     lines: list[str] = []
-    say_made = _SaySplits(say) if len(sources) > 1 else say
-    for name, found in sources.items():
+    ahead = made_ahead() if made_ahead else {}
+    say_made = _SaySplits(say) if len(requests) > 1 else say
+    for name, request in requests.items():
         if isinstance(say_made, _SaySplits):
             say_made.split = name
-        cut = percentage if name == "train" and may_cut else 0.0
-        request = Request(found, tokenizer, reading, cut)
-        folder = store_folder / name if store_folder and len(sources) > 1 else store_folder
+        folder = store_folder / name if store_folder and len(requests) > 1 else store_folder
         made = prepare(request, cache, folder=folder, overwrite=options.overwrite_cache, say=say_made)
+        made, said = ahead.pop(made.store.folder, (made, []))
+        for topic, text in said:
+            say_made(topic, text)
         stores[name] = made
         ledger += made.ledger
         lines += made.lines
@@ -170,6 +167,26 @@ def prepare_corpus(
             lines.append(f"{name}: {layout.note}")
             say(name, layout.note)
     return Corpus(splits, ledger, stores, lines)
+
+
+def requests_of(
+    options: DataOptions,
+    tokenizer: TokenizerFiles,
+    sources: dict[str, list[Source]],
+    wanted: Sequence[str],
+) -> tuple[dict[str, Request], bool]:
+    """What to prepare for the ``wanted`` splits, and whether a part of the training text becomes validation."""
+    if options.preprocessing_num_workers:  # both engines are written with rayon, which reads this when it starts
+        os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
+    sources = {name: found for name, found in sources.items() if name in wanted or name == "train"}
+    percentage = options.validation_split_percentage
+    splitting = "train" in sources and "validation" in wanted and "validation" not in sources and percentage > 0
+    if not splitting and "train" not in wanted:
+        sources.pop("train", None)
+    reading = {k: v for k, v in asdict(reading_of(options)).items() if k != "piece_bytes"}
+    may_cut = splitting and options.validation_split_mode == "first" and not options.compat
+    cuts = {name: percentage if name == "train" and may_cut else 0.0 for name in sources}
+    return {name: Request(found, tokenizer, reading, cuts[name]) for name, found in sources.items()}, splitting
 
 
 class _SaySplits:

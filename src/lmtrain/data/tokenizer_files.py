@@ -96,6 +96,16 @@ class TokenizerFiles:
     python_tokenizer: Any = field(default=None, repr=False)  # a transformers tokenizer without a Rust backend
     fast: Loading[Any] | None = field(default=None, repr=False)  # the fastokens engine
 
+    @staticmethod
+    def path_of(options: Any) -> Path | None:
+        """Where the tokenizer that ``options`` (a ``config.options.ModelOptions``) name lies, when
+        :meth:`load` can read it; else None: a hub name, or a tokenizer in Python."""
+        name = options.tokenizer_name or options.model_name_or_path
+        if not name or not options.use_fast_tokenizer:
+            return None
+        path = Path(name).expanduser()
+        return path if (path / "tokenizer.json" if path.is_dir() else path).is_file() else None
+
     @classmethod
     def load(cls, path: str | Path, *, start: bool = False) -> TokenizerFiles:
         """From a folder with ``tokenizer.json``, or from that file itself. Raises :class:`UserError`.

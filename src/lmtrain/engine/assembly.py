@@ -18,7 +18,7 @@ from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.core.console import Say, amount, counted, duration, is_first_process, say
 from lmtrain.core.errors import Problems
 from lmtrain.core.files import read_json
-from lmtrain.data.corpus import Corpus, prepare_corpus, sources_of
+from lmtrain.data.corpus import Corpus, StoresMade, prepare_corpus, sources_of
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.arguments import training_arguments
@@ -80,16 +80,17 @@ def train(
     *,
     minutes: float | None = None,
     make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    made_ahead: Callable[[], StoresMade] | None = None,
     say: Say = say,
 ) -> Outcome:
     """Train and evaluate as the options say; resume, or say that it is finished, when the folder holds this run.
 
-    ``minutes`` replaces epochs and steps by a time: the number of steps that fit is measured once, written into the
-    run's decisions and replayed when the run is resumed. Raises :class:`UserError` before anything is written
-    wherever the input shows it.
+    ``made_ahead`` gives the stores that this process made already. ``minutes`` replaces epochs and steps by a time:
+    the number of steps that fit is measured once, written into the run's decisions and replayed when the run is
+    resumed. Raises :class:`UserError` before anything is written wherever the input shows it.
     """
     if not resolved.do_train or resolved.output_dir is None:
-        scores = evaluate(resolved, say=say)
+        scores = evaluate(resolved, made_ahead=made_ahead, say=say)
         return Outcome(None, scores.get("validation", {}))
     folder = Path(resolved.output_dir).expanduser()
     options = as_dict(resolved)
@@ -98,7 +99,7 @@ def train(
         return _already_finished(folder, resolved, say)
     found = resume_point(resolved.training.get("resume_from_checkpoint"), found)
     decided = _decided(folder, found)
-    parts = assemble(resolved, decided, say=say)
+    parts = assemble(resolved, decided, made_ahead=made_ahead, say=say)
     if found.state == "unfinished":
         require_same_data(folder, parts.corpus.manifest())
     require_a_step(training_arguments(resolved, parts.precision), len(parts.corpus.splits["train"]))
@@ -116,7 +117,13 @@ def train(
         return _carry_out(trainer, resolved, parts, run, found, say)
 
 
-def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: Say = say) -> Parts:
+def assemble(
+    resolved: Resolved,
+    decided: dict[str, Any] | None = None,
+    *,
+    made_ahead: Callable[[], StoresMade] | None = None,
+    say: Say = say,
+) -> Parts:
     """Open everything that a run needs; all problems of tokenizer, model, data and lengths are raised together."""
     purpose: Any = resolved.command
     seed = resolved.training.get("seed", 42)
@@ -143,7 +150,6 @@ def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: 
     assert tokenizer is not None and loaded is not None and precision is not None
     model_line = f"{describe(loaded.model)} · {precision.name} ({precision.reason})"
     say("model", "\n".join([model_line, *loaded.lines]))
-    wanted = ("train", "validation") if resolved.do_train else ("validation",)
     corpus = prepare_corpus(
         resolved.data,
         TokenizerFiles.from_transformers(tokenizer),
@@ -151,7 +157,8 @@ def assemble(resolved: Resolved, decided: dict[str, Any] | None = None, *, say: 
         block_size=length,
         seed=seed,
         sources=sources,
-        wanted=(*wanted, "test"),
+        wanted=resolved.splits,
+        made_ahead=made_ahead,
         say=say,
     )
     say("data", "\n".join(corpus.ledger.lines()))
@@ -307,12 +314,14 @@ def _train(
     return metrics
 
 
-def evaluate(resolved: Resolved, *, say: Say = say) -> dict[str, dict[str, Any]]:
+def evaluate(
+    resolved: Resolved, *, made_ahead: Callable[[], StoresMade] | None = None, say: Say = say
+) -> dict[str, dict[str, Any]]:
     """Score a model on the validation and test data, by split; figures go to ``output_dir`` when there is one."""
     folder = Path(resolved.output_dir).expanduser() if resolved.output_dir else None
     if folder is not None:
         refuse_other_runs_results(folder, resolved.model.model_name_or_path)
-    parts = assemble(resolved, say=say)
+    parts = assemble(resolved, made_ahead=made_ahead, say=say)
     with tempfile.TemporaryDirectory() as nowhere:  # the Trainer insists on a folder
         trainer = _trainer(resolved, parts, None, None, output_dir=nowhere)
         return {
