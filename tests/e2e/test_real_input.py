@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import sysconfig
 from pathlib import Path
 
 import pytest
 
 from lmtrain.cli.main import main
+from lmtrain.recipes.corpus import build_corpus, standard_library
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real data at {SHARED}")
@@ -74,17 +74,18 @@ def test_a_real_encoder_line_by_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert results(tmp_path / "out")["eval_loss"] < 1.2 * math.log(30_522)
 
 
-def test_the_standard_library(tmp_path: Path) -> None:
-    source = Path(sysconfig.get_path("stdlib")) / "json"
-    run(f"tokenizer --source {source}/*.py --vocab_size 400 --output_dir {tmp_path}/tok")
+def test_the_whole_standard_library(tmp_path: Path) -> None:
+    corpus = build_corpus(standard_library(), tmp_path / "library")  # thirty megabytes, without installed packages
+    run(f"tokenizer --source {corpus.held_out} --vocab_size 400 --output_dir {tmp_path}/tok")
     run(
         f"clm --model_type llama --config_overrides hidden_size=32,intermediate_size=64,num_hidden_layers=1,"
         f"num_attention_heads=2,num_key_value_heads=2,max_position_embeddings=64 --tokenizer_name {tmp_path}/tok "
-        f"--train_file {source}/*.py --validation_split_mode files --validation_split_percentage 20 "
+        f"--train_file {corpus.train} {corpus.held_out} --validation_split_mode files --max_eval_samples 64 "
         f"--output_dir {tmp_path}/out --max_steps 30 --learning_rate 3e-3"
     )
-    data = json.loads((tmp_path / "out" / "data.json").read_text())
-    splits = data["ledger"]["splits"]
-    files = len(list(source.glob("*.py")))
-    assert splits["train"]["documents"] + splits["validation"]["documents"] == files
+    ledger = json.loads((tmp_path / "out" / "data.json").read_text())["ledger"]
+    splits = ledger["splits"]
+    files = corpus.train_files + corpus.held_out_files
+    assert splits["train"]["documents"] + splits["validation"]["documents"] + sum(ledger["skipped"].values()) == files
+    assert ledger["bytes_read"] == corpus.train_bytes + corpus.held_out_bytes > 5e6
     assert results(tmp_path / "out")["bits_per_byte"] < 6.0, "better than eight bits, after thirty steps"
