@@ -1,0 +1,182 @@
+"""Which kernel is fastest here, for this shape: each proven equal to the plain formula first, then timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from lmtrain.objectives.linear_cross_entropy.compiled import broken
+from lmtrain.objectives.linear_cross_entropy.kernel import PLAIN, Kernel, Terms
+from lmtrain.objectives.linear_cross_entropy.libraries import liger_cannot, torch_cannot
+from lmtrain.objectives.linear_cross_entropy.proof import Proof, Sample
+
+_SIMPLEST_FIRST = ("plain", "chunked", "compiled", "torch", "liger")
+_TIE = 1.05  # what is less than 5 % faster is not worth being less simple
+_CHUNKS = {"cpu": (128, 512)}  # positions; between them little changes, outside them nothing gains
+_CHUNKS_ELSEWHERE = (1024, 4096)
+_PLAIN_BYTES = 1 << 30  # of logits and what is made of them; above it, the plain way is no candidate
+_COPIES = 4  # of the logits, that the plain way holds at its peak: in their format, in fp32, softmax, gradient
+_SMALL = 1 << 20  # logits; they fit a cache, and the plain way is 14 % faster than a chunk (768 × 65)
+_FEW = 64  # positions; fewer say little about a product
+_HOPELESS = 3.0  # times the time of the fastest, on a few positions
+_COMPILE_S = 10.0  # of the two kernels (with gradient, without), nothing in the compiler's cache
+_COMPILE_SAVES, _NARROW_SAVES = 0.25, 0.6  # of the time, at most: passes weigh more beside products in bf16
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``kernel`` and why; ``measured`` what each candidate took, in seconds for all positions, forward and
+    backward; ``dropped`` why the others are none."""
+
+    kernel: Kernel
+    reason: str
+    measured: dict[str, float] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
+def choose_kernel(
+    positions: int,
+    hidden_size: int,
+    vocab_size: int,
+    device: torch.device,
+    compute_dtype: torch.dtype,
+    *,
+    bias: bool = False,
+    weighted: bool = False,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    planned_steps: int = 0,
+    budget_s: float = 1.0,
+    seed: int = 0,
+) -> Choice:
+    """The fastest kernel for ``positions`` predicted positions a step, at most 5 % behind it the simplest.
+
+    Random operands of the real D and V; ``compute_dtype`` is the format of the products, with fp32 weights.
+    Each candidate has to equal ``plain`` first, in the loss and in every gradient, on a few positions
+    (:data:`lmtrain.objectives.linear_cross_entropy.proof.BOUNDS`), and is then timed on as many positions as
+    ``budget_s`` seconds allow, at least on the largest chunk: with a large head the whole takes about as long
+    as two steps. A kernel is compiled only if its saving over ``planned_steps`` can exceed the time of
+    compiling. Holds the weight and its gradient about three times while it measures.
+    """
+    terms = Terms(label_smoothing, z_loss, softcap)
+    if positions * vocab_size <= _SMALL:
+        return Choice(PLAIN, "the logits are small")
+    if compute_dtype is torch.float16:
+        return Choice(PLAIN, "gradients in fp16 need the loss scale before they are made")
+    sample = Sample.draw(positions, hidden_size, vocab_size, device, compute_dtype, terms,
+                         bias=bias, weighted=weighted, seed=seed)  # fmt: skip
+    candidates, dropped = _candidates(sample, positions)
+    candidates = _proven(candidates, sample, dropped)
+    if not any(kernel.name == "chunked" for kernel in candidates):  # then something is amiss with this machine
+        return decide({}, dropped)
+    rate, candidates = _first_look(candidates, sample, dropped)
+    affordable = int(budget_s / len(candidates) / rate)
+    rows = min(positions, max(affordable, *(kernel.positions or 0 for kernel in candidates)))
+    timed = sample.first(rows)
+    measured = _timed(candidates, timed, budget_s)
+    step_s = min(measured.values()) * positions / rows
+    saves = _COMPILE_SAVES if sample.hidden.dtype == compute_dtype else _NARROW_SAVES
+    if _worth_compiling(step_s * saves * planned_steps, planned_steps, dropped):
+        # Of the best chunk alone: every size is compiled for itself.
+        chunked = min((k for k in measured if k.name == "chunked"), key=lambda k: (measured[k], str(k)))
+        compiled = _proven([Kernel("compiled", chunked.positions)], sample, dropped)
+        measured |= _timed(compiled, timed, budget_s / 4)
+    return decide({kernel: seconds * positions / rows for kernel, seconds in measured.items()}, dropped)
+
+
+def decide(measured: Mapping[Kernel, float], dropped: Mapping[str, str] | None = None) -> Choice:
+    """The simplest of those within 5 % of the fastest; of equally simple ones that with the smaller chunk."""
+    if not measured:
+        return Choice(PLAIN, "no other equals it", dropped=dict(dropped or {}))
+    limit = min(measured.values()) * _TIE
+    good = [kernel for kernel, seconds in measured.items() if seconds <= limit]
+    # Among equals no clock decides: the same machine should come to the same answer.
+    kernel = min(good, key=lambda k: (_SIMPLEST_FIRST.index(k.name), k.vocabulary_first, k.positions or 0))
+    seconds = {str(k): round(s, 6) for k, s in measured.items()}
+    others = ", ".join(f"{name} {s * 1e3:.3g} ms" for name, s in seconds.items() if name != str(kernel))
+    reason = f"{measured[kernel] * 1e3:.3g} ms a step" + (f" ({others})" if others else ", the only one")
+    return Choice(kernel, reason, seconds, dict(dropped or {}))
+
+
+def _candidates(sample: Sample, positions: int) -> tuple[list[Kernel], dict[str, str]]:
+    """What could be taken, and why the rest could not."""
+    dropped: dict[str, str] = {}
+    device, vocab = sample.weight.device, sample.weight.shape[0]
+    found: list[Kernel] = []
+    held = positions * vocab * 4 * _COPIES
+    if held <= _PLAIN_BYTES:
+        found.append(PLAIN)
+    else:
+        dropped["plain"] = f"its logits would take {held / 2**30:.1f} GiB"
+    sizes: tuple[int, ...] = _CHUNKS.get(device.type, _CHUNKS_ELSEWHERE)
+    # A chunk larger than all positions is one chunk: the largest of them stands for those.
+    sizes = tuple(size for i, size in enumerate(sizes) if i == 0 or sizes[i - 1] < positions)
+    for size in sizes:
+        found.append(Kernel("chunked", size))
+        if device.type == "cpu" and vocab > sample.weight.shape[1]:
+            found.append(Kernel("chunked", size, vocabulary_first=True))
+    problem = sample.problem()
+    for name, cannot in (("torch", torch_cannot(problem)), ("liger", liger_cannot(problem))):
+        if cannot is None:
+            found.append(Kernel("torch", sizes[-1]) if name == "torch" else Kernel("liger"))
+        else:
+            dropped[name] = cannot
+    return found, dropped
+
+
+def _proven(candidates: list[Kernel], sample: Sample, dropped: dict[str, str]) -> list[Kernel]:
+    """Those that equal the plain formula; into ``dropped`` why the others do not."""
+    proof = Proof(sample)
+    proven = []
+    for kernel in candidates:
+        try:
+            problem = proof.difference(kernel)
+        except (RuntimeError, TypeError, ImportError, AttributeError) as error:  # a library's own trouble
+            problem = f"it fails: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        if kernel.name == "compiled" and broken():
+            problem = f"it cannot be compiled here: {broken()}"
+        if problem is None:
+            proven.append(kernel)
+        else:
+            dropped[str(kernel)] = problem
+    return proven
+
+
+def _first_look(candidates: list[Kernel], sample: Sample, dropped: dict[str, str]) -> tuple[float, list[Kernel]]:
+    """Seconds of a position, roughly, and the candidates without those of others that are hopelessly slow here."""
+    few = sample.first(_FEW)
+    seconds = {kernel: min(few.seconds(kernel) for _ in range(2)) for kernel in candidates}
+    least = min(seconds.values())
+    hopeful = []
+    for kernel, taken in seconds.items():
+        if kernel.name in ("torch", "liger") and taken > _HOPELESS * least:
+            dropped[str(kernel)] = f"it takes {taken / least:.1f}× the time of the fastest"
+        else:
+            hopeful.append(kernel)
+    return least / few.labels.numel(), hopeful
+
+
+def _worth_compiling(saving: float, planned_steps: int, dropped: dict[str, str]) -> bool:
+    """Whether ``saving``, the most seconds it could save, are more than compiling takes."""
+    if saving > _COMPILE_S:
+        return True
+    dropped["compiled"] = (
+        f"compiling takes about {_COMPILE_S:.0f} s and could save {saving:.2g} s in {planned_steps} steps"
+    )
+    return False
+
+
+def _timed(candidates: list[Kernel], sample: Sample, budget_s: float) -> dict[Kernel, float]:
+    """Seconds of each, all of them in turns; the least, since what else the machine does only ever adds."""
+    times: dict[Kernel, list[float]] = {kernel: [] for kernel in candidates}
+    end = time.perf_counter() + budget_s
+    while candidates:
+        for kernel in candidates:
+            times[kernel].append(sample.seconds(kernel))
+        if time.perf_counter() >= end or len(times[candidates[0]]) >= 50:
+            break
+    return {kernel: min(taken) for kernel, taken in times.items()}
