@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from lmtrain.core.errors import UserError
 from lmtrain.data.layouts import Blocks, Lines
+from lmtrain.data.ledger import Ledger
+from lmtrain.data.packing import fill
 from lmtrain.data.store import StoreWriter, TokenStore
 
 Documents = list[list[int]]
@@ -85,6 +88,9 @@ def test_blocks_are_the_row_cut_up(
     assert [b["input_ids"].tolist() for b in found] == [[i for i, _ in block] for block in expected]
     assert [b["special_tokens_mask"].tolist() for b in found] == [[int(s) for _, s in block] for block in expected]
 
+    assert blocks.lengths.tolist() == [len(block) for block in expected]
+    assert blocks.take(2).lengths.tolist() == [len(block) for block in expected[:2]]
+
     ledger = blocks.ledger  # its own identity is checked when it is made
     assert ledger.placed == blocks.n_tokens == sum(map(len, expected))
     assert ledger.tokens == sum(len(documents[i]) for i in chosen)
@@ -112,6 +118,34 @@ def test_a_batch_in_one_go_is_the_blocks_one_by_one(tmp_path: Path) -> None:
         assert batch.special[row, :length].tolist() == one["special_tokens_mask"].astype(bool).tolist()
         assert (batch.ids[row, length:] == 9).all() and batch.special[row, length:].all()
     assert batch.lengths.tolist() == [3, 4, 4, 3], "the last block is short"
+
+
+@given(documents=documents_of, around=specials_of, size=st.integers(1, 12))
+@settings(max_examples=80, deadline=None)
+def test_isolated_documents_are_numbered_in_the_same_blocks(
+    tmp_path_factory: pytest.TempPathFactory, documents: Documents, around: tuple[tuple[int, ...], ...], size: int
+) -> None:
+    store = stored(tmp_path_factory.mktemp("store"), documents)
+    prefix, suffix = around
+    options = {"drop_remainder": False, "pad_id": 7}
+    joined = Blocks(store, np.arange(len(documents)), size, prefix, suffix, **options)
+    isolated = Blocks(store, np.arange(len(documents)), size, prefix, suffix, isolate_documents=True, **options)
+    if not len(joined):
+        return
+    every = list(range(len(joined)))
+    one, other = joined.__getitems__(every), isolated.__getitems__(every)
+    assert one.segments is None and other.segments is not None
+    assert np.array_equal(one.ids, other.ids) and np.array_equal(one.lengths, other.lengths)
+    assert np.array_equal(other.segments > 0, np.arange(size)[: one.ids.shape[1]] < one.lengths[:, None])
+    owners = [d for d, ids in enumerate(documents) for _ in range(len(prefix) + len(ids) + len(suffix))]
+    for row, start in enumerate(range(0, len(owners), size)):
+        numbers, owner = other.segments[row, : other.lengths[row]], owners[start : start + size]
+        assert numbers[0] == 1
+        same = [a == b for a, b in pairwise(numbers)]
+        assert same == [a == b for a, b in pairwise(owner)]
+    again = pickle.loads(pickle.dumps(isolated)).__getitems__([0])
+    assert np.array_equal(again.segments[0], other.segments[0, : again.ids.shape[1]])
+    assert isolated.take(1).__getitems__([0]).segments is not None
 
 
 def test_text_shorter_than_a_block_is_one_short_block(tmp_path: Path) -> None:
@@ -181,8 +215,21 @@ def test_lines_are_documents_cut_to_fit(
     assert lines.ledger.dropped == sum(map(len, documents)) - kept
     assert lines.n_tokens == kept + len(documents) * (len(prefix) + len(suffix))
     assert lines.n_bytes == 2 * kept
+    assert lines.lengths.tolist() == [len(lines[i]["input_ids"]) for i in range(len(lines))]
+    assert lines.take(1).lengths.tolist() == lines.lengths[:1].tolist()
     taken = pickle.loads(pickle.dumps(lines.take(1)))
     assert len(taken) == 1 and taken.n_bytes == 2 * len(documents[0][:room])
+
+
+def test_the_ledger_of_lines_says_what_padding_wastes(tmp_path: Path) -> None:
+    store = stored(tmp_path, [list(range(10, 10 + n)) for n in [2, 30] * 20])
+    lines = Lines(store, np.arange(40), 40, (1,), (2,))
+    filled = lines.ledger.fill
+    assert filled is not None and filled == fill(lines.lengths, 8) and filled.padded < 0.8 < filled.packed
+    account = Ledger(splits={"train": lines.ledger})
+    assert account.as_json()["splits"]["train"]["fill"] == {"padded": filled.padded, "packed": filled.packed}
+    assert f"fill {filled.padded:.0%} of a padded batch of 8, {filled.packed:.0%} packed" in "\n".join(account.lines())
+    assert Blocks(store, np.arange(40), 8).ledger.fill is None, "blocks are full"
 
 
 def test_no_room_for_text_is_explained(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def corpus(tmp_path: Path) -> Path:
         "b.txt": b"b",
         "a.md": b"a",
         "sub/c.py": b"c",
-        "sub/deep/d.txt.gz": gzip.compress(b"d"),
+        "sub/deep/d.txt.gz": gzip.compress(b"d", mtime=0),
         "sub/e.jsonl": b'{"text": "e"}\n',
         "empty.py": b"",
         "blank.txt": b" \n",
@@ -100,7 +100,7 @@ def test_the_hash_is_of_the_bytes(tmp_path: Path) -> None:
         (b"just\ntext", ["just\ntext"]),
         (b'{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),
         (b"{ not a record }\n", ["{ not a record }\n"]),
-        (gzip.compress(b'{"text": "a"}\n'), ["a"]),
+        (gzip.compress(b'{"text": "a"}\n', mtime=0), ["a"]),
         (b'{"text": "' + b"x" * 10_000 + b'"}\n', ["x" * 10_000]),
         (b'"}' + b"{" * 9000, ['"}' + "{" * 9000]),
     ],
@@ -128,7 +128,7 @@ def test_a_pipe_by_name(tmp_path: Path) -> None:
     writer.join()
 
 
-GZIP, XZ = gzip.compress(b"some text " * 1000), lzma.compress(b"some text " * 1000)
+GZIP, XZ = gzip.compress(b"some text " * 1000, mtime=0), lzma.compress(b"some text " * 1000)
 ZSTD = zstandard.ZstdCompressor().compress(os.urandom(3000).hex().encode())
 
 # name, bytes (None: no file), what the line says; the file is named on the command line
@@ -139,7 +139,7 @@ BAD_FILES: list[tuple[str, bytes | None, str]] = [
     ("empty.txt", b"", "is empty"),
     ("empty.jsonl", b"", "is empty"),
     ("bom.txt", b"\xef\xbb\xbf", "is empty"),
-    ("empty.txt.gz", gzip.compress(b""), "is empty"),
+    ("empty.txt.gz", gzip.compress(b"", mtime=0), "is empty"),
     ("blank.txt", b" \t\r\n" * 5000, "only white space"),
     ("blank.jsonl", b"\n\n", "only white space"),
     (
@@ -288,7 +288,7 @@ def test_reading_needs_neither_torch_nor_transformers_nor_arrow(tmp_path: Path) 
     import subprocess
 
     (tmp_path / "a.txt").write_text("a")
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n'))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n', mtime=0))
     program = (
         "import sys; from lmtrain.data.sources import *; from lmtrain.core.types import Tally;"
         "[list(s.pieces(Tally())) for s in resolve_sources(sys.argv[1:], Reading())];"

@@ -59,6 +59,8 @@ class Examples:
     ``ids`` (B, T) int64, rows padded on the right; ``lengths`` (B,) true lengths: padding is known by length,
     never by comparing with the pad id. ``special`` (B, T) bool marks the special tokens that the layout put
     there (and the padding); ``index`` (B,) is each row's number in the layout, ``epoch`` the pass it is for.
+    ``segments`` (B, T) int64, where rows hold several documents that must not see each other: their numbers, from 1
+    and rising along the row; 0 is padding.
     """
 
     ids: np.ndarray
@@ -66,3 +68,4 @@ class Examples:
     special: np.ndarray
     index: np.ndarray
     epoch: int = 0
+    segments: np.ndarray | None = None

@@ -24,7 +24,7 @@ from lmtrain.data.cache import cache_folder
 from lmtrain.data.layouts import Blocks, Lines
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.prepare import Prepared, Request, prepare
-from lmtrain.data.sources import Reading, hub_source, resolve_sources
+from lmtrain.data.sources import Reading, TextSource, hub_source, resolve_sources
 from lmtrain.data.splits import split_documents
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
@@ -92,11 +92,17 @@ def sources_of(
             streaming=bool(getattr(options, "streaming", False)),
         )
         return {name: [found[name]] for name in _FILES if name in found}
-    return {
+    files = {
         split: resolve_sources(paths, reading, flag=f"--{name}")
         for split, name in _FILES.items()
         if (paths := getattr(options, name, []))
     }
+    if options.text_column and files and all(isinstance(s, TextSource) for found in files.values() for s in found):
+        raise UserError(
+            f"{options.text_column!r} names a field of records, and there is plain text only; leave it out",
+            flag="--text_column",
+        )
+    return files
 
 
 def prepare_corpus(
@@ -231,5 +237,6 @@ def _lay_out(
         *around,
         drop_remainder=options.drop_remainder,
         group_batch=_SCRIPT_BATCH if options.compat else None,
+        isolate_documents=options.isolate_documents,
         pad_id=pad_id,
     )

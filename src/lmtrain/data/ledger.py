@@ -7,6 +7,10 @@ from typing import Any
 
 from lmtrain.core.console import counted
 from lmtrain.core.types import Tally
+from lmtrain.data.packing import Fill
+
+FILL_BATCH = 8
+"""Examples of the batches in the account of padding: the Trainer's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +19,8 @@ class SplitLedger:
 
     ``tokens`` are those of the documents' text, ``specials`` those that the layout puts around documents;
     ``placed`` are the tokens of both kinds in examples, ``dropped`` those in none: nothing else happens to
-    them.
+    them. ``fill``: for examples of uneven length, the shares of positions that hold tokens in shuffled batches of
+    ``FILL_BATCH``, padded and packed.
     """
 
     documents: int
@@ -25,6 +30,7 @@ class SplitLedger:
     examples: int
     placed: int
     dropped: int
+    fill: Fill | None = None
 
     def __post_init__(self) -> None:
         if self.tokens + self.specials != self.placed + self.dropped:
@@ -70,7 +76,10 @@ class Ledger:
         )
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        value = asdict(self)
+        for name, split in self.splits.items():
+            value["splits"][name]["fill"] = split.fill._asdict() if split.fill else None
+        return value
 
     def lines(self) -> list[str]:
         """The account for people, one fact a line; the splits as a table."""
@@ -96,4 +105,10 @@ class Ledger:
                     *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
                 ]
                 lines.append("  ".join(cells))
+        for name, split in self.splits.items():
+            if split.fill:
+                padded, packed = (f"{share:.0%}" for share in split.fill)
+                lines.append(
+                    f"fill       {name}: tokens fill {padded} of a padded batch of {FILL_BATCH}, {packed} packed"
+                )
         return lines + self.notes

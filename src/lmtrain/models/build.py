@@ -60,6 +60,7 @@ def load_model(options: Any, purpose: Purpose, tokenizer: Any | None) -> LoadedM
             raise UserError("a new model needs a tokenizer, which sets its vocabulary", flag="--tokenizer_name")
         else:
             loaded = _make_new(options, purpose, tokenizer)
+        _set_attention_dropout(loaded.model, options.attention_dropout)
         if tokenizer is not None:
             loaded.lines += fit_vocabulary(loaded.model, tokenizer, options.resize_embeddings)
             loaded.lines += agree_on_special_ids(loaded.model, tokenizer)
@@ -286,6 +287,13 @@ def _fit_config(config: Any, tokenizer: Any, options: Any, flag: str) -> None:
     for role in (*SPECIAL_ROLES, "cls", "sep", "mask"):
         if hasattr(text, f"{role}_token_id"):
             setattr(text, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
+
+
+def _set_attention_dropout(model: PreTrainedModel, probability: float | None) -> None:
+    from lmtrain.models.attention_dropout import set_attention_dropout
+
+    if probability is not None and not set_attention_dropout(model, probability):
+        raise UserError(f"a {model.config.model_type} has no dropout of attention weights", flag="--attention_dropout")
 
 
 def _attention(options: Any) -> dict[str, str]:

@@ -28,5 +28,6 @@ from __future__ import annotations
 from lmtrain.data.sources.hub import hub_source
 from lmtrain.data.sources.paths import resolve_sources
 from lmtrain.data.sources.reading import Reading
+from lmtrain.data.sources.text import TextSource
 
-__all__ = ["Reading", "hub_source", "resolve_sources"]
+__all__ = ["Reading", "TextSource", "hub_source", "resolve_sources"]

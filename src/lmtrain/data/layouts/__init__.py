@@ -1,0 +1,21 @@
+"""How stored tokens become examples: views over a store, which is never copied.
+
+``Blocks`` lays the chosen documents end to end, each between the special tokens of the layout, and cuts the
+row into equal blocks::
+
+    documents   [5 6 7]  [8]  [9 4]         prefix (), suffix (0,), block_size 4
+    the row     5 6 7 0  8 0 9 4  0
+    blocks     |5 6 7 0| 8 0 9 4|           dropped: the last 0
+
+``Lines`` makes each document one example, cut to fit::
+
+    documents   [5 6 7]  [8]                prefix (1,), suffix (2,), max_length 4
+    examples    1 5 6 2                     dropped: 7
+                1 8 2
+"""
+
+from lmtrain.data.layouts.base import Layout
+from lmtrain.data.layouts.blocks import Blocks
+from lmtrain.data.layouts.lines import Lines
+
+__all__ = ["Blocks", "Layout", "Lines"]

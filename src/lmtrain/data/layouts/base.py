@@ -1,0 +1,126 @@
+"""What every layout offers, and the documents of a store between special tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from lmtrain.core.types import Examples
+from lmtrain.data.ledger import SplitLedger
+from lmtrain.data.store import TokenStore
+
+if TYPE_CHECKING:
+    from lmtrain.data.layouts.blocks import Blocks
+    from lmtrain.data.layouts.lines import Lines
+
+Ids = Sequence[int]
+_AnyLayout = TypeVar("_AnyLayout", "Blocks", "Lines")
+
+
+class Layout(Protocol):
+    """What a trainer reads: a map-style data set whose batches come in one go."""
+
+    @property
+    def ledger(self) -> SplitLedger:
+        """Where the tokens of the chosen documents went."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in examples, special ones included."""
+
+    @property
+    def n_bytes(self) -> int:
+        """UTF-8 bytes of text behind the tokens in examples."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64: tokens of each example, special ones included."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
+
+    def __getitems__(self, indices: Sequence[int]) -> Examples: ...
+
+    def take(self, n: int) -> Layout:
+        """The first ``n`` examples."""
+
+
+class Row(NamedTuple):
+    """One example: ``ids`` (T,) int64, which of them are ``special`` (T,) bool, and the document of each."""
+
+    ids: np.ndarray
+    special: np.ndarray
+    segments: np.ndarray | None = None
+
+
+class Documents:
+    """The chosen documents of a store between special tokens, and how to copy out a range of their row."""
+
+    def __init__(self, store: TokenStore, documents: np.ndarray, prefix: Ids, suffix: Ids) -> None:
+        self.store = store
+        self.documents = np.asarray(documents, np.int64)
+        self.prefix = np.asarray(prefix, np.int64)
+        self.suffix = np.asarray(suffix, np.int64)
+        self.lengths = np.asarray(store.lengths[self.documents], np.int64)  # (D,) content tokens
+        self.overhead = len(self.prefix) + len(self.suffix)
+
+    def content_ids(self, which: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Ids of token ``at`` of chosen document ``which`` (equal shapes): int64."""
+        return self.store.tokens[self.store.starts(self.documents[which]) + at].astype(np.int64)
+
+    def fill(self, which: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and special marks at position ``at`` of chosen document ``which``, its special tokens
+        counted."""
+        at = at - len(self.prefix)
+        after = at - self.lengths[which]
+        special = (at < 0) | (after >= 0)
+        ids = np.empty(len(at), np.int64)
+        content = ~special
+        ids[content] = self.content_ids(which[content], at[content])
+        if len(self.prefix):
+            ids[at < 0] = self.prefix[at[at < 0] + len(self.prefix)]
+        if len(self.suffix):
+            ids[after >= 0] = self.suffix[after[after >= 0]]
+        return ids, special
+
+    def bytes_of(self, covered: np.ndarray) -> int:
+        """UTF-8 bytes behind the first ``covered`` content tokens of each document (of the first ones, if
+        fewer).
+
+        Exact for whole documents; of a part its share of the document's bytes, as the store does not keep
+        where each token's text begins.
+        """
+        sizes, lengths = self.store.n_bytes[self.documents[: len(covered)]], self.lengths[: len(covered)]
+        part = covered < lengths
+        share = np.rint(sizes[part] * (covered[part] / lengths[part]))
+        return int(sizes[~part].sum()) + int(share.sum())
+
+
+def examples_of(rows: list[Row], indices: Sequence[int], pad_id: int, width: int = 0) -> Examples:
+    """The rows of a batch, padded to the longest of them, or to ``width``."""
+    lengths = np.array([len(row.ids) for row in rows], np.int64)
+    width = max(width, int(lengths.max(initial=0)))
+    ids = np.full((len(rows), width), pad_id, np.int64)
+    special = np.ones((len(rows), width), bool)
+    segments = np.zeros((len(rows), width), np.int64) if rows and rows[0].segments is not None else None
+    for number, row in enumerate(rows):
+        ids[number, : len(row.ids)] = row.ids
+        special[number, : len(row.ids)] = row.special
+        if segments is not None and row.segments is not None:
+            segments[number, : len(row.ids)] = row.segments
+    return Examples(ids, lengths, special, np.asarray(indices, np.int64), segments=segments)
+
+
+def rebuild(kind: type[_AnyLayout], made_of: tuple[Any, ...], settings: dict[str, Any], n: int) -> _AnyLayout:
+    """A layout of the same documents that ends after ``n`` examples."""
+    layout = kind(*made_of, **settings)
+    layout._n = min(n, layout._n)
+    return layout
+
+
+def item_of(row: Row) -> dict[str, np.ndarray]:
+    """An example by itself, as other people's collators read it."""
+    return {"input_ids": row.ids, "special_tokens_mask": row.special.astype(np.int64)}

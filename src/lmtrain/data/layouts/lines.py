@@ -1,0 +1,102 @@
+"""Each document an example."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lmtrain.core.errors import UserError
+from lmtrain.core.types import Examples
+from lmtrain.data.layouts.base import Documents, Ids, Row, examples_of, item_of, rebuild
+from lmtrain.data.ledger import FILL_BATCH, SplitLedger
+from lmtrain.data.packing import fill
+from lmtrain.data.store import TokenStore
+
+
+class Lines:
+    """Each document an example between its special tokens, its content cut to fit ``max_length``.
+
+    Batches are padded to their longest example, or to ``pad_to``.
+    """
+
+    note: str | None = None
+
+    def __init__(
+        self,
+        store: TokenStore,
+        documents: np.ndarray,
+        max_length: int,
+        prefix: Ids = (),
+        suffix: Ids = (),
+        *,
+        pad_to: int | None = None,
+        pad_id: int = 0,
+    ) -> None:
+        self._row = Documents(store, documents, prefix, suffix)
+        self.max_length = max_length
+        self.pad_to = pad_to or 0
+        self.pad_id = pad_id
+        room = max_length - self._row.overhead
+        if room < 1:
+            raise UserError(
+                f"{max_length} tokens leave no room for text beside the {self._row.overhead} special tokens",
+                flag="--max_seq_length",
+            )
+        self._kept = np.minimum(self._row.lengths, room)
+        self._n = len(self._row.documents)
+        self._made_of = (store, self._row.documents, max_length, tuple(prefix), tuple(suffix))
+        self._settings = {"pad_to": pad_to, "pad_id": pad_id}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild, (Lines, self._made_of, self._settings, self._n)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def take(self, n: int) -> Lines:
+        """The first ``n`` documents."""
+        return rebuild(Lines, self._made_of, self._settings, min(n, self._n))
+
+    def _line(self, index: int) -> Row:
+        if not 0 <= index < self._n:
+            raise IndexError(f"line {index} of {self._n}")
+        row = self._row
+        content = row.store.document(int(row.documents[index]))[: int(self._kept[index])].astype(np.int64)
+        special = np.ones(len(content) + row.overhead, bool)
+        special[len(row.prefix) : len(row.prefix) + len(content)] = False
+        return Row(np.concatenate([row.prefix, content, row.suffix]), special)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return item_of(self._line(int(index)))
+
+    def __getitems__(self, indices: Sequence[int]) -> Examples:
+        return examples_of([self._line(int(i)) for i in indices], indices, self.pad_id, self.pad_to)
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self._kept[: self._n].sum()) + self._n * self._row.overhead
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self._kept[: self._n] + self._row.overhead
+
+    @property
+    def n_bytes(self) -> int:
+        return self._row.bytes_of(self._kept[: self._n])
+
+    @property
+    def ledger(self) -> SplitLedger:
+        row = self._row
+        tokens, specials = int(row.lengths.sum()), len(row.documents) * row.overhead
+        return SplitLedger(
+            documents=len(row.documents),
+            bytes=int(row.store.n_bytes[row.documents].sum()),
+            tokens=tokens,
+            specials=specials,
+            examples=len(self),
+            placed=self.n_tokens,
+            dropped=tokens + specials - self.n_tokens,
+            fill=fill(self.lengths, FILL_BATCH) if len(self) > 1 else None,
+        )
