@@ -137,6 +137,7 @@ class MemoryLayout:
         self.data = data
         self.width = width
         self.pad_id = pad_id
+        self.lengths = np.array([len(row) for row in data], np.int64)
         self.n_tokens = sum(map(len, data))
         self.n_bytes = n_bytes
         self.reads: list[int] = []
@@ -179,3 +180,12 @@ def weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def logged(trainer: Any, name: str) -> list[float]:
     """What the trainer logged under ``name``, in order of the steps."""
     return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+def try_fast_paths(trainer: Any) -> Any:
+    """Have the trainer try its fast paths, which reads the first examples, and forget that they were read."""
+    assert trainer.fast_paths
+    for dataset in (trainer.train_dataset, trainer.eval_dataset):
+        if hasattr(dataset, "reads"):
+            dataset.reads.clear()
+    return trainer

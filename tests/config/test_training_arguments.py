@@ -138,7 +138,7 @@ def _another_value(name: str) -> tuple[list[str], Any]:
     """Words for a legal value that is not the default, and the value that should arrive."""
     flag = training_flags()[name]
     if flag.choices:
-        value = next(choice for choice in reversed(flag.choices) if choice not in (flag.default, "greedy"))
+        value = next(choice for choice in reversed(flag.choices) if choice not in (flag.default, "greedy", "muon"))
         return [value], value
     if "bool" in flag.types:
         return [], True

@@ -76,6 +76,11 @@ CASES = [
          write("a.jsonl", '{"text": "a b c"}\n{"text": "a\n{"text": "d"}\n')),
     Case("JSON without the column", CLM + "--train_file {tmp}/a.jsonl --text_column body", ("body", "title", "words"),
          write("a.jsonl", '{"title": "x", "words": "y"}\n')),
+    Case("documents that cannot be kept apart",
+         "clm --model_type bloom --config_overrides hidden_size=32,n_layer=1,n_head=2 --tokenizer_name {gpt2} "
+         "--train_file {text} --output_dir {tmp}/out --max_steps 1 --block_size 32 --isolate_documents",
+         ("--isolate_documents", "keep documents apart")),
+    Case("a column of plain text", CLM + "--train_file {text} --text_column body", ("--text_column", "plain text")),
     Case("several columns, none called text", CLM + "--train_file {tmp}/a.csv", ("--text_column", "repo_name", "content"),
          write("a.csv", "repo_name,content\nx,y\n")),
     Case("column of numbers", CLM + "--train_file {tmp}/a.jsonl", ("text", "number"), write("a.jsonl", '{"text": 3}\n')),

@@ -34,7 +34,12 @@ def test_text_in_a_measured_model_out(world: World, tmp_path: Path, capsys: pyte
     assert scores["eval_loss"] < 2.0, "a text of two sentences is learned"
     assert math.isclose(scores["perplexity"], math.exp(scores["eval_loss"]), rel_tol=1e-9)
     assert scores["eval_tokens"] == scores["eval_samples"] * 31, "every token of a block but its first"
-    assert {"train_loss", "train_runtime", "train_samples"} <= results(out, "train").keys()
+    trained = results(out, "train")
+    assert {"train_loss", "train_runtime", "train_samples", "train_tokens_per_second"} <= trained.keys()
+    peak = json.loads((out / "decisions.json").read_text())["peak"]
+    assert 0 < trained["train_mfu"] < 1 and 0 <= trained["train_waiting_for_data"] < 1
+    assert trained["train_tflops"] * 1e12 == pytest.approx(trained["train_mfu"] * peak["flops"], rel=0.01)
+    assert "MFU" in said
     assert (out / "trainer_state.json").is_file()
     for record in ("run.json", "decisions.json", "data.json", "status.json"):
         json.loads((out / record).read_text())

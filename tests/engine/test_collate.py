@@ -104,6 +104,12 @@ def test_counters_carry_the_epoch() -> None:
     assert EpochExamples(layout, epoch=-1).__getitems__([2]).examples.epoch == -1
 
 
+def test_lengths_are_known_of_layouts_alone() -> None:
+    lengths = EpochExamples(MemoryLayout([[5, 6], [7, 8, 9]])).lengths
+    assert lengths is not None and lengths.tolist() == [2, 3]
+    assert EpochExamples([{"input_ids": [5, 6]}]).lengths is None
+
+
 @pytest.mark.parametrize("labelled", [False, True])
 def test_a_filler_predicts_nothing_and_shows_one_token(labelled: bool) -> None:
     items = [{"input_ids": [5, 6, 7], **({"labels": [5, 6, 7]} if labelled else {})}] * 2

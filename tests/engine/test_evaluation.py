@@ -1,11 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import IterableDataset
 
+import tiny
+from lmtrain.engine.collate import Collate, EpochExamples
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums, Totals
-from lmtrain.objectives import LossSums
+from lmtrain.objectives import EVALUATION_EPOCH, LossSums, Masked
 
 
 def sums(loss: float, count: int, correct: int) -> LossSums:
@@ -69,3 +72,26 @@ def test_a_batch_run_for_company_does_not_count() -> None:
     assert list(loader) == [([2], True)]
     loader = EvaluationLoader(list(range(3)), 2, list, rank=2, world=3, equal=True)
     assert list(loader) == [([0, 1], False)]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_order_by_length_changes_no_mask_and_no_example(world: int) -> None:
+    layout = tiny.MemoryLayout(tiny.rows(23, longest=30))
+    examples = EpochExamples(layout, epoch=EVALUATION_EPOCH)
+    collate = Collate(Masked(3, tiny.VOCABULARY, special_ids=(0, 1, 2, 3)))
+
+    def seen(lengths: np.ndarray | None) -> tuple[list[tuple[list[int], list[int]]], int]:
+        found, positions = [], 0
+        for rank in range(world):
+            for batch, counts in EvaluationLoader(examples, 4, collate, rank=rank, world=world, lengths=lengths):
+                assert counts
+                positions += batch["input_ids"].numel()
+                mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+                found += [
+                    (ids[real].tolist(), labels[real].tolist())
+                    for ids, labels, real in zip(batch["input_ids"], batch["labels"], mask.bool(), strict=True)
+                ]
+        return sorted(found), positions
+
+    (plain, wide), (by_length, narrow) = seen(None), seen(examples.lengths)
+    assert plain == by_length and narrow < 0.9 * wide

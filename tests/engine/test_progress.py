@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtrain.core.runlog import RunLog, read_events
-from lmtrain.engine.progress import Lines, Pace, Progress, Terminal, describe_evaluation, duration
+from lmtrain.engine.progress import Lines, Progress, Terminal, describe_evaluation, describe_train, duration
 from lmtrain.engine.trainer import LMTrainer
 from tiny import MemoryLayout, arguments, llama, rows
 
@@ -20,20 +20,6 @@ class FakeClock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def test_pace_leaves_out_what_is_not_training() -> None:
-    clock = FakeClock()
-    pace = Pace(clock)
-    pace.start(step=10, tokens=1000)
-    assert pace.seconds_left(10, 30) is None
-    clock.now += 4
-    assert pace.tokens_per_second(1400) == pytest.approx(100)
-    assert pace.seconds_left(12, 30) == pytest.approx(36)  # 2 s a step, 18 to go
-    clock.now += 50
-    pace.pause(48)  # an evaluation
-    assert pace.tokens_per_second(1600) == pytest.approx(100)
-    assert pace.seconds_left(13, 30) == pytest.approx(34)
 
 
 class TimedLayout(MemoryLayout):
@@ -56,8 +42,11 @@ def test_a_slow_evaluation_does_not_show_in_the_pace_of_training(tmp_path: Path)
     with RunLog(tmp_path / "metrics.jsonl") as log:
         progress = Progress(log, stream=io.StringIO(), clock=clock)
         train, evaluation = TimedLayout(clock, 1, 24), TimedLayout(clock, 1000, 8)
-        LMTrainer(llama(), args, train, evaluation, callbacks=[progress]).train()
+        trainer = LMTrainer(llama(), args, train, evaluation, callbacks=[progress])
+        trainer.meter.clock = clock
+        trainer.train()
     events = [e for e in read_events(tmp_path / "metrics.jsonl") if e["event"] == "train"]
+    assert [e["waiting_for_data"] for e in events] == [1.0, 1.0, 1.0]  # by this clock nothing else takes time
     assert [e["tokens_per_second"] for e in events] == [8.0, 12.0, 24.0]  # 24 tokens in 3, 2 and 1 s
     assert [e["time_left"] for e in events] == [6.0, 2.5, 0.0]
 
@@ -65,6 +54,12 @@ def test_a_slow_evaluation_does_not_show_in_the_pace_of_training(tmp_path: Path)
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (58.4, "0:58"), (190, "3:10"), (3723, "1:02:03")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_waiting_for_data_is_said_when_it_matters() -> None:
+    values = {"loss": 2.0, "tokens_per_second": 1234.5, "mfu": 0.431, "waiting_for_data": 0.02}
+    assert describe_train(values) == "loss 2  1,234 tok/s  MFU 43%"
+    assert describe_train({**values, "waiting_for_data": 0.13}) == "loss 2  1,234 tok/s  MFU 43%  waiting for data 13%"
 
 
 def test_evaluations_are_named_by_their_data_set() -> None:
@@ -100,7 +95,7 @@ def test_a_file_gets_plain_lines(run: tuple[str, list[dict], int]) -> None:
     assert lines[0] == "train 6 steps"
     assert [line.split()[1] for line in lines[1:]] == ["2/6", "3", "4/6", "6/6", "6"]
     assert all("loss" in line for line in lines[1:])
-    assert "tok/s" in lines[1] and "left" in lines[1] and "GB" in lines[1]
+    assert "tok/s" in lines[1] and "MFU" in lines[1] and "left" in lines[1] and "GB" in lines[1]
 
 
 def test_every_event_is_complete(run: tuple[str, list[dict], int]) -> None:
@@ -116,7 +111,7 @@ def test_every_event_is_complete(run: tuple[str, list[dict], int]) -> None:
     steps = [event for event in events if event["event"] == "train"]
     for event in steps:
         for name in ("step", "epoch", "tokens", "loss", "learning_rate", "grad_norm", "tokens_per_second",
-                     "time_left", "memory"):  # fmt: skip
+                     "tflops", "mfu", "waiting_for_data", "time_left", "memory"):  # fmt: skip
             assert isinstance(event[name], int | float), name
         assert event["memory"] > 10_000_000
     assert [event["step"] for event in steps] == [2, 4, 6]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lmtrain.engine.results import named_as_the_scripts_do, summary, write_results
+from lmtrain.engine.results import named_as_the_scripts_do, speed_line, summary, write_results
 
 FIGURES = {"loss": 2.0, "perplexity": 7.389, "bits_per_byte": 1.5, "accuracy": 0.25, "tokens": 1000}
 
@@ -29,6 +29,13 @@ def test_scores_of_the_test_text_leave_those_of_validation_alone(tmp_path: Path)
         **json.loads((tmp_path / "eval_results.json").read_text()),
         **json.loads((tmp_path / "test_results.json").read_text()),
     }
+
+
+def test_the_line_of_the_speed() -> None:
+    speed = {"train_tokens_per_second": 5210.4, "train_mfu": 0.412, "train_waiting_for_data": 0.01}
+    assert speed_line(speed) == "5,210 tokens/s · MFU 41%"
+    assert speed_line({**speed, "train_waiting_for_data": 0.3}).endswith(" · 30% of the time waiting for data")
+    assert speed_line({"train_tokens_per_second": 0.0}) == "0 tokens/s", "a run that was finished but for its results"
 
 
 def test_the_line_of_a_split() -> None:

@@ -24,7 +24,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.streams import permutation
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal, Labelled, Masked
-from tiny import VOCABULARY, MemoryLayout, arguments, bert, gpt2, llama, logged, rows, weights
+from tiny import VOCABULARY, MemoryLayout, arguments, bert, gpt2, llama, logged, rows, try_fast_paths, weights
 
 EOS = 0
 MASKED = Masked(4, VOCABULARY, special_ids=(0, 1, 2, 3, 4), probability=0.3)
@@ -75,7 +75,8 @@ def test_a_model_over_fitted_on_short_documents_ends_them(tokenizer: PreTrainedT
 
 def test_the_order_is_a_function_of_seed_and_epoch(tmp_path: Path) -> None:
     layout = MemoryLayout(rows(10))
-    LMTrainer(llama(), arguments(tmp_path, num_train_epochs=3, seed=7), layout, objective=Causal()).train()
+    trainer = LMTrainer(llama(), arguments(tmp_path, num_train_epochs=3, seed=7), layout, objective=Causal())
+    try_fast_paths(trainer).train()
     assert layout.reads == [i for epoch in range(3) for i in permutation(7, epoch, 10).tolist()]
 
 
@@ -95,7 +96,7 @@ def test_ones_own_data_set_has_the_same_order(tokenizer: PreTrainedTokenizerFast
     for collator in (None, DataCollatorForLanguageModeling(tokenizer, mlm=False)):
         data = Watched()
         args = arguments(tmp_path, num_train_epochs=2, seed=7)
-        LMTrainer(llama(), args, data, data_collator=collator).train()
+        try_fast_paths(LMTrainer(llama(), args, data, data_collator=collator)).train()
         assert data.reads == expected
 
 
@@ -132,7 +133,7 @@ def test_a_resumed_run_goes_on_where_it_stopped_and_reads_nothing_before(
         layout = MemoryLayout(rows(18))  # 5 steps an epoch, the last window not full
         args = arguments(folder, max_steps=12, per_device_train_batch_size=2, gradient_accumulation_steps=2,
                          save_strategy="steps", save_steps=stop)  # fmt: skip
-        return LMTrainer(make(), args, layout, objective=objective, **options), layout
+        return try_fast_paths(LMTrainer(make(), args, layout, objective=objective, **options)), layout
 
     class Stop(TrainerCallback):
         def on_save(self, args, state, control, **_) -> None:

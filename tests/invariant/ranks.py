@@ -12,7 +12,7 @@ import torch
 
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal
-from tiny import MemoryLayout, arguments, llama, logged, rows
+from tiny import MemoryLayout, arguments, llama, logged, rows, try_fast_paths
 
 COUNT = 7
 
@@ -32,14 +32,14 @@ def main(folder: Path) -> None:
         save_steps=3,  # in the middle of the second epoch
         ddp_backend="gloo" if "RANK" in os.environ else None,
     )
-    trainer = LMTrainer(llama(), args, trained, evaluated, objective=Causal())
+    trainer = try_fast_paths(LMTrainer(llama(), args, trained, evaluated, objective=Causal()))
     before = trainer.evaluate()
     evaluation_reads = list(evaluated.reads)
     trainer.predict(evaluated)  # the stock loop before training must not keep DDP from wrapping the model
     trainer.train()
     after = trainer.evaluate()
     again = MemoryLayout(data)
-    resumed = LMTrainer(llama(), args, again, objective=Causal())
+    resumed = try_fast_paths(LMTrainer(llama(), args, again, objective=Causal()))
     resumed.train(resume_from_checkpoint=str(folder / "checkpoint-3"))
     seen = {
         "rank": args.process_index,

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import EVALUATION_EPOCH, IGNORED, Causal, Masked, Objective
-from tiny import VOCABULARY, MemoryLayout, arguments, bert, llama, rows
+from tiny import VOCABULARY, MemoryLayout, arguments, bert, llama, rows, try_fast_paths
 
 DATA = rows(19, shortest=2, longest=14)
 MASKED = Masked(4, VOCABULARY, special_ids=(0, 1, 2, 3, 4))
@@ -18,7 +18,7 @@ KINDS = [pytest.param(llama, Causal(), id="causal"), pytest.param(bert, MASKED, 
 def evaluate(make, objective: Objective, folder: Path, batch: int, *, width: int | None = None) -> dict[str, float]:
     layout = MemoryLayout(DATA, width=width)
     args = arguments(folder, per_device_eval_batch_size=batch)
-    trainer = LMTrainer(make(), args, eval_dataset=layout, objective=objective)
+    trainer = try_fast_paths(LMTrainer(make(), args, eval_dataset=layout, objective=objective))
     metrics = trainer.evaluate()
     assert sorted(layout.reads) == list(range(len(DATA)))
     return {name: metrics[f"eval_{name}"] for name in ("loss", "perplexity", "accuracy", "tokens")}

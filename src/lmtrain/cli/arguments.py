@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmtrain.config.check import check
-from lmtrain.config.flags import FlagTable, flag_table
+from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, FlagTable, flag_table
 from lmtrain.config.legacy import LEGACY
 from lmtrain.config.load import Gathered, Setting, gather, read_settings, resolve
-from lmtrain.config.options import Resolved
+from lmtrain.config.options import AboutRun, Resolved
 from lmtrain.config.values import is_truth_word
-from lmtrain.core.errors import Problems
+from lmtrain.core.errors import Problems, UserError
 
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml", ".toml")
 
@@ -113,8 +113,30 @@ def parse(command: str, argv: Sequence[str]) -> Parsed:
 
     Raises :class:`lmtrain.core.errors.UserError` with every problem found.
     """
-    table, problems = flag_table(command), Problems()
-    words = split_words(table, argv)
+    if command in ABOUT_A_RUN:
+        return _parse_about(command, argv)
+    table = flag_table(command)
+    return _understood(table, split_words(table, argv), Problems())
+
+
+def _parse_about(command: str, argv: Sequence[str]) -> Parsed:
+    """``profile clm --train_file …``: the command's own options and those of the run stand side by side."""
+    if not argv or argv[0] not in TRAINING_COMMANDS:
+        kinds = " or ".join(f"lmtrain {command} {kind} ..." for kind in TRAINING_COMMANDS)
+        raise UserError(f"say of which training, with its options behind it: {kinds}")
+    own, table, problems = flag_table(command), flag_table(argv[0]), Problems()
+    words = split_words(FlagTable(argv[0], {**own.flags, **table.flags}), argv[1:])
+    mine = [setting for setting in words.settings if own.find(setting.name)]
+    words.settings = [setting for setting in words.settings if setting not in mine]
+    if command == "profile" and not any(setting.name == "output_dir" for setting in words.settings):
+        words.settings.insert(0, Setting("output_dir", "--output_dir", ["unwritten"]))  # a profile writes nothing
+    options = resolve(command, [gather(command, mine, problems)])
+    parsed = _understood(table, words, problems)
+    return Parsed(AboutRun(options, parsed.options), parsed.notes, parsed.environment)
+
+
+def _understood(table: FlagTable, words: Words, problems: Problems) -> Parsed:
+    command = table.command
     words.config += _positionals(table, words, problems)
     sources: list[Gathered] = []
     unread = Problems()

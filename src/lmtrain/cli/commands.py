@@ -77,6 +77,22 @@ _LIST = (
         ),
     ),
     Command(
+        "check",
+        "The plan of a run before it begins: what it takes, what stands in its way. Writes no run.",
+        (
+            ("Before a night of training",
+             "lmtrain check clm --model_name_or_path ./gpt2 --train_file book.txt --output_dir runs/book"),
+        ),
+    ),
+    Command(
+        "profile",
+        "Where the time and memory of a run's steps go, and what would help. Writes no run.",
+        (
+            ("The steps of a run, by the options that it will have",
+             "lmtrain profile clm --model_name_or_path ./gpt2 --train_file book.txt --block_size 512"),
+        ),
+    ),
+    Command(
         "demo",
         "Everything at once in a few minutes: tokenizer, model, scores, completions, on Python's own source.",
         (("Three minutes of training", "lmtrain demo"),),

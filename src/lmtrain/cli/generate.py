@@ -30,8 +30,7 @@ def run(options: GenerateOptions) -> int:
         raise UserError("this is a masked model: give a text with a mask to fill in, as prompt")
     tokenizer = load_tokenizer(options, "mlm" if purpose == "mlm" else None)
     loaded = load_model(options, purpose, tokenizer)
-    for line in (describe(loaded.model), *loaded.lines):
-        say("model", line)
+    say("model", "\n".join([describe(loaded.model), *loaded.lines]))
     device = _device(options.use_cpu)
     decision = choose_precision(options.precision, device)
     model, context = loaded.model.to(device), max_positions(loaded.model.config)

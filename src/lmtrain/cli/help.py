@@ -7,7 +7,7 @@ import textwrap
 from typing import Any
 
 from lmtrain.cli.commands import COMMANDS, Command
-from lmtrain.config.flags import flag_table
+from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, flag_table
 from lmtrain.config.legacy import TWINS
 from lmtrain.config.treatment import GROUPS, TREATMENT
 from lmtrain.config.values import Flag
@@ -40,6 +40,8 @@ def command_help(command: Command) -> str:
     width = _width()
     table = flag_table(command.name)
     words = next((f" [{f.about.metavar} ...]" for f in table.flags.values() if f.about.positional), "")
+    if command.name in ABOUT_A_RUN:
+        words = " " + "|".join(TRAINING_COMMANDS)
     lines = [f"usage: lmtrain {command.name}{words} [--option value ...]", ""]
     lines += textwrap.wrap(command.summary, width)
     lines += ["", "Examples" if len(command.examples) > 1 else "Example"]
@@ -54,6 +56,8 @@ def command_help(command: Command) -> str:
         lines += ["", title]
         for flag in flags:
             lines += _two_columns(f"  {usage(flag)}", describe(flag), _FLAG_COLUMN, width)
+    if command.name in ABOUT_A_RUN:
+        lines += ["", "Beside these, the options of the run in question: see lmtrain clm --help, lmtrain mlm --help."]
     if table.is_training:
         lines += [
             "",

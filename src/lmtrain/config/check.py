@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lmtrain.config.muon import MuonArgs, is_muon
 from lmtrain.config.options import (
     DataOptions,
     EvaluateOptions,
@@ -66,6 +67,9 @@ def _training(options: Resolved, problems: Problems) -> None:
     _data(options.data, problems)
     _splits(options, problems)
     _precision(options, problems)
+    _batch(options, problems)
+    if is_muon(options.training):
+        _muon(options.training, problems)
     _schedule(options, problems)
     data = options.data
     if data.compat and data.compat != f"run_{options.command}":
@@ -192,6 +196,22 @@ def _splits(options: Resolved, problems: Problems) -> None:
         problems.add("100 leaves nothing to train on", flag="--validation_split_percentage")
 
 
+def _batch(options: Resolved, problems: Problems) -> None:
+    given, run = options.training, options.run
+    if run.batch_tokens is not None:
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+            if name in given:
+                problems.add(f"sizes the step, and so does --{name}; give one of them", flag="--batch_tokens")
+    for name in ("fsdp", "deepspeed"):
+        if given.get(name) and (run.auto_batch or run.batch_tokens is not None):
+            flag = "--auto_batch" if run.auto_batch else "--batch_tokens"
+            problems.add(
+                f"tries the whole model in one process, and --{name} divides it; give --per_device_train_batch_size "
+                "and --gradient_accumulation_steps",
+                flag=flag,
+            )
+
+
 def _precision(options: Resolved, problems: Problems) -> None:
     wanted, set_ = options.run.precision, options.training
     if set_.get("bf16") and set_.get("fp16"):
@@ -208,6 +228,20 @@ def _precision(options: Resolved, problems: Problems) -> None:
             )
     if set_.get("tf32") and set_.get("use_cpu"):
         problems.add("TF32 is a format of NVIDIA's GPUs, and --use_cpu is given", flag="--tf32")
+
+
+def _muon(given: dict[str, Any], problems: Problems) -> None:
+    for name in ("fsdp", "deepspeed"):
+        if given.get(name):
+            problems.add(
+                "cuts the matrices into pieces, and --optim muon needs each whole; leave out one of the two",
+                flag=f"--{name}",
+            )
+    if given.get("optim_target_modules"):
+        problems.add("belongs to optimizers such as galore_adamw, not to --optim muon", flag="--optim_target_modules")
+    if not given.get("optim_args") or all("=" in pair for pair in given["optim_args"].split(",")):
+        with problems.collect():  # what is no pair at all is reported with the schedule
+            MuonArgs.parse(given.get("optim_args"))
 
 
 def _schedule(options: Resolved, problems: Problems) -> None:

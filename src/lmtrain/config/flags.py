@@ -29,8 +29,11 @@ COMMAND_OPTIONS: dict[str, type] = {
     "evaluate": options.EvaluateOptions,
     "generate": options.GenerateOptions,
     "demo": options.DemoOptions,
+    "profile": options.ProfileOptions,
+    "check": options.CheckOptions,
 }
 TRAINING_COMMANDS = ("clm", "mlm")
+ABOUT_A_RUN = ("profile", "check")  # commands in front of a training command, whose options follow
 
 # Options of the groups that one of the two trainings has no use for, and what to say to who types them.
 NOT_IN: dict[str, dict[str, str]] = {

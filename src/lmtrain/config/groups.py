@@ -72,6 +72,14 @@ class ModelOptions:
         metavar="NAME",
         shown_default="the model's choice",
     )
+    attention_dropout: float | None = option(
+        None,
+        "Dropout of attention weights. Above 0 the fast attention kernels cannot be used; 0 is what recent models "
+        "are trained with.",
+        at_least=0,
+        at_most=1,
+        shown_default="the model's own",
+    )
 
 
 @dataclass
@@ -119,6 +127,11 @@ class DataOptions(TextOptions):
     )
     test_file: list[str] = option([], "Text for a test, scored on its own.", metavar="PATH")
     append_eos: bool = option(True, "Put the end-of-text token after each document (causal training).")
+    isolate_documents: bool = option(
+        False,
+        "Keep the documents of a block apart: attention stays inside each, its positions start anew, and its first "
+        "token is not predicted from the one before.",
+    )
     max_train_samples: int | None = option(
         None,
         "Train on at most so many blocks: the first ones, or random ones with --shuffle_documents.",
@@ -200,6 +213,24 @@ class RunOptions:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto",
         "Number format of the products; auto takes bf16 where the hardware multiplies it fast, and says so.",
+    )
+    auto_batch: bool = option(
+        False,
+        "Find by measuring how many examples go through the model at once. A step keeps its examples "
+        "(--per_device_train_batch_size × --gradient_accumulation_steps); only how it is divided changes.",
+    )
+    batch_tokens: int | None = option(
+        None,
+        "Size of a step over all processes, instead of a number of examples; how many go through the model at once "
+        "is found as with --auto_batch.",
+        unit="tokens",
+        at_least=1,
+        shown_default="a number of examples",
+    )
+    packing: bool = option(
+        True,
+        "Lay examples of different lengths end to end, kept apart by attention, where the model is proven to keep them "
+        "apart; the result is the same as with padding.",
     )
     overwrite_output_dir: bool = option(
         False,

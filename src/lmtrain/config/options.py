@@ -15,8 +15,8 @@ from lmtrain.config.about import option
 from lmtrain.config.groups import DataOptions, MaskingOptions, ModelOptions, RunOptions, TextOptions
 
 __all__ = [
-    "DataOptions", "DemoOptions", "EvaluateOptions", "GenerateOptions", "MaskingOptions", "ModelOptions",
-    "PrepareOptions", "Resolved", "RunOptions", "TextOptions", "TokenizerOptions",
+    "AboutRun", "CheckOptions", "DataOptions", "DemoOptions", "EvaluateOptions", "GenerateOptions", "MaskingOptions",
+    "ModelOptions", "PrepareOptions", "ProfileOptions", "Resolved", "RunOptions", "TextOptions", "TokenizerOptions",
 ]  # fmt: skip
 
 
@@ -67,7 +67,9 @@ class PrepareOptions(ModelOptions, DataOptions):
             "config_name",
             "config_overrides",
             "resize_embeddings",
+            "attention_dropout",
             "attn_implementation",
+            "isolate_documents",
             "test_file",
         }
     )
@@ -96,6 +98,7 @@ class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions):
             "model_type",
             "config_name",
             "config_overrides",
+            "attention_dropout",
             "max_train_samples",
             "shuffle_documents",
             "train_file",
@@ -120,7 +123,7 @@ class GenerateOptions(ModelOptions):
     """``lmtrain generate``: completions of a causal model, ranked fillings of a masked one."""
 
     without: ClassVar[frozenset[str]] = frozenset(
-        {"model_type", "config_name", "config_overrides", "resize_embeddings"}
+        {"model_type", "config_name", "config_overrides", "resize_embeddings", "attention_dropout"}
     )
     title: ClassVar[str] = "Generation"
 
@@ -159,6 +162,33 @@ class DemoOptions:
     )
     seed: int = option(42, "Seed of everything drawn at random.", at_least=0)
     overwrite_output_dir: bool = option(False, "Start anew when the folder holds an earlier demo.")
+
+
+@dataclass
+class ProfileOptions:
+    """``lmtrain profile clm|mlm``: where a step's time and memory go. The options of the run stand beside these."""
+
+    title: ClassVar[str] = "Profile"
+
+    steps: int = option(12, "Steps to measure, after a few to warm up.", unit="steps", at_least=1)
+    json: bool = option(False, "Print the figures as one JSON object.")
+
+
+@dataclass
+class CheckOptions:
+    """``lmtrain check clm|mlm``: the plan of a run, and all that stands in its way. The run's options as above."""
+
+    title: ClassVar[str] = "Check"
+
+    json: bool = option(False, "Print the plan as one JSON object.")
+
+
+@dataclass
+class AboutRun:
+    """What ``lmtrain profile`` and ``lmtrain check`` are asked: their own ``options``, and the ``run`` in question."""
+
+    options: Any
+    run: Resolved
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmtrain.config.flags import flag_table
 from lmtrain.config.legacy import LEGACY
-from lmtrain.config.options import Resolved
+from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 
 _HIDDEN = "..."
 
@@ -29,6 +29,11 @@ def as_dict(options: Any) -> dict[str, Any]:
         {name: value for name, value in options.training.items() if not (name in flags and flags[name].about.secret)}
     )
     return values
+
+
+def defaults(command: str) -> dict[str, Any]:
+    """What :func:`as_dict` gives for a command line that sets nothing."""
+    return as_dict(Resolved(command, ModelOptions(), DataOptions(), MaskingOptions(), RunOptions()))
 
 
 def without_secrets(command: str, argv: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from lmtrain.config.about import About
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag
-from lmtrain.config.wording import BOUNDS, CHOICES, HELP, METAVARS, SECRET, UNITS
+from lmtrain.config.wording import BOUNDS, CHOICES, HELP, METAVARS, MORE_CHOICES, SECRET, UNITS
 from lmtrain.core.errors import UserError
 
 _BASIC = {
@@ -99,7 +99,7 @@ def training_flags() -> dict[str, Flag]:
         default = item.default
         if treatment and treatment.default is not None:
             default = treatment.default
-        choices = item.choices or CHOICES.get(item.name, ())
+        choices = (item.choices or CHOICES.get(item.name, ())) + MORE_CHOICES.get(item.name, ())
         group = treatment.group if treatment else "Other"
         flags[item.name] = Flag(item.name, item.types, default, about, group, choices, training=True)
     return flags

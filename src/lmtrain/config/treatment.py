@@ -53,7 +53,7 @@ TREATMENT: dict[str, Treatment] = {
     "auto_find_batch_size": Treatment(
         "refused", _BATCH,
         "The size found would be searched for again on resuming, and the number of steps would change with it; "
-        "set --per_device_train_batch_size, and --gradient_accumulation_steps for the same global batch.",
+        "--auto_batch finds a micro-batch that fits and keeps the step as it is.",
     ),
     "average_tokens_across_devices": Treatment(
         "subsumed", _BATCH, "Losses are summed over all processes and divided once by all predicted tokens."

@@ -6,6 +6,8 @@ The library describes its fields for its own scripts; those of everyday use are 
 
 from __future__ import annotations
 
+from lmtrain.config import muon
+
 SECRET = frozenset({"hub_token"})
 
 # What a number counts, where the name does not say it.
@@ -63,6 +65,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
 }
 
+# Values of ours beside the library's.
+MORE_CHOICES: dict[str, tuple[str, ...]] = {"optim": (muon.NAME,)}
+
 METAVARS: dict[str, str] = {
     "output_dir": "FOLDER",
     "resume_from_checkpoint": "FOLDER",
@@ -90,10 +95,10 @@ HELP: dict[str, str] = {
     "seed": "Seed of everything drawn at random: order, masks, dropout, a new model's weights.",
     "data_seed": "Seed of the order and the masks, where it is to differ from --seed.",
     "full_determinism": "Let torch use only algorithms that repeat bit by bit; slower, for finding faults.",
-    "learning_rate": "Highest learning rate of the schedule.",
+    "learning_rate": f"Highest learning rate of the schedule. With --optim muon it is Muon's, {muon.DEFAULTS['learning_rate']:g} unless given, and AdamW's follows.",
     "lr_scheduler_type": "How the learning rate goes down.",
     "warmup_steps": "The learning rate rises from 0 over so many steps.",
-    "optim": "The optimizer, by its name in transformers' OptimizerNames: adamw_torch, sgd, adafactor, lion_8bit, ...",
+    "optim": "The optimizer: muon (for training from scratch, see docs/optimizers.md), or one of transformers' OptimizerNames: adamw_torch, sgd, adafactor, lion_8bit, ...",
     "weight_decay": "Decay of the weights in each step; biases and norms are left alone.",
     "max_grad_norm": "Gradients longer than this are shortened to it; 0 leaves them.",
     "label_smoothing_factor": "Share of the probability that the training target spreads over all tokens; scores are without it.",

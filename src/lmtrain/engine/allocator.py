@@ -27,3 +27,10 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
         return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEEP_ALL))
     return False
+
+
+def release_freed_memory() -> None:
+    """Give back what is kept, once, so that what is held now is what is used (``malloc_trim(3)``)."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
+from lmtrain.config import muon
 from lmtrain.config.check import SCORES
 from lmtrain.config.options import Resolved
 from lmtrain.config.treatment import TREATMENT
@@ -37,6 +39,8 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
         "fp16": precision.name == "fp16",
         "disable_tqdm": True,
     }
+    if muon.is_muon(values):  # the library knows no such name; LMTrainer gets the optimizer itself (engine.muon)
+        values = {**muon.DEFAULTS, **values, "optim": "adamw_torch", "optim_args": None}
     if resolved.model.token and "hub_token" not in values:
         values["hub_token"] = resolved.model.token
     if torch.accelerator.current_accelerator(check_available=True) is None:
@@ -52,3 +56,13 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
         return TrainingArguments(**values)
     except (ValueError, ImportError) as error:  # conflicts that only the library knows
         raise UserError(f"the training options do not fit together: {error}") from error
+
+
+def planned_steps(arguments: TrainingArguments, examples: int) -> int:
+    """How many steps the Trainer will make over ``examples``; the last of an epoch may be a short one."""
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    at_once = arguments.per_device_train_batch_size * arguments.world_size
+    batches = examples // at_once if arguments.dataloader_drop_last else math.ceil(examples / at_once)
+    an_epoch = max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
+    return math.ceil(arguments.num_train_epochs * an_epoch)

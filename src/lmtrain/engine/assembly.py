@@ -22,11 +22,13 @@ from lmtrain.data.corpus import Corpus, StoresMade, prepare_corpus, sources_of
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.batch_size import MicroBatch, choose_micro_batch, examples_a_step
 from lmtrain.engine.budget import StepClock, steps_within
-from lmtrain.engine.precision import Decision, choose_precision
+from lmtrain.engine.muon import maker_of
+from lmtrain.engine.precision import Decision, choose_precision, compute_dtype
 from lmtrain.engine.progress import Progress
-from lmtrain.engine.requirements import check_requirements, require_a_step
-from lmtrain.engine.results import named_as_the_scripts_do, summary, write_results
+from lmtrain.engine.requirements import check_requirements, require_a_step, require_isolation
+from lmtrain.engine.results import named_as_the_scripts_do, speed_line, summary, write_results
 from lmtrain.engine.resume import require_same_data, resume_point
 from lmtrain.engine.run_folder import (
     DECISIONS,
@@ -35,6 +37,7 @@ from lmtrain.engine.run_folder import (
     inspect,
     refuse_other_runs_results,
 )
+from lmtrain.engine.threads import choose_threads
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import (
     check_kind,
@@ -45,10 +48,12 @@ from lmtrain.models import (
     require_positions,
     save_model,
 )
+from lmtrain.models.attention_dropout import cost_of_attention_dropout
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.objectives import Causal, Masked, Objective
 
 _DEFAULT_LENGTH = 1024
+_MATTERS = 1.5  # times as slow: less is not worth a line
 _MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(("model_type", "config_name", "config_overrides", "tokenizer_name"))
 
 
@@ -79,7 +84,6 @@ def train(
     argv: Sequence[str] = (),
     *,
     minutes: float | None = None,
-    make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     made_ahead: Callable[[], StoresMade] | None = None,
     say: Say = say,
 ) -> Outcome:
@@ -103,17 +107,19 @@ def train(
     if found.state == "unfinished":
         require_same_data(folder, parts.corpus.manifest())
     require_a_step(training_arguments(resolved, parts.precision), len(parts.corpus.splits["train"]))
+    micro_batch = settle_micro_batch(resolved, parts, decided, say)
+    sizes = micro_batch.arguments if micro_batch else {}
+    known = _decisions(parts) | ({"micro_batch": micro_batch.as_dict()} if micro_batch else {})
     with RunFolder(folder, overwrite=resolved.run.overwrite_output_dir, writes=is_first_process()) as run:
         run.describe(resolved.command, without_secrets(resolved.command, argv), options)
         run.data(parts.corpus.manifest())
         run.status("preparing", step=found.step)
         worked_out: dict[str, Any] = {}
         if minutes is not None:
-            worked_out["max_steps"] = decided.get("max_steps") or _steps_within(
-                resolved, parts, minutes, make_optimizer, say
-            )
-        run.decisions(_decisions(parts) | worked_out)
-        trainer = _trainer(resolved, parts, run, make_optimizer, **worked_out)
+            worked_out["max_steps"] = decided.get("max_steps") or _steps_within(resolved, parts, minutes, decided, say)
+        run.decisions(known | worked_out)
+        trainer = make_trainer(resolved, parts, run, decided=decided, **sizes, **worked_out)
+        run.decisions(known | worked_out | trainer.fast_paths.decisions | {"peak": trainer.peak.as_dict()})
         return _carry_out(trainer, resolved, parts, run, found, say)
 
 
@@ -131,6 +137,7 @@ def assemble(
     device = _device(resolved)
     if device.type == "cpu":
         keep_freed_memory()
+        torch.set_num_threads((decided or {}).get("threads") or choose_threads(torch.get_num_threads())[0])
     tokenizer = loaded = sources = precision = None
     length = 0
     problems = Problems()
@@ -162,7 +169,10 @@ def assemble(
         say=say,
     )
     say("data", "\n".join(corpus.ledger.lines()))
-    return Parts(tokenizer, loaded.model, corpus, _objective(resolved, tokenizer, seed), length, device, precision)
+    objective = _objective(resolved, tokenizer, seed)
+    if resolved.data.isolate_documents:
+        require_isolation(loaded.model, next(iter(corpus.splits.values())), objective)
+    return Parts(tokenizer, loaded.model, corpus, objective, length, device, precision)
 
 
 def example_length(resolved: Resolved, config: Any) -> int:
@@ -223,16 +233,18 @@ def _decisions(parts: Parts) -> dict[str, Any]:
     }
 
 
-def _trainer(
+def make_trainer(
     resolved: Resolved,
     parts: Parts,
-    run: RunFolder | None,
-    make_optimizer: Callable[[Any], torch.optim.Optimizer] | None,
+    run: RunFolder | None = None,
     *,
+    decided: dict[str, Any] | None = None,
     model: Any = None,
     callbacks: Sequence[Any] = (),
     **worked_out: Any,
 ) -> LMTrainer:
+    """The trainer of a run. ``worked_out`` are training arguments that only a measurement or the caller could tell;
+    ``model`` takes the place of the run's, ``callbacks`` that of the progress shown."""
     arguments = training_arguments(resolved, parts.precision, **worked_out)
     progress = [Progress(run.log if run else None, summaries=False)] if not callbacks else []
     return LMTrainer(
@@ -243,23 +255,50 @@ def _trainer(
         objective=parts.objective,
         processing_class=parts.tokenizer,
         callbacks=[*progress, *callbacks],
-        make_optimizer=make_optimizer,
+        make_optimizer=maker_of(resolved.training, parts.precision.name),
+        packing=resolved.run.packing,
+        decided=decided,
     )
+
+
+def settle_micro_batch(resolved: Resolved, parts: Parts, decided: dict[str, Any], say: Say) -> MicroBatch | None:
+    """How many examples go through the model at once, where that is left to measuring; as ``decided`` when it was."""
+    tokens = resolved.run.batch_tokens
+    if not (resolved.run.auto_batch or tokens):
+        return None
+    if before := decided.get("micro_batch"):
+        return MicroBatch(**before)
+    with tempfile.TemporaryDirectory() as nowhere:
+        trainer = make_trainer(resolved, parts, decided=decided, output_dir=nowhere)
+        args = trainer.args
+        examples = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        if tokens:
+            layout: Any = parts.corpus.splits["train"]
+            examples = examples_a_step(tokens, layout.lengths, args.world_size)
+        chosen = choose_micro_batch(trainer, examples)
+    times = "once" if chosen.accumulation == 1 else f"{chosen.accumulation} times"
+    say("batch", f"{counted(chosen.examples, 'example')} at once, {times} a step · {chosen.reason}")
+    return chosen
 
 
 def _steps_within(
     resolved: Resolved,
     parts: Parts,
     minutes: float,
-    make_optimizer: Callable[[Any], torch.optim.Optimizer] | None,
+    decided: dict[str, Any],
     say: Say,
 ) -> int:
-    """Steps that fit into ``minutes``, measured with a twin of the model that is thrown away."""
+    """Steps that fit into ``minutes``, measured with a twin of the model that is thrown away.
+
+    What the twin chooses to be fast is added to ``decided``, so that the run does what was measured.
+    """
 
     def trial(model: Any, clock: StepClock, steps: int) -> None:
         changes = {"max_steps": steps, "eval_strategy": "no", "save_strategy": "no", "push_to_hub": False}
         with quiet_libraries():
-            _trainer(resolved, parts, None, make_optimizer, model=model, callbacks=[clock], **changes).train()
+            twin = make_trainer(resolved, parts, None, decided=decided, model=model, callbacks=[clock], **changes)
+            decided.update(twin.fast_paths.decisions)
+            twin.train()
 
     steps, seconds = steps_within(minutes * 60, parts.model, trial)
     say("plan", f"{steps:,} steps in {duration(minutes * 60)}, at {seconds * 1000:.0f} ms a step")
@@ -267,6 +306,8 @@ def _steps_within(
 
 
 def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say) -> Outcome:
+    for line in (*trainer.fast_paths.lines, *_what_attention_dropout_costs(trainer, parts)):
+        say("model", line)
     metrics = _train(trainer, resolved, parts, run, found, say)
     for split in ("validation", "test"):
         if split in parts.corpus.splits and (resolved.do_eval or split == "test"):
@@ -278,6 +319,18 @@ def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFol
         trainer.push_to_hub()
     run.status("finished", step=trainer.state.global_step)
     return Outcome(run.path, metrics)
+
+
+def _what_attention_dropout_costs(trainer: LMTrainer, parts: Parts) -> list[str]:
+    dtype = compute_dtype(trainer.args, parts.model)
+    cost = cost_of_attention_dropout(parts.model, trainer.args.train_batch_size, parts.length, parts.device, dtype)
+    if cost is None or cost[0] < _MATTERS * cost[1]:
+        return []
+    slow, fast = (1000 * seconds * trainer.args.gradient_accumulation_steps for seconds in cost)
+    return [
+        f"dropout of attention weights keeps the fast attention kernel from being used: {slow:,.0f} ms of a step "
+        f"instead of {fast:,.0f}, which --attention_dropout 0 would gain"
+    ]
 
 
 def _train(
@@ -299,15 +352,14 @@ def _train(
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if losses:
         metrics["train_loss_at_end"] = losses[-1]  # train_loss is the mean over the whole run, as in the scripts
-    if seconds and not checkpoint:
-        metrics["train_tokens_per_second"] = round(tokens / seconds, 1)
+    metrics |= trainer.meter.whole(trainer.state)
     run.status("saving", step=trainer.state.global_step)
     if trainer.is_world_process_zero():
         save_model(trainer.accelerator.unwrap_model(trainer.model), parts.tokenizer, run.path)
         write_results(run.path, "train", metrics)
     trainer.save_state()
     say("train", f"{counted(trainer.state.global_step, 'step')} · {amount(tokens)} tokens in {duration(seconds)} · "
-                 f"loss {metrics['train_loss']:.4f}")  # fmt: skip
+                 f"loss {metrics['train_loss']:.4f} · {speed_line(metrics)}")  # fmt: skip
     if losses and not math.isfinite(losses[-1]):
         say("attention", "the loss is no longer a number, so the model is of no use; a lower --learning_rate, "
                          "--warmup_steps or --max_grad_norm 1 may help")  # fmt: skip
@@ -323,7 +375,7 @@ def evaluate(
         refuse_other_runs_results(folder, resolved.model.model_name_or_path)
     parts = assemble(resolved, made_ahead=made_ahead, say=say)
     with tempfile.TemporaryDirectory() as nowhere:  # the Trainer insists on a folder
-        trainer = _trainer(resolved, parts, None, None, output_dir=nowhere)
+        trainer = make_trainer(resolved, parts, None, output_dir=nowhere)
         return {
             split: _score(trainer, resolved, parts, folder, split, say)
             for split in ("validation", "test")

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DataCollatorForLanguageModeling
 
 from lmtrain.core.types import Examples
+from lmtrain.engine.packed import Packing, kept_apart, packed, restarted
 from lmtrain.objectives import IGNORED, Objective
 from lmtrain.objectives.base import model_inputs, real_positions
 
@@ -44,6 +45,12 @@ class EpochExamples:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """(n,) tokens of each example, where the data set is a layout; None where it would have to be read for it."""
+        lengths = getattr(self.dataset, "lengths", None)
+        return lengths if isinstance(lengths, np.ndarray) and lengths.shape == (len(self),) else None
 
     def __getitem__(self, counter: int) -> Rows:
         return self.__getitems__([counter])
@@ -136,15 +143,33 @@ def _say_squeezed(name: str) -> None:
 
 
 class Collate:
-    """Our data collator: the objective decides, unless the data set brings labels of its own."""
+    """Our data collator: the objective decides, unless the data set brings labels of its own.
 
-    def __init__(self, objective: Objective, pad_id: int = 0) -> None:
+    With ``packing`` the examples of a batch are laid end to end instead of padded (:mod:`lmtrain.engine.packed`); which
+    examples those are, and their masks, is the same either way. Examples that bring ``segments`` keep their rows.
+    """
+
+    def __init__(self, objective: Objective, pad_id: int = 0, packing: Packing | None = None) -> None:
         self.objective = objective
         self.pad_id = pad_id
+        self.packing = packing
 
     def __call__(self, rows: Rows | Sequence[Any]) -> dict[str, Tensor]:
         if not isinstance(rows, Rows):  # from an iterable data set, whose items have no numbers
             rows = rows_of(rows, np.full(len(rows), -1), 0, self.pad_id)
+        examples = rows.examples
+        batch = self._labelled(rows)
+        shifted = self.objective.shifted
+        if examples.segments is not None:
+            segments = np.where(real_positions(examples), examples.segments, 0)  # a filler is shorter than it was
+            if segments.min(initial=1) == segments.max(initial=1):
+                return batch  # no row has two documents
+            return kept_apart(batch, torch.from_numpy(segments), torch.from_numpy(restarted(segments)), shifted=shifted)
+        if self.packing is None or len(examples.lengths) < 2:
+            return batch
+        return packed(batch, examples.lengths, self.packing, shifted=shifted, pad_id=self.pad_id)
+
+    def _labelled(self, rows: Rows) -> dict[str, Tensor]:
         if rows.labels is None:
             return self.objective.batch(rows.examples)
         labels = np.where(real_positions(rows.examples), rows.labels, IGNORED)

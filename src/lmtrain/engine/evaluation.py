@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -22,6 +23,7 @@ class EvaluationLoader:
 
     A batch that does not count is run only because a sharded model needs every process in its forward pass.
     An iterable data set is read by every process, and each takes every ``world``-th batch of it.
+    ``lengths`` of the examples puts like with like, so that little is padded; see :class:`RankBatches`.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class EvaluationLoader:
         rank: int = 0,
         world: int = 1,
         equal: bool = False,
+        lengths: np.ndarray | None = None,
         **options: Any,
     ) -> None:
         self.dataset = dataset
@@ -41,7 +44,7 @@ class EvaluationLoader:
         if isinstance(dataset, IterableDataset):
             self._loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate, **options)
         else:
-            batches = RankBatches(len(dataset), batch_size, rank=rank, world=world, equal=equal)
+            batches = RankBatches(len(dataset), batch_size, rank=rank, world=world, equal=equal, lengths=lengths)
             self._own = batches.own
             self._loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **options)
 

@@ -102,3 +102,11 @@ def _seconds(dtype: torch.dtype) -> float:
         best = min(best, now - start)
         if now >= end:
             return best
+
+
+def compute_dtype(args: Any, model: Any) -> torch.dtype:
+    """What the products of a run with these ``TrainingArguments`` are made in."""
+    if args.bf16:
+        return torch.bfloat16
+    dtype: torch.dtype = torch.float16 if args.fp16 else model.dtype
+    return dtype

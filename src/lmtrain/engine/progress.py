@@ -16,44 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lmtrain.core.console import counted
 from lmtrain.core.runlog import RunLog
-
-
-class Pace:
-    """Speed and time left, with the time spent on evaluating and saving taken out.
-
-    ``clock`` gives seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._started = self._marked = clock()
-        self._paused = 0.0  # since the start
-        self._paused_at_mark = 0.0
-        self._first_step = self._tokens_at_mark = 0
-
-    def start(self, step: int, tokens: int) -> None:
-        """Training begins, or goes on, after ``step`` steps and ``tokens`` tokens."""
-        self._started = self._marked = self._clock()
-        self._paused = self._paused_at_mark = 0.0
-        self._first_step, self._tokens_at_mark = step, tokens
-
-    def pause(self, seconds: float) -> None:
-        self._paused += seconds
-
-    def tokens_per_second(self, tokens: int) -> float:
-        """Since the last call; ``tokens`` is the total so far."""
-        now = self._clock()
-        seconds = now - self._marked - (self._paused - self._paused_at_mark)
-        speed = (tokens - self._tokens_at_mark) / seconds if seconds > 0 else 0.0
-        self._marked, self._paused_at_mark, self._tokens_at_mark = now, self._paused, tokens
-        return speed
-
-    def seconds_left(self, step: int, last_step: int) -> float | None:
-        """For the remaining training steps, at the mean pace so far; None before the first step."""
-        done = step - self._first_step
-        if done <= 0:
-            return None
-        return (self._clock() - self._started - self._paused) / done * (last_step - step)
+from lmtrain.engine.callbacks import SPEED, WORTH_SAYING, TrainingClock
 
 
 class Display(Protocol):
@@ -161,7 +124,7 @@ class Progress(TrainerCallback):
     """Shows a run and writes it down.
 
     ``log`` receives an event at every logging step (``train``: step, epoch, tokens, loss, learning_rate,
-    grad_norm, tokens_per_second, time_left in seconds, memory in bytes), at every evaluation
+    grad_norm, time_left in seconds, memory in bytes, and the speed as :class:`Meter` measures it), at every evaluation
     (``evaluation``) and at the end of training (``trained``). ``terminal`` None looks whether ``stream``
     (standard error) is one. ``summaries`` False: an evaluation that is no part of training is written down, but its
     figures are left to the caller to show. Only the first process shows or writes anything.
@@ -178,9 +141,8 @@ class Progress(TrainerCallback):
     ) -> None:
         stream = sys.stderr if stream is None else stream
         self.log = log
-        self._clock = clock
-        self._pace = Pace(clock)
-        self._last_event = clock()
+        self._time = TrainingClock(clock)
+        self._first_step = 0
         self._summaries = summaries
         self._trains = False
         drawn = stream.isatty() if terminal is None else terminal
@@ -188,14 +150,15 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._trains = True
+        self._time.on_train_begin(args, state, control)
+        self._first_step = state.global_step
         if state.is_world_process_zero:
-            self._pace.start(state.global_step, state.num_input_tokens_seen)
             self.display.begin(state.global_step, state.max_steps)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._last_event = self._clock()
+        self._time.on_step_end(args, state, control)
         if state.is_world_process_zero:
-            self.display.step(state.global_step, self._pace.seconds_left(state.global_step, state.max_steps))
+            self.display.step(state.global_step, self._seconds_left(state))
 
     def on_log(
         self,
@@ -215,19 +178,23 @@ class Progress(TrainerCallback):
             self._event("trained", {"step": state.global_step, "tokens": state.num_input_tokens_seen, **logs})
 
     def _train_values(self, state: TrainerState, logs: dict[str, Any]) -> dict[str, Any]:
-        tokens = state.num_input_tokens_seen
-        left = self._pace.seconds_left(state.global_step, state.max_steps)
+        left = self._seconds_left(state)
         return {
             "step": state.global_step,
             "epoch": state.epoch,
-            "tokens": tokens,
+            "tokens": state.num_input_tokens_seen,
             "loss": logs["loss"],
             "learning_rate": logs.get("learning_rate"),
             "grad_norm": logs.get("grad_norm"),
-            "tokens_per_second": round(self._pace.tokens_per_second(tokens), 1),
+            **{name: logs[name] for name in SPEED if name in logs},
             "time_left": None if left is None else round(left, 1),
             "memory": memory_in_use(),
         }
+
+    def _seconds_left(self, state: TrainerState) -> float | None:
+        """For the remaining training steps, at the mean pace so far; None before the first step."""
+        done = state.global_step - self._first_step
+        return self._time.seconds / done * (state.max_steps - state.global_step) if done > 0 else None
 
     def on_prediction_step(
         self,
@@ -252,14 +219,14 @@ class Progress(TrainerCallback):
         metrics: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        self._paused()
+        self._time.on_evaluate(args, state, control)
         if state.is_world_process_zero and metrics:
             shown = metrics if self._trains or self._summaries else None
             self.display.evaluated(state.global_step, shown)
             self._event("evaluation", {"step": state.global_step, **metrics})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._paused()
+        self._time.on_save(args, state, control)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._trains = False
@@ -270,12 +237,6 @@ class Progress(TrainerCallback):
         """Take the bar away, whatever happened."""
         self._trains = False
         self.display.end()
-
-    def _paused(self) -> None:
-        """The time since the last step or event went into something other than training."""
-        now = self._clock()
-        self._pace.pause(now - self._last_event)
-        self._last_event = now
 
     def _event(self, kind: str, values: dict[str, Any]) -> None:
         if self.log is not None:
@@ -293,6 +254,10 @@ def describe_train(values: dict[str, Any]) -> str:
     parts = [f"loss {values['loss']:.4g}"]
     if values.get("tokens_per_second"):
         parts.append(f"{values['tokens_per_second']:,.0f} tok/s")
+    if values.get("mfu") is not None:
+        parts.append(f"MFU {values['mfu']:.0%}")
+    if values.get("waiting_for_data", 0) > WORTH_SAYING:
+        parts.append(f"waiting for data {values['waiting_for_data']:.0%}")
     if values.get("time_left") is not None:
         parts.append(f"{duration(values['time_left'])} left")
     if values.get("memory"):

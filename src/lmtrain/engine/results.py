@@ -8,6 +8,7 @@ from typing import Any
 
 from lmtrain.core.console import counted
 from lmtrain.core.files import read_json, write_json
+from lmtrain.engine.callbacks import WORTH_SAYING
 
 # The scripts call it ``perplexity``, without a prefix; bits per byte stand beside it.
 _UNPREFIXED = {"eval_perplexity": "perplexity", "eval_bits_per_byte": "bits_per_byte"}
@@ -33,6 +34,16 @@ def write_results(folder: Path, split: str, metrics: dict[str, Any]) -> None:
         except json.JSONDecodeError:
             before = {}
     write_json(everything, dict(sorted({**before, **figures}.items())))
+
+
+def speed_line(metrics: dict[str, Any]) -> str:
+    """``5,210 tokens/s · MFU 41%``, and what training waited for data where that is worth a word."""
+    parts = [f"{metrics['train_tokens_per_second']:,.0f} tokens/s"]
+    if "train_mfu" in metrics:
+        parts.append(f"MFU {metrics['train_mfu']:.0%}")
+    if metrics.get("train_waiting_for_data", 0) > WORTH_SAYING:
+        parts.append(f"{metrics['train_waiting_for_data']:.0%} of the time waiting for data")
+    return " · ".join(parts)
 
 
 def summary(metrics: dict[str, Any], objective: str, prefix: str = "eval") -> str:

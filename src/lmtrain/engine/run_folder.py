@@ -30,6 +30,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lmtrain import __version__
+from lmtrain.config.save import defaults
 from lmtrain.config.values import user_path
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import UserError
@@ -55,7 +56,7 @@ FREE_OPTIONS = frozenset(
         "save_steps", "save_strategy", "save_total_limit", "do_train", "do_eval", "config", "json", "local_rank",
         "per_device_eval_batch_size", "streaming", "ddp_timeout", "log_on_each_node", "save_on_each_node",
         "push_to_hub", "hub_always_push", "hub_revision", "hub_token", "hub_model_id", "hub_strategy",
-        "hub_private_repo",
+        "hub_private_repo", "packing", "auto_batch",
     }
 )  # fmt: skip
 
@@ -84,12 +85,14 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """One line for each option whose change would change the result of a run."""
+def differing(command: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """One line for each option whose change would change the result of a run of ``command``."""
     lines = []
+    missing = defaults(command)  # an option that is younger than the run had its default
     for key in sorted((before.keys() | now.keys()) - FREE_OPTIONS):
-        if before.get(key) != now.get(key):
-            lines.append(f"--{key} was {before.get(key)!r} and is now {now.get(key)!r}")
+        was, is_now = (options.get(key, missing.get(key)) for options in (before, now))
+        if was != is_now:
+            lines.append(f"--{key} was {was!r} and is now {is_now!r}")
     return lines
 
 
@@ -130,7 +133,7 @@ def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str)
         raise UserError(
             f"{folder}/{RUN} cannot be read ({error}); choose another folder, or add --overwrite_output_dir", flag=flag
         ) from error
-    changed = [f"it was made by lmtrain {ran}"] if ran != command else differing(before, options)
+    changed = [f"it was made by lmtrain {ran}"] if ran != command else differing(command, before, options)
     if changed:
         shown = "\n".join(f"    {line}" for line in changed[:8])
         more = f"\n    and {len(changed) - 8} more" if len(changed) > 8 else ""

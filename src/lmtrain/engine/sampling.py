@@ -4,13 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from lmtrain.core.streams import permutation
+from lmtrain.core.streams import permutation, stream
 
 _CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class ByLength:
+    """Examples of like length together, for models whose batches are padded: ``lengths`` (n,) of all examples.
+
+    ``step_size`` examples make a step, over all micro-batches and processes: so how a step is divided changes
+    nothing here either. ``window`` steps of the shuffled order are sorted by length, cut into steps again, and these
+    shuffled: a step then has examples of like length, which is faster and not the same training. With a window of 1
+    a step keeps its examples and only its micro-batches become alike: the same training.
+    """
+
+    lengths: np.ndarray
+    step_size: int
+    window: int = 50
+
+    def arrange(self, order: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """``order`` (n,) with like lengths together: a function of it, the seed and the epoch.
+
+        What does not fill a step stays at the end.
+        """
+        random = stream(seed, "by length", epoch)
+        full = len(order) // self.step_size * self.step_size
+        borders = [*range(0, full, self.window * self.step_size), full]
+        parts = []
+        for start, end in pairwise(borders):
+            steps = self._sorted(order[start:end]).reshape(-1, self.step_size)
+            parts.append(random.permutation(steps).reshape(-1))
+        return np.concatenate([*parts, self._sorted(order[full:])])
+
+    def _sorted(self, part: np.ndarray) -> np.ndarray:
+        return part[np.argsort(self.lengths[part], kind="stable")]
 
 
 class EpochOrder(Sampler[int]):
@@ -23,15 +57,25 @@ class EpochOrder(Sampler[int]):
     ``multiple`` lengthens the epoch to a multiple of the global batch, as several processes need, with
     fillers: ``~counter`` of an example that is to be laid out but not predicted (see
     :class:`EpochExamples`). So every process makes the same steps, and no example counts twice.
+
+    ``by_length`` arranges the examples for batches that are padded; see :class:`ByLength`.
     """
 
     def __init__(
-        self, count: int, seed: int, *, shuffle: bool = True, counters: bool = True, multiple: int = 1
+        self,
+        count: int,
+        seed: int,
+        *,
+        shuffle: bool = True,
+        counters: bool = True,
+        multiple: int = 1,
+        by_length: ByLength | None = None,
     ) -> None:
         self.count = count
         self.seed = seed
         self.shuffle = shuffle
         self.counters = counters
+        self.by_length = by_length
         self.epoch = 0
         self._fillers = -count % multiple if counters else 0
 
@@ -43,6 +87,8 @@ class EpochOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = permutation(self.seed, self.epoch, self.count) if self.shuffle else np.arange(self.count)
+        if self.by_length is not None:
+            order = self.by_length.arrange(order, self.seed, self.epoch)
         if self.counters:
             order = order + self.epoch * self.count
         for start in range(0, self.count, _CHUNK):  # Python integers for a part at a time
@@ -57,13 +103,26 @@ class RankBatches(Sampler[list[int]]):
     Together the processes see each example once: none is repeated to make the numbers even. Where the model
     itself waits for the other processes (``equal``, for sharded weights), a process that is one batch short
     runs its first batch again; ``own`` says after how many batches to stop counting.
+
+    With ``lengths`` (of all examples) the longest come first, like with like, so that batches need little padding and
+    memory that is too small shows at once. Sums do not depend on it.
     """
 
-    def __init__(self, count: int, batch_size: int, *, rank: int = 0, world: int = 1, equal: bool = False) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        equal: bool = False,
+        lengths: np.ndarray | None = None,
+    ) -> None:
         self.count = count
         self.batch_size = batch_size
         self.rank = rank
         self.world = world
+        self._order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
         total = math.ceil(count / batch_size)
         self.own = len(range(rank, total, world))
         self._rounds = math.ceil(total / world) if equal else self.own
@@ -75,4 +134,4 @@ class RankBatches(Sampler[list[int]]):
         for number in range(self._rounds):
             batch = self.rank + number * self.world if number < self.own else 0
             start = batch * self.batch_size
-            yield list(range(start, min(start + self.batch_size, self.count)))
+            yield self._order[start : start + self.batch_size].tolist()

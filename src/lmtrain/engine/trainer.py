@@ -4,7 +4,8 @@ The only file that touches the Trainer and its private methods; tests run it on 
 supported version. What it changes:
 
 ========================  ==============================================================================
-the loss                  summed over predicted positions, divided once by their number in the whole step
+the loss                  summed over predicted positions, divided once by their number in the whole step;
+                          logits at those positions only, where that is proven (``engine/fast_paths.py``)
 the order of examples     a function of (seed, epoch); resuming reads no earlier example
 evaluation                running sums, every example once over all processes, no label smoothing
 non-finite losses         shown as they are (``logging_nan_inf_filter`` is off)
@@ -16,9 +17,10 @@ progress                  a bar in a terminal, plain lines elsewhere
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, Sampler
@@ -28,12 +30,16 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, has_length
 
 from lmtrain.core.errors import UserError
-from lmtrain.engine.callbacks import CountTokens
+from lmtrain.core.types import Examples
+from lmtrain.engine.callbacks import Meter, step_work
 from lmtrain.engine.collate import Collate, EpochExamples, Guarded
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums
+from lmtrain.engine.fast_paths import FastPaths, settle
 from lmtrain.engine.kind import objective_for
+from lmtrain.engine.machine import Peak, peak_of
 from lmtrain.engine.progress import Progress
-from lmtrain.engine.sampling import EpochOrder
+from lmtrain.engine.sampling import ByLength, EpochOrder
+from lmtrain.models.flops import ModelFlops
 from lmtrain.objectives import EVALUATION_EPOCH, Masked, Objective, model_loss_sums
 
 _log = logging.getLogger(__name__)
@@ -47,8 +53,9 @@ class LMTrainer(Trainer):
     labels and rows are padded by their true length; with one it does, and the objective only says whether
     labels are shifted. Without an ``objective`` the model's class decides. With ``compute_metrics``
     evaluation keeps all logits, as the stock Trainer does. ``make_optimizer`` makes the optimizer from the
-    model, where ``args.optim`` does not name it. Any other argument of :class:`transformers.Trainer` may
-    follow.
+    model, where ``args.optim`` does not name it. ``packing=False`` leaves padding where rows differ in length.
+    ``decided`` are the ``decisions`` of :attr:`fast_paths` in an earlier part of the run, which are then taken
+    over. Any other argument of :class:`transformers.Trainer` may follow.
 
     >>> trainer = LMTrainer(model, args, train_dataset=my_dataset)      # doctest: +SKIP
     >>> trainer.train()                                                 # doctest: +SKIP
@@ -78,22 +85,27 @@ class LMTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+        packing: bool = True,
+        decided: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> None:
         args = args or TrainingArguments(output_dir="trainer_output")
         _prepare_arguments(args)
         given = list(callbacks or [])
-        self._count_tokens = CountTokens()
+        self.meter = Meter()
         self._make_optimizer = make_optimizer
         self._order: EpochOrder | None = None
         self._sums: RunningSums | None = None
+        self._packing = packing
+        self._decided = decided or {}
+        self._fast_paths: FastPaths | None = None
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[self._count_tokens, *given],
+            callbacks=[self.meter, *given],
             compute_metrics=compute_metrics,
             **others,
         )
@@ -123,10 +135,19 @@ class LMTrainer(Trainer):
     # ---- the order of examples -------------------------------------------------------------------
 
     def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._is_ours:
-            training = kwargs.get("is_training", False)  # both versions pass it by name
-            dataset = self._wrapped(dataset, None if training else EVALUATION_EPOCH)
-        return super()._get_dataloader(dataset, *args, **kwargs)
+        if not self._is_ours:
+            return super()._get_dataloader(dataset, *args, **kwargs)
+        training = kwargs.get("is_training", False)  # both versions pass it by name
+        dataset = self._wrapped(dataset, None if training else EVALUATION_EPOCH)
+        self.data_collator = self._collate(training)
+        try:
+            return super()._get_dataloader(dataset, *args, **kwargs)
+        finally:
+            self.data_collator = self._collate(training=False)
+
+    def _collate(self, training: bool) -> Collate:
+        """Evaluation keeps each example in a row of its own: their number, and stock code's logits, go by rows."""
+        return Collate(self.objective, self._pad_id, self.fast_paths.packing if training else None)
 
     def _wrapped(self, dataset: Any, epoch: int | None) -> Any:
         if not isinstance(dataset, IterableDataset):
@@ -158,8 +179,15 @@ class LMTrainer(Trainer):
             shuffle=strategy == "random",
             counters=self._is_ours,
             multiple=self._train_batch_size * self.args.world_size if several else 1,
+            by_length=self._by_length(dataset) if self.fast_paths.by_length else None,
         )
         return self._order
+
+    def _by_length(self, dataset: Any) -> ByLength | None:
+        lengths = self._wrapped(dataset, None).lengths
+        args = self.args
+        step = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return None if lengths is None or args.train_sampling_strategy != "random" else ByLength(lengths, step)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
         # Accelerate hands the epoch on through two levels of samplers, but a run resumed in mid-epoch on
@@ -180,19 +208,24 @@ class LMTrainer(Trainer):
         """Predicted positions of the whole step: all micro-batches, and all processes."""
         if not batch_samples or any("labels" not in batch for batch in batch_samples):
             return None
-        predicted = sum(self.objective.count(batch["labels"]) for batch in batch_samples)
-        tokens = sum(self._input_tokens(batch) for batch in batch_samples)
-        mine = torch.stack([torch.as_tensor(n, dtype=torch.int64, device=device) for n in (predicted, tokens)])
+        works = [step_work(batch, self.objective.count(batch["labels"]), device) for batch in batch_samples]
+        mine = torch.stack(works).sum(0)
         copies = self.get_tp_size()  # ranks that see the same batch
         everyone = self.accelerator.gather(mine[None]).sum(0) // copies if self.args.world_size > 1 else mine
-        self._count_tokens.add(everyone[1])
-        return everyone[0] if self.args.average_tokens_across_devices else mine[0]
+        self.meter.add(everyone)
+        return (everyone if self.args.average_tokens_across_devices else mine)[1]
 
-    def _input_tokens(self, batch: dict[str, Any]) -> Tensor | int:
-        mask = batch.get("attention_mask")
-        if mask is None or self.args.include_num_input_tokens_seen == "all":
-            return int(batch["input_ids"].numel())
-        return mask.sum()
+    def get_batch_samples(self, epoch_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().get_batch_samples(self.meter.waiting(epoch_iterator), *args, **kwargs)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """None: the meter counts them, for all processes and by what is predicted."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self.meter.lap(self.state))
+        super().log(logs, start_time)
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         """Counted by the step above, for all processes in one exchange."""
@@ -210,9 +243,11 @@ class LMTrainer(Trainer):
         if "labels" not in inputs:
             raise ValueError(f"the data collator made no labels, only {', '.join(inputs)}")
         smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        sums, outputs = model_loss_sums(
-            model, inputs, self.objective, label_smoothing=smoothing, accuracy=self._sums is not None
-        )
+        asked: dict[str, Any] = {"label_smoothing": smoothing, "accuracy": self._sums is not None}
+        if return_outputs:  # the caller wants logits
+            sums, outputs = model_loss_sums(model, inputs, self.objective, **asked)
+        else:
+            sums, outputs = self.fast_paths.scoring(model, inputs, self.objective, **asked), None
         if self._sums is not None:
             self._sums.add(sums, len(inputs["labels"]))
         count = sums.count if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
@@ -222,8 +257,87 @@ class LMTrainer(Trainer):
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
         return (loss, outputs) if return_outputs else loss
 
+    @property
+    def fast_paths(self) -> FastPaths:
+        """What is used to be fast on this model and data; tried when it is first asked for."""
+        if self._fast_paths is None:
+            self._fast_paths = settle(self, self._decided)
+            for line in self._fast_paths.lines:
+                _log.info(line)
+        return self._fast_paths
+
+    @property
+    def peak(self) -> Peak:
+        """What this machine multiplies at best in the run's precision; measured when it is first asked for."""
+        if self.meter.peak is None:
+            precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "fp32"
+            self.meter.peak = peak_of(self.args.device, precision, self._decided.get("peak"))
+        return self.meter.peak
+
+    @property
+    def pads_training(self) -> bool:
+        """Whether training batches, as they are made without packing, have padding that nobody asked for."""
+        dataset = self.train_dataset
+        if not (self._packing and self._is_ours) or not has_length(dataset) or getattr(dataset, "pad_to", None):
+            return False
+        lengths = self._wrapped(dataset, None).lengths
+        if lengths is None:  # of one's own data set: as the first examples have it
+            examples = self.first_examples(self._train_batch_size)
+            lengths = examples.lengths if examples is not None else np.ones(1)
+        return int(np.count_nonzero(lengths != lengths[0])) > 1  # one short block at the end is none
+
+    def first_examples(self, count: int) -> Examples | None:
+        """The first examples of the training data, else of the evaluation's; None where reading them would use them
+        up, or they are not ours to read."""
+        dataset = self.train_dataset if self.train_dataset is not None else self.eval_dataset
+        if not self._is_ours or not has_length(dataset) or isinstance(dataset, dict) or not len(dataset):
+            return None
+        rows = self._wrapped(dataset, EVALUATION_EPOCH).__getitems__(range(min(count, len(dataset))))
+        return rows.examples
+
+    @property
+    def planned_passes(self) -> int:
+        """Forward and backward passes that this process is going to make; 0 without training."""
+        args = self.args
+        if self.train_dataset is None:
+            return 0
+        if args.max_steps > 0:
+            return args.max_steps * args.gradient_accumulation_steps
+        examples = len(self.train_dataset) if has_length(self.train_dataset) else 0
+        return int(examples * args.num_train_epochs / (self._train_batch_size * args.world_size))
+
+    def first_batch(self) -> dict[str, Tensor] | None:
+        """The micro-batch of the first examples in the data set, on the device; None where reading it would use it up
+        or it has no labels."""
+        dataset, size = self.train_dataset, self._train_batch_size
+        if dataset is None:
+            dataset, size = self.eval_dataset, self.args.eval_batch_size
+        if not has_length(dataset) or isinstance(dataset, dict) or not len(dataset):
+            return None
+        batch = self.batch_of(range(min(size, len(dataset))), dataset)
+        return batch if "labels" in batch else None
+
+    def batch_of(self, numbers: Sequence[int], dataset: Any = None) -> dict[str, Tensor]:
+        """The micro-batch of those examples of ``dataset`` (the training data), on the device."""
+        dataset = self.train_dataset if dataset is None else dataset
+        if self._is_ours:
+            dataset = self._wrapped(dataset, EVALUATION_EPOCH)
+        items = dataset.__getitems__(numbers) if self._is_ours else [dataset[i] for i in numbers]
+        if self._fast_paths is None:  # about to be tried
+            return super()._prepare_inputs(self._get_collator_with_removed_columns(self.data_collator)(items))
+        collate = self._collate(training=True) if self._is_ours else self.data_collator
+        return self._prepare_inputs(self._get_collator_with_removed_columns(collate)(items))
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """On the device, and in the model's words where a row holds several examples."""
+        return self.fast_paths.isolation.isolate(super()._prepare_inputs(inputs))
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the stock Trainer's; the terminal is left in order however it ends."""
+        _ = self.fast_paths  # tried before the model is wrapped for several processes
+        _ = self.peak
+        if self.meter.flops is None and hasattr(self.model, "config"):
+            self.meter.flops = ModelFlops.of(self.model, causal=self.objective.shifted)
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -252,15 +366,18 @@ class LMTrainer(Trainer):
             dataset = self.eval_dataset[dataset]
         if dataset is None:
             raise ValueError("evaluation needs a data set: give LMTrainer(eval_dataset=…) or evaluate(dataset)")
-        collate = self._get_collator_with_removed_columns(self.data_collator, "evaluation")
-        args = self.args
+        args, lengths = self.args, None
+        if self._is_ours:
+            dataset = self._wrapped(dataset, EVALUATION_EPOCH)
+            lengths = getattr(dataset, "lengths", None)
         return EvaluationLoader(
-            self._wrapped(dataset, EVALUATION_EPOCH) if self._is_ours else dataset,
+            dataset,
             args.eval_batch_size,
-            collate,
+            self._get_collator_with_removed_columns(self.data_collator, "evaluation"),
+            lengths=lengths,
             rank=args.process_index,
             world=args.world_size,
-            equal=self._is_sharded,
+            equal=self.is_sharded,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
             prefetch_factor=args.dataloader_prefetch_factor,
@@ -276,6 +393,7 @@ class LMTrainer(Trainer):
     ) -> EvalLoopOutput:
         if not isinstance(dataloader, EvaluationLoader):
             return self._stock_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        scoring = self.fast_paths.scoring
         model = self._evaluation_model()
         self.callback_handler.eval_dataloader = dataloader
         running = RunningSums(self.args.device)
@@ -283,7 +401,7 @@ class LMTrainer(Trainer):
             for batch, counts in dataloader:
                 inputs = self._prepare_inputs(batch)
                 with self.accelerator.autocast():
-                    sums, _ = model_loss_sums(model, inputs, self.objective, accuracy=True, dtype=running.values.dtype)
+                    sums = scoring(model, inputs, self.objective, accuracy=True, dtype=running.values.dtype)
                 if counts:
                     running.add(sums, len(inputs["labels"]))
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
@@ -314,7 +432,7 @@ class LMTrainer(Trainer):
         """
         args = self.args
         model = self._wrap_model(self.model, training=False)
-        if self._is_sharded and not self.accelerator._models and model is self.model:
+        if self.is_sharded and not self.accelerator._models and model is self.model:
             whole = self.is_deepspeed_enabled or not args.torch_compile
             model = (
                 self.accelerator.prepare(model)
@@ -335,7 +453,7 @@ class LMTrainer(Trainer):
         return model
 
     @property
-    def _is_sharded(self) -> bool:
+    def is_sharded(self) -> bool:
         """Whether no process holds the whole model."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
@@ -357,7 +475,7 @@ class LMTrainer(Trainer):
             totals = self._sums.total() if self._sums is not None else None
         finally:
             self._sums = None
-            if untrained and not self._is_sharded:  # see _evaluation_model
+            if untrained and not self.is_sharded:  # see _evaluation_model
                 self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
                 self.accelerator._models.clear()
                 self.model._is_accelerate_prepared = False

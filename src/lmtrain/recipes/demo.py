@@ -19,7 +19,6 @@ from lmtrain.core.console import Say, amount, say
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import Outcome, train
-from lmtrain.engine.muon import Muon, muon_for
 from lmtrain.engine.precision import choose_precision
 from lmtrain.engine.run_folder import inspect
 from lmtrain.generate import Completion, Settings, complete
@@ -40,14 +39,16 @@ class Shape:
     config: str
     block_size: int
     batch: int
-    muon_lr: float | None  # None: AdamW for everything
-    adam_lr: float
+    optim: str
+    learning_rate: float
+    optim_args: str | None = None
 
 
 # Two cores without fast bf16 see about a million tokens in three minutes. Then short blocks from many files teach more
 # than long ones from few, a small model more than a large one that makes fewer steps, and Muon more than AdamW.
-SLOW = Shape("n_embd=128,n_layer=4,n_head=2,n_positions=64", 64, 12, 0.02, 1e-2)
-FAST = Shape("n_embd=256,n_layer=4,n_head=4,n_positions=128", 128, 16, 0.02, 6e-3)  # not compared on such a machine yet
+SLOW = Shape("n_embd=128,n_layer=4,n_head=2,n_positions=64", 64, 12, "muon", 0.02, "adam_ratio=0.5")
+# Not compared on such a machine yet.
+FAST = Shape("n_embd=256,n_layer=4,n_head=4,n_positions=128", 128, 16, "muon", 0.02, "adam_ratio=0.3")
 _NO_DROPOUT = "resid_pdrop=0.0,embd_pdrop=0.0,attn_pdrop=0.0"  # each block is seen once: nothing to overfit
 
 
@@ -75,7 +76,6 @@ def run_demo(options: DemoOptions, say: Say = say, *, shape: Shape | None = None
         resolved,
         sys.argv[1:],
         minutes=options.minutes,
-        make_optimizer=(lambda model: _optimizer(model, shape)) if shape.muon_lr else None,
         say=say,
     )
     if show:
@@ -95,7 +95,10 @@ def _resolved(options: DemoOptions, folder: Path, shape: Shape) -> Resolved:
         "output_dir": str(folder),
         "per_device_train_batch_size": shape.batch,
         "per_device_eval_batch_size": 16,
-        "learning_rate": shape.muon_lr or shape.adam_lr,
+        "optim": shape.optim,
+        "optim_args": shape.optim_args,
+        "learning_rate": shape.learning_rate,
+        "weight_decay": 0.1,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.03,
         "max_grad_norm": 1.0,
@@ -119,17 +122,6 @@ def _resolved(options: DemoOptions, folder: Path, shape: Shape) -> Resolved:
         RunOptions(overwrite_output_dir=options.overwrite_output_dir),
         training,
         frozenset(training) | {"train_file", "validation_file", "model_type", "config_overrides", "block_size"},
-    )
-
-
-def _optimizer(model: Any, shape: Shape) -> Muon:
-    fast_bf16 = choose_precision("auto", next(model.parameters()).device).name == "bf16"
-    return muon_for(
-        model,
-        lr=shape.muon_lr or 0.0,
-        adam_lr=shape.adam_lr,
-        weight_decay=0.1,
-        dtype=torch.bfloat16 if fast_bf16 else torch.float32,
     )
 
 

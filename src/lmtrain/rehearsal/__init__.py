@@ -1,1 +1,1 @@
-"""What can fail late, tried early. Empty so far: the checks before the first write are in ``engine.assembly``."""
+"""A run tried before it runs: the plan (``lmtrain check``) and the anatomy of its steps (``lmtrain profile``)."""

@@ -1,0 +1,190 @@
+"""Which fast paths a run takes: tried on its own model and first examples, written down, and replayed on resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from lmtrain.core.errors import UserError
+from lmtrain.engine.packed import Packing
+from lmtrain.engine.precision import compute_dtype
+from lmtrain.engine.proof import prove_scoring
+from lmtrain.engine.scoring import Scoring
+from lmtrain.models.head import find_head
+from lmtrain.models.isolation import Isolation, break_even
+from lmtrain.models.isolation_proof import prove_isolation
+from lmtrain.objectives import Objective
+from lmtrain.objectives.linear_cross_entropy import DEFAULT, Choice, Kernel, choose_kernel
+
+if TYPE_CHECKING:
+    from lmtrain.engine.trainer import LMTrainer
+
+
+_FEW_STEPS = 20  # in fewer, trying kernels takes longer than the best of them saves
+_PROBED = 8  # examples that packing is proven on
+_NOT_NEEDED = Isolation("none", "every example fills its row")
+
+
+@dataclass(frozen=True)
+class FastPaths:
+    """What was chosen. ``decisions`` is for ``decisions.json``; ``lines`` are for the user, where something stays
+    slow.
+
+    ``packing``: how training batches are laid out without padding, None where they are padded; ``by_length``: whether
+    examples of like length are then put together.
+    """
+
+    scoring: Scoring
+    isolation: Isolation = _NOT_NEEDED
+    packing: Packing | None = None
+    by_length: bool = False
+    decisions: dict[str, Any] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+
+
+def settle(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
+    """The fast paths of a trainer: those ``decided`` before, else tried by the first process for all.
+
+    Raises :class:`UserError` where documents are to be isolated and the model cannot.
+    """
+    if "head" in decided:
+        return _again(trainer, decided)
+    args = trainer.args
+    if args.world_size == 1:
+        return _try(trainer)
+    # One process tries, and all take what it found: they would measure differently. It tells them even when it fails,
+    # or they would wait for ever.
+    told: list[Any] = [None]
+    try:
+        if args.process_index == 0:
+            paths = _try(trainer)
+            told = [paths.decisions]
+    finally:
+        broadcast_object_list(told)
+    if told[0] is None:
+        raise RuntimeError("the first process could not try the fast paths; it says why")
+    return paths if args.process_index == 0 else _again(trainer, told[0])
+
+
+def _try(trainer: LMTrainer) -> FastPaths:
+    isolation = choose_isolation(trainer)
+    scoring, decisions, lines = _choose_scoring(trainer)
+    decisions["packing"] = isolation.as_json()
+    paths = _with_packing(trainer, scoring, isolation, decisions)
+    if paths.by_length:
+        lines.append(f"batches are padded, and examples of like length put together: {isolation.reason}")
+    return replace(paths, lines=tuple(lines))
+
+
+def _again(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
+    kept = {name: decided[name] for name in ("head", "kernel", "packing") if name in decided}
+    scoring = Scoring()
+    if decided["head"]["choice"] == _PREDICTED:
+        scoring = Scoring(find_head(trainer.model), Kernel.from_json(decided["kernel"]["choice"]))
+    isolation = Isolation(**decided["packing"]) if "packing" in decided else _NOT_NEEDED
+    return _with_packing(trainer, scoring, isolation, kept)
+
+
+def _with_packing(trainer: LMTrainer, scoring: Scoring, isolation: Isolation, decisions: dict[str, Any]) -> FastPaths:
+    ragged = trainer.pads_training
+    packing = None
+    if ragged and isolation.possible:
+        aligned = 8 if trainer.args.device.type == "cuda" else 1
+        packing = Packing(break_even(trainer.model.config), alignment=aligned, one_row=isolation.one_row)
+    return FastPaths(scoring, isolation, packing, ragged and packing is None, decisions)
+
+
+# ---- packing -------------------------------------------------------------------------------------
+
+
+def choose_isolation(trainer: LMTrainer) -> Isolation:
+    """How the model keeps apart the examples of a packed row, or the documents of a block; proven on the data."""
+    examples = trainer.first_examples(_PROBED)
+    if examples is None:
+        return _NOT_NEEDED
+    isolated = examples.segments is not None
+    if not isolated and not trainer.pads_training:
+        return _NOT_NEEDED
+    if trainer.is_sharded:
+        isolation = Isolation("none", "the weights are sharded")
+    else:
+        isolation = prove_isolation(trainer.model, examples, causal=trainer.objective.shifted)
+    if isolated and not isolation.possible:
+        raise UserError(f"this model cannot keep documents apart: {isolation.reason}", flag="--isolate_documents")
+    return isolation
+
+
+# ---- the head and its kernel ---------------------------------------------------------------------
+
+_PREDICTED = "predicted positions"
+
+
+def _choose_scoring(trainer: LMTrainer) -> tuple[Scoring, dict[str, Any], list[str]]:
+    args = trainer.args
+    if args.torch_compile:
+        return _all_positions("--torch_compile compiles the model as it is")
+    if trainer.is_sharded:
+        return _all_positions("the weights are sharded")
+    batch = trainer.first_batch()
+    if batch is None:
+        return _all_positions("there is no labelled example to try it on beforehand")
+    return choose_scoring(
+        trainer.model,
+        batch,
+        trainer.objective,
+        dtype=compute_dtype(args, trainer.model),
+        trains=trainer.train_dataset is not None,
+        label_smoothing=args.label_smoothing_factor,
+        passes=trainer.planned_passes,
+        seed=args.seed,
+    )
+
+
+def choose_scoring(
+    model: Any,
+    batch: Mapping[str, Tensor],
+    objective: Objective,
+    *,
+    dtype: torch.dtype,
+    trains: bool = True,
+    label_smoothing: float = 0.0,
+    passes: int = 0,
+    seed: int = 42,
+) -> tuple[Scoring, dict[str, Any], list[str]]:
+    """Try the head at the predicted positions alone, with the fastest kernel for this batch's shape.
+
+    ``batch`` is a micro-batch on the model's device, ``dtype`` what the products run in, ``passes`` how many are
+    planned: measuring and compiling have to be worth it. An evaluation (``trains=False``) compares losses only.
+    Returns how to score, the decisions and lines for the user.
+    """
+    try:
+        head = find_head(model)
+    except LookupError as error:
+        return _all_positions(str(error))
+    positions = int(objective.count(batch["labels"]))
+    vocabulary, width = head.output.weight.shape
+    if trains and passes < _FEW_STEPS:
+        choice = Choice(DEFAULT, f"{passes} steps are too few to try others")
+    else:
+        choice = choose_kernel(
+            positions, width, vocabulary, batch["labels"].device, dtype, bias=head.output.bias is not None,
+            label_smoothing=label_smoothing, softcap=head.softcap, planned_steps=passes, seed=seed,
+        )  # fmt: skip
+    scoring = Scoring(head, choice.kernel)
+    if difference := prove_scoring(scoring, model, batch, objective, gradients=trains):
+        return _all_positions(f"the shorter way gives {difference}")
+    decisions = {
+        "head": {"choice": _PREDICTED, "reason": f"proven equal, of {positions:,} predicted positions a batch"},
+        "kernel": {"choice": choice.kernel.as_json(), "reason": choice.reason, "dropped": choice.dropped},
+    }
+    return scoring, decisions, []
+
+
+def _all_positions(reason: str) -> tuple[Scoring, dict[str, Any], list[str]]:
+    line = f"all logits of every batch are made, which costs time and memory: {reason}"
+    return Scoring(), {"head": {"choice": "all positions", "reason": reason}}, [line]

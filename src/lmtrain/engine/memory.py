@@ -1,0 +1,84 @@
+"""How much memory a stretch of work takes at its peak."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from lmtrain.engine.allocator import release_freed_memory
+
+_CLEAR = Path("/proc/self/clear_refs")  # proc(5): writing 5 sets the peak to what is resident now
+_STATUS = Path("/proc/self/status")
+
+
+class PeakMemory:
+    """The most memory since it was made: what tensors take on a GPU, what the process holds in main memory.
+
+    On a CPU outside Linux the system tells no peak that can be reset, and :meth:`bytes` gives what is held now.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cpu":
+            gc.collect()
+            release_freed_memory()
+        self.start = held(device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif sys.platform == "linux":
+            with suppress(OSError):  # a container may forbid it: then the peak is the process's
+                _CLEAR.write_text("5")
+
+    @property
+    def bytes(self) -> int:
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        with suppress(OSError, StopIteration):
+            lines = _STATUS.read_text(encoding="utf-8").splitlines()
+            return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+        return held(self._device)
+
+
+def held(device: torch.device) -> int:
+    """Bytes held now: by tensors on a GPU, by the process in main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def available(device: torch.device) -> int:
+    """Bytes that could still be taken: of the GPU with what its allocator keeps for tensors to come, of main memory
+    within the limit of a container (cgroup v2 or v1)."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    free = int(psutil.virtual_memory().available)
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return max(free, 0)
+
+
+def needed_by(model: torch.nn.Module, optimizer: Any = None) -> dict[str, int]:
+    """Bytes that stay from step to step: ``weights``, ``gradients`` and ``optimizer`` state.
+
+    Without an ``optimizer`` its state is taken as AdamW's: two numbers for each trained weight.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradients = sum(p.numel() * p.element_size() for p in trained)
+    state = getattr(optimizer, "optimizer", optimizer)  # inside Accelerate's wrapper
+    kept = 2 * gradients
+    if state is not None and getattr(state, "state", None):
+        values = [value for entry in state.state.values() for value in entry.values()]
+        kept = sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))
+    return {"weights": sum(t.numel() * t.element_size() for t in tensors), "gradients": gradients, "optimizer": kept}

@@ -1,0 +1,96 @@
+"""A fast path proves itself on the user's own model and data before the run uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmtrain.engine.scoring import Scoring
+from lmtrain.objectives import Objective, loss_sums
+
+_ROWS, _POSITIONS = 2, 128  # of the batch that is tried: enough to tell, little enough to cost nothing
+# Relative differences that rounding explains: of the loss, and of a gradient's norm.
+_BOUNDS = {torch.float32: (1e-5, 1e-3), torch.float64: (1e-10, 1e-8)}
+_COARSE = (2e-2, 1e-1)  # weights kept in bf16 or fp16
+
+
+def prove_scoring(
+    scoring: Scoring, model: Any, batch: Mapping[str, Tensor], objective: Objective, *, gradients: bool = True
+) -> str | None:
+    """Compare ``scoring`` with the model's own loss on ``batch``: the loss, and the gradient of every weight.
+
+    Returns None when they agree, else how they differ. Both sides run without dropout, in the precision of the
+    weights. The model is left as it was, without gradients. Without ``gradients`` only the losses are compared.
+    """
+    batch = _part(batch, objective)
+    loss_bound, bound = _BOUNDS.get(next(model.parameters()).dtype, _COARSE)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad and gradients}
+    with _still(model, batch["labels"].device), torch.set_grad_enabled(gradients):
+        try:
+            own = _own_loss(model, batch, objective)
+            if gradients:
+                own.backward()
+            sizes = {name: _norm(weight.grad) for name, weight in weights.items()}
+            sums = scoring(model, batch, objective)
+            loss = sums.loss / sums.count.clamp(min=1)
+            if gradients:
+                (-loss).backward()  # what is left in each gradient is the difference: no second copy of them
+            left = {name: _norm(weight.grad) for name, weight in weights.items()}
+        except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        finally:
+            for weight in weights.values():
+                weight.grad = None
+    difference = abs(loss.item() - own.item())
+    if not difference <= loss_bound * max(1.0, abs(own.item())):
+        return f"a loss of {loss.item():.6f} for {own.item():.6f}"
+    largest = max(sizes.values(), default=0.0)
+    for name, size in sizes.items():
+        if not left[name] <= bound * (size + 1e-3 * largest):
+            return f"another gradient of {name} (by {left[name] / (size or 1.0):.1e})"
+    return None
+
+
+def _part(batch: Mapping[str, Tensor], objective: Objective) -> dict[str, Tensor]:
+    """The beginning of a batch, as long as something is predicted in it; whom a token sees is no matter here."""
+    batch = {name: value for name, value in batch.items() if name not in ("segments", "position_ids")}
+    length = batch["input_ids"].shape[1]
+    for width in (_POSITIONS, length):
+        part = {
+            name: value[:_ROWS, :width] if value.ndim == 2 and value.shape[1] == length else value[:_ROWS]
+            for name, value in batch.items()
+        }
+        if objective.count(part["labels"]):
+            break
+    return part
+
+
+def _own_loss(model: Any, batch: Mapping[str, Tensor], objective: Objective) -> Tensor:
+    """The model's own mean loss; over its logits where it does not make one."""
+    outputs = model(**batch)
+    if getattr(outputs, "loss", None) is not None:
+        own: Tensor = outputs.loss
+        return own
+    sums = loss_sums(outputs["logits"], batch["labels"], objective)
+    return sums.loss / sums.count.clamp(min=1)
+
+
+def _norm(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else gradient.norm().item()
+
+
+@contextmanager
+def _still(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Without dropout and autocast; modes are put back."""
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for module, was in training:
+            module.training = was
