@@ -227,6 +227,11 @@ class RunOptions:
         at_least=1,
         shown_default="a number of examples",
     )
+    compile: Literal["auto", "on", "off"] = option(
+        "auto",
+        "Compile the model's layers: auto does where blocks are of one length and the steps to come are measured to "
+        "save more time than compiling takes.",
+    )
     packing: bool = option(
         True,
         "Lay examples of different lengths end to end, kept apart by attention, where the model is proven to keep them "

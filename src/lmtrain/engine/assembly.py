@@ -257,6 +257,7 @@ def make_trainer(
         callbacks=[*progress, *callbacks],
         make_optimizer=maker_of(resolved.training, parts.precision.name),
         packing=resolved.run.packing,
+        compiles=resolved.run.compile,
         decided=decided,
     )
 

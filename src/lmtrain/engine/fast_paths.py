@@ -11,13 +11,15 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from lmtrain.core.errors import UserError
+from lmtrain.engine.compiling import Compiling, choose_compiling
 from lmtrain.engine.packed import Packing
 from lmtrain.engine.precision import compute_dtype
-from lmtrain.engine.proof import prove_scoring
+from lmtrain.engine.proof import prove_compiled, prove_scoring
 from lmtrain.engine.scoring import Scoring
 from lmtrain.models.head import find_head
 from lmtrain.models.isolation import Isolation, break_even
 from lmtrain.models.isolation_proof import prove_isolation
+from lmtrain.models.layers import compile_layers
 from lmtrain.objectives import Objective
 from lmtrain.objectives.linear_cross_entropy import DEFAULT, Choice, Kernel, choose_kernel
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from lmtrain.engine.trainer import LMTrainer
 
 
-_FEW_STEPS = 20  # in fewer, trying kernels takes longer than the best of them saves
+_FEW_POSITIONS = 50_000  # predicted in the whole run: trying kernels would take longer than the best of them saves
 _PROBED = 8  # examples that packing is proven on
 _NOT_NEEDED = Isolation("none", "every example fills its row")
 
@@ -36,13 +38,14 @@ class FastPaths:
     slow.
 
     ``packing``: how training batches are laid out without padding, None where they are padded; ``by_length``: whether
-    examples of like length are then put together.
+    examples of like length are then put together; ``compiled``: whether the model's layers are.
     """
 
     scoring: Scoring
     isolation: Isolation = _NOT_NEEDED
     packing: Packing | None = None
     by_length: bool = False
+    compiled: bool = False
     decisions: dict[str, Any] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
 
@@ -56,7 +59,7 @@ def settle(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
         return _again(trainer, decided)
     args = trainer.args
     if args.world_size == 1:
-        return _try(trainer)
+        return _perhaps_compiled(trainer, _try(trainer))
     # One process tries, and all take what it found: they would measure differently. It tells them even when it fails,
     # or they would wait for ever.
     told: list[Any] = [None]
@@ -82,12 +85,17 @@ def _try(trainer: LMTrainer) -> FastPaths:
 
 
 def _again(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
-    kept = {name: decided[name] for name in ("head", "kernel", "packing") if name in decided}
+    kept = {name: decided[name] for name in ("head", "kernel", "packing", "compile") if name in decided}
     scoring = Scoring()
     if decided["head"]["choice"] == _PREDICTED:
         scoring = Scoring(find_head(trainer.model), Kernel.from_json(decided["kernel"]["choice"]))
     isolation = Isolation(**decided["packing"]) if "packing" in decided else _NOT_NEEDED
-    return _with_packing(trainer, scoring, isolation, kept)
+    paths = _with_packing(trainer, scoring, isolation, kept)
+    if decided.get("compile", {}).get("choice") != "on":
+        return paths
+    compile_layers(trainer.model)
+    trainer.one_pass(paths)  # makes the code, for the shape that was compiled before
+    return replace(paths, compiled=True)
 
 
 def _with_packing(trainer: LMTrainer, scoring: Scoring, isolation: Isolation, decisions: dict[str, Any]) -> FastPaths:
@@ -96,7 +104,26 @@ def _with_packing(trainer: LMTrainer, scoring: Scoring, isolation: Isolation, de
     if ragged and isolation.possible:
         aligned = 8 if trainer.args.device.type == "cuda" else 1
         packing = Packing(break_even(trainer.model.config), alignment=aligned, one_row=isolation.one_row)
-    return FastPaths(scoring, isolation, packing, ragged and packing is None, decisions)
+    return FastPaths(scoring, isolation, packing, by_length=ragged and packing is None, decisions=decisions)
+
+
+def _perhaps_compiled(trainer: LMTrainer, paths: FastPaths) -> FastPaths:
+    """With compiled layers, where that was asked for or is found to pay; proven on the first examples."""
+    batch = trainer.first_batch()
+    if trainer.compiles == "off" or batch is None or trainer.train_dataset is None or trainer.args.torch_compile:
+        return paths
+    if trainer.compiles == "auto" and (paths.packing is not None or trainer.pads_training):
+        decision = Compiling(False, "batches differ in shape, and each shape would be compiled")
+    else:
+        decision = choose_compiling(
+            trainer.compiles,
+            trainer.model,
+            lambda: trainer.one_pass(paths),
+            lambda: prove_compiled(paths.scoring, trainer.model, batch, trainer.objective),
+            trainer.planned_passes,
+        )
+    decisions = {**paths.decisions, "compile": decision.as_json()}
+    return replace(paths, compiled=decision.on, decisions=decisions)
 
 
 # ---- packing -------------------------------------------------------------------------------------
@@ -168,8 +195,8 @@ def choose_scoring(
         return _all_positions(str(error))
     positions = int(objective.count(batch["labels"]))
     vocabulary, width = head.output.weight.shape
-    if trains and passes < _FEW_STEPS:
-        choice = Choice(DEFAULT, f"{passes} steps are too few to try others")
+    if trains and passes * positions < _FEW_POSITIONS:
+        choice = Choice(DEFAULT, f"{passes * positions:,} predicted positions are too few to try others")
     else:
         choice = choose_kernel(
             positions, width, vocabulary, batch["labels"].device, dtype, bias=head.output.bias is not None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmtrain.engine.scoring import Scoring
-from lmtrain.objectives import Objective, loss_sums
+from lmtrain.objectives import LossSums, Objective, loss_sums
 
 _ROWS, _POSITIONS = 2, 128  # of the batch that is tried: enough to tell, little enough to cost nothing
 # Relative differences that rounding explains: of the loss, and of a gradient's norm.
@@ -27,16 +27,42 @@ def prove_scoring(
     weights. The model is left as it was, without gradients. Without ``gradients`` only the losses are compared.
     """
     batch = _part(batch, objective)
+    return _difference(
+        model,
+        lambda: _own_loss(model, batch, objective),
+        lambda: _mean(scoring(model, batch, objective)),
+        batch["labels"].device,
+        gradients=gradients,
+    )
+
+
+def prove_compiled(scoring: Scoring, model: Any, batch: Mapping[str, Tensor], objective: Objective) -> str | None:
+    """Compare the compiled layers of ``model`` with what they were compiled from, on the whole of ``batch``: on a part
+    they would have to be compiled anew. As :func:`prove_scoring`."""
+
+    def eager() -> Tensor:
+        with torch.compiler.set_stance("force_eager"):
+            return _mean(scoring(model, batch, objective))
+
+    return _difference(model, eager, lambda: _mean(scoring(model, batch, objective)), batch["labels"].device)
+
+
+def _mean(sums: LossSums) -> Tensor:
+    return sums.loss / sums.count.clamp(min=1)
+
+
+def _difference(
+    model: Any, own: Callable[[], Tensor], other: Callable[[], Tensor], device: torch.device, *, gradients: bool = True
+) -> str | None:
     loss_bound, bound = _BOUNDS.get(next(model.parameters()).dtype, _COARSE)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad and gradients}
-    with _still(model, batch["labels"].device), torch.set_grad_enabled(gradients):
+    with _still(model, device), torch.set_grad_enabled(gradients):
         try:
-            own = _own_loss(model, batch, objective)
+            right = own()
             if gradients:
-                own.backward()
+                right.backward()
             sizes = {name: _norm(weight.grad) for name, weight in weights.items()}
-            sums = scoring(model, batch, objective)
-            loss = sums.loss / sums.count.clamp(min=1)
+            loss = other()
             if gradients:
                 (-loss).backward()  # what is left in each gradient is the difference: no second copy of them
             left = {name: _norm(weight.grad) for name, weight in weights.items()}
@@ -45,9 +71,8 @@ def prove_scoring(
         finally:
             for weight in weights.values():
                 weight.grad = None
-    difference = abs(loss.item() - own.item())
-    if not difference <= loss_bound * max(1.0, abs(own.item())):
-        return f"a loss of {loss.item():.6f} for {own.item():.6f}"
+    if not abs(loss.item() - right.item()) <= loss_bound * max(1.0, abs(right.item())):
+        return f"a loss of {loss.item():.6f} for {right.item():.6f}"
     largest = max(sizes.values(), default=0.0)
     for name, size in sizes.items():
         if not left[name] <= bound * (size + 1e-3 * largest):
@@ -75,8 +100,7 @@ def _own_loss(model: Any, batch: Mapping[str, Tensor], objective: Objective) -> 
     if getattr(outputs, "loss", None) is not None:
         own: Tensor = outputs.loss
         return own
-    sums = loss_sums(outputs["logits"], batch["labels"], objective)
-    return sums.loss / sums.count.clamp(min=1)
+    return _mean(loss_sums(outputs["logits"], batch["labels"], objective))
 
 
 def _norm(gradient: Tensor | None) -> float:

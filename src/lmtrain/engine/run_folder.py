@@ -56,7 +56,7 @@ FREE_OPTIONS = frozenset(
         "save_steps", "save_strategy", "save_total_limit", "do_train", "do_eval", "config", "json", "local_rank",
         "per_device_eval_batch_size", "streaming", "ddp_timeout", "log_on_each_node", "save_on_each_node",
         "push_to_hub", "hub_always_push", "hub_revision", "hub_token", "hub_model_id", "hub_strategy",
-        "hub_private_repo", "packing", "auto_batch",
+        "hub_private_repo", "packing", "auto_batch", "compile",
     }
 )  # fmt: skip
 

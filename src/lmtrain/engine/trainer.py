@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,10 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, has_lengt
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Examples
+from lmtrain.engine.allocator import release_freed_memory
 from lmtrain.engine.callbacks import Meter, step_work
 from lmtrain.engine.collate import Collate, EpochExamples, Guarded
+from lmtrain.engine.compiling import Compile
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums
 from lmtrain.engine.fast_paths import FastPaths, settle
 from lmtrain.engine.kind import objective_for
@@ -40,6 +43,7 @@ from lmtrain.engine.machine import Peak, peak_of
 from lmtrain.engine.progress import Progress
 from lmtrain.engine.sampling import ByLength, EpochOrder
 from lmtrain.models.flops import ModelFlops
+from lmtrain.models.layers import no_more_compiling
 from lmtrain.objectives import EVALUATION_EPOCH, Masked, Objective, model_loss_sums
 
 _log = logging.getLogger(__name__)
@@ -54,6 +58,7 @@ class LMTrainer(Trainer):
     labels are shifted. Without an ``objective`` the model's class decides. With ``compute_metrics``
     evaluation keeps all logits, as the stock Trainer does. ``make_optimizer`` makes the optimizer from the
     model, where ``args.optim`` does not name it. ``packing=False`` leaves padding where rows differ in length.
+    ``compiles`` compiles the model's layers: ``on``, or ``auto`` where it is found to pay.
     ``decided`` are the ``decisions`` of :attr:`fast_paths` in an earlier part of the run, which are then taken
     over. Any other argument of :class:`transformers.Trainer` may follow.
 
@@ -86,6 +91,7 @@ class LMTrainer(Trainer):
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
         packing: bool = True,
+        compiles: Compile = "off",
         decided: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> None:
@@ -97,6 +103,7 @@ class LMTrainer(Trainer):
         self._order: EpochOrder | None = None
         self._sums: RunningSums | None = None
         self._packing = packing
+        self.compiles = compiles
         self._decided = decided or {}
         self._fast_paths: FastPaths | None = None
         super().__init__(
@@ -262,6 +269,7 @@ class LMTrainer(Trainer):
         """What is used to be fast on this model and data; tried when it is first asked for."""
         if self._fast_paths is None:
             self._fast_paths = settle(self, self._decided)
+            release_freed_memory()  # the trials' pieces, which would lie in the way of the steps'
             for line in self._fast_paths.lines:
                 _log.info(line)
         return self._fast_paths
@@ -328,6 +336,19 @@ class LMTrainer(Trainer):
         collate = self._collate(training=True) if self._is_ours else self.data_collator
         return self._prepare_inputs(self._get_collator_with_removed_columns(collate)(items))
 
+    def one_pass(self, paths: FastPaths) -> None:
+        """A forward and backward pass as training makes them, on the first examples, that leaves no trace."""
+        batch = self.first_batch()
+        assert batch is not None
+        was_training = self.model.training
+        self.model.train()
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.compute_loss_context_manager():
+            sums = paths.scoring(self.model, paths.isolation.isolate(batch), self.objective)
+        (sums.loss / sums.count.clamp(min=1)).backward()
+        self.model.zero_grad(set_to_none=True)
+        self.model.train(was_training)
+
     def _prepare_inputs(self, inputs: Any) -> Any:
         """On the device, and in the model's words where a row holds several examples."""
         return self.fast_paths.isolation.isolate(super()._prepare_inputs(inputs))
@@ -339,7 +360,8 @@ class LMTrainer(Trainer):
         if self.meter.flops is None and hasattr(self.model, "config"):
             self.meter.flops = ModelFlops.of(self.model, causal=self.objective.shifted)
         try:
-            return super().train(*args, **kwargs)
+            with no_more_compiling() if self.fast_paths.compiled else nullcontext():
+                return super().train(*args, **kwargs)
         finally:
             self._close_displays()
 

@@ -13,6 +13,7 @@ from torch import nn
 _NAMES = ("attn_dropout", "attention_dropout", "attn_drop", "dropout")
 _OPTIONS = ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob", "attn_dropout")  # of configurations
 _TRIES = 3  # the fastest counts
+_WEIGHTS = 1 << 23  # of attention that are tried: 0.1 s with dropout on two cores
 
 
 def attention_dropout(model: nn.Module) -> float:
@@ -46,7 +47,8 @@ def cost_of_attention_dropout(
     heads, width, layers = (getattr(text, n, None) for n in ("num_attention_heads", "hidden_size", "num_hidden_layers"))
     if not (probability and heads and width and layers) or getattr(text, "_attn_implementation", "") != "sdpa":
         return None
-    shape = (batch, heads, length, getattr(text, "head_dim", None) or width // heads)
+    some = max(1, min(batch, _WEIGHTS // (heads * length**2)))  # of the examples; time goes with their number
+    shape = (some, heads, length, getattr(text, "head_dim", None) or width // heads)
     query, key, value = (torch.ones(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
 
     def once(dropped: float) -> float:
@@ -58,7 +60,8 @@ def cost_of_attention_dropout(
 
     with torch.random.fork_rng(), torch.enable_grad():
         with_dropout, without = (min(once(p) for _ in range(_TRIES)) for p in (probability, 0.0))
-    return layers * with_dropout, layers * without
+    times = layers * batch / some
+    return times * with_dropout, times * without
 
 
 def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:

@@ -1,0 +1,96 @@
+"""Compiling the model's layers, where the time it saves is more than the time it takes."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from lmtrain.models.layers import compile_layers, leave_uncompiled, repeated_layers
+
+Compile = Literal["auto", "on", "off"]
+
+_LEAST_S = {"cpu": 20.0}  # that compiling took wherever it was measured: a run that cannot save that never tries
+_LEAST_ELSEWHERE_S = 10.0
+_MOST = 0.3  # the share of a step that compiling is hoped to save at most; 0.05–0.25 were measured
+_WORTHWHILE = 1.03  # times as fast
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """Whether the layers are compiled, and why; ``seconds`` says what a pass took before and after, and compiling."""
+
+    on: bool
+    reason: str
+    seconds: dict[str, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"choice": "on" if self.on else "off", "reason": self.reason, "seconds": self.seconds}
+
+
+def choose_compiling(
+    asked: Compile,
+    model: torch.nn.Module,
+    once: Callable[[], None],
+    prove: Callable[[], str | None],
+    passes: int,
+) -> Compiling:
+    """Decide whether to compile ``model`` for ``passes`` forward and backward passes such as ``once`` makes.
+
+    ``prove`` says how the compiled model differs from what it was, or None; that is a part of what compiling costs.
+
+    Leaves the model compiled, and warm for that shape, when it says so. ``auto`` tries it only in a run that is long
+    enough for it to pay, and keeps it only when the passes to come save more than compiling took.
+    """
+    device = next(model.parameters()).device.type
+    if asked == "off" or (reason := _cannot(model, device)):
+        return Compiling(False, "as asked" if asked == "off" else reason)
+    once()  # memory is fetched
+    before = _seconds(once)
+    least = _LEAST_S.get(device, _LEAST_ELSEWHERE_S)
+    if asked == "auto" and before * passes * _MOST < least:
+        return Compiling(False, f"{before * passes:.0f} s of passes could not save the {least:.0f} s it takes")
+    began = time.perf_counter()
+    compile_layers(model)
+    try:
+        once()
+        difference = prove()
+    except Exception as error:  # the compiler's own: of many kinds
+        difference = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    if difference:
+        leave_uncompiled(model)
+        return Compiling(False, f"compiled layers give {difference}")
+    cost = time.perf_counter() - began
+    after = _seconds(once)
+    seconds = {"before": before, "after": after, "compiling": cost}
+    saved = (before - after) * passes
+    told = f"a pass takes {after * 1e3:,.0f} ms instead of {before * 1e3:,.0f}; compiling took {cost:.0f} s"
+    if asked == "auto" and (before < _WORTHWHILE * after or saved < cost):
+        leave_uncompiled(model)
+        return Compiling(False, told, seconds)
+    return Compiling(True, told, seconds)
+
+
+def _cannot(model: torch.nn.Module, device: str) -> str:
+    if not repeated_layers(model):
+        return "the model has no repeated layers"
+    if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
+        return "there is no C++ compiler"
+    return ""
+
+
+def _seconds(once: Callable[[], None]) -> float:
+    times = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        once()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)

@@ -1,0 +1,107 @@
+"""Compiled layers: taken where they pay, proven equal, and made again from the decision."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lmtrain.engine import compiling
+from lmtrain.engine.compiling import choose_compiling
+from lmtrain.engine.trainer import LMTrainer
+from lmtrain.models.layers import repeated_layers
+from lmtrain.objectives import Causal
+from tiny import MemoryLayout, arguments, gpt2, llama, logged, rows
+
+BLOCKS = rows(24, shortest=12, longest=12)
+
+
+def trainer(folder: Path, **options: Any) -> LMTrainer:
+    args = arguments(folder, max_steps=4, per_device_train_batch_size=4)
+    return LMTrainer(llama(), args, MemoryLayout(BLOCKS), MemoryLayout(BLOCKS[:5]), objective=Causal(), **options)
+
+
+def test_the_layers_are_found() -> None:
+    assert [type(layer).__name__ for layer in repeated_layers(gpt2())] == ["GPT2Block"] * 2
+    assert repeated_layers(nn.Linear(2, 2)) == []
+
+
+class Pretended:
+    """Passes of a given length, before and after compiling; nothing is compiled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, before: float, after: float, cost: float) -> None:
+        self.model, self.compiled, self.after, self.before, self.cost = llama(), False, after, before, cost
+        monkeypatch.setattr(compiling, "compile_layers", self._compile)
+        monkeypatch.setattr(compiling, "leave_uncompiled", self._leave)
+        monkeypatch.setattr(compiling, "_cannot", lambda model, device: "")
+        monkeypatch.setattr(compiling, "_seconds", lambda once: self.after if self.compiled else self.before)
+        monkeypatch.setattr(compiling.time, "perf_counter", self._clock)
+        self.now = 0.0
+
+    def _clock(self) -> float:
+        return self.now
+
+    def _compile(self, model: nn.Module) -> None:
+        self.compiled = True
+        self.now += self.cost
+
+    def _leave(self, model: nn.Module) -> None:
+        self.compiled = False
+
+    def decide(self, asked: Any, passes: int, difference: str | None = None) -> compiling.Compiling:
+        return choose_compiling(asked, self.model, lambda: None, lambda: difference, passes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "after", "passes", "on"),
+    [
+        ("auto", 1.0, 0.8, 1000, True),
+        ("auto", 1.0, 0.8, 100, False),  # saves 20 s of the 30 it took
+        ("auto", 1.0, 0.99, 100_000, False),  # too little to be sure of
+        ("auto", 1.0, 0.5, 10, False),  # too short a run to try
+        ("on", 1.0, 1.2, 10, True),
+        ("off", 1.0, 0.1, 10**6, False),
+    ],
+)
+def test_it_has_to_pay(
+    monkeypatch: pytest.MonkeyPatch, asked: str, before: float, after: float, passes: int, on: bool
+) -> None:
+    pretended = Pretended(monkeypatch, before, after, cost=30.0)
+    decision = pretended.decide(asked, passes)
+    assert decision.on == on == pretended.compiled
+    assert decision.as_json()["choice"] == ("on" if on else "off")
+
+
+def test_another_result_is_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretended = Pretended(monkeypatch, 1.0, 0.1, cost=1.0)
+    decision = pretended.decide("on", 1000, "a loss of 2 for 1")
+    assert not decision.on and not pretended.compiled and "a loss of 2 for 1" in decision.reason
+
+
+def test_without_a_compiler_it_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    decision = choose_compiling("on", llama(), lambda: None, lambda: None, 10)
+    assert (decision.on, decision.reason) == (False, "there is no C++ compiler")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_layers_train_as_the_others(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    plain = trainer(tmp_path)
+    plain.train()
+    compiled = trainer(tmp_path, compiles="on")
+    assert compiled.fast_paths.compiled, compiled.fast_paths.decisions["compile"]
+    assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
+    compiled.train()
+    assert logged(compiled, "loss") == pytest.approx(logged(plain, "loss"), rel=1e-5)
+    # An evaluation has another shape: it runs uncompiled rather than being compiled for.
+    began = time.monotonic()
+    assert compiled.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=1e-5)
+    again = trainer(tmp_path, decided=compiled.fast_paths.decisions)
+    assert again.fast_paths.compiled and time.monotonic() - began < 300
