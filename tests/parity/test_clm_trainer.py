@@ -54,7 +54,11 @@ def test_twenty_steps_equal_the_stock_trainers(make, first_label: bool, accumula
     assert logged(ours, "grad_norm") == pytest.approx(logged(stock, "grad_norm"), rel=1e-5)
     untrained = weights(make())
     for name, value in weights(stock.model).items():
-        torch.testing.assert_close(weights(ours.model)[name], value, rtol=0, atol=1e-5)
+        mine = weights(ours.model)[name]
+        if name.endswith("c_attn.bias"):  # a softmax does not see the keys' bias: its gradient is rounding, which Adam
+            mine, value = (torch.cat([bias[:32], bias[64:]]) for bias in (mine, value))  # makes whole steps of
+            untrained[name] = torch.cat([untrained[name][:32], untrained[name][64:]])
+        torch.testing.assert_close(mine, value, rtol=0, atol=1e-5)
         assert not torch.equal(value, untrained[name])  # something was learned to compare
 
 

@@ -14,8 +14,9 @@ from lmtrain.core.errors import UserError
 from lmtrain.engine.compiling import Compiling, choose_compiling
 from lmtrain.engine.packed import Packing
 from lmtrain.engine.precision import compute_dtype
-from lmtrain.engine.proof import prove_compiled, prove_scoring
+from lmtrain.engine.proof import prove_compiled, prove_fused, prove_scoring
 from lmtrain.engine.scoring import Scoring
+from lmtrain.models.activations import fuse_activations
 from lmtrain.models.head import find_head
 from lmtrain.models.isolation import Isolation, break_even
 from lmtrain.models.isolation_proof import prove_isolation
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _FEW_POSITIONS = 50_000  # predicted in the whole run: trying kernels would take longer than the best of them saves
 _PROBED = 8  # examples that packing is proven on
+_DECISIONS = ("activations", "head", "kernel", "packing", "compile")
 _NOT_NEEDED = Isolation("none", "every example fills its row")
 
 
@@ -76,7 +78,9 @@ def settle(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
 
 def _try(trainer: LMTrainer) -> FastPaths:
     isolation = choose_isolation(trainer)
+    activations = _fuse_activations(trainer)
     scoring, decisions, lines = _choose_scoring(trainer)
+    decisions |= activations
     decisions["packing"] = isolation.as_json()
     paths = _with_packing(trainer, scoring, isolation, decisions)
     if paths.by_length:
@@ -85,7 +89,9 @@ def _try(trainer: LMTrainer) -> FastPaths:
 
 
 def _again(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
-    kept = {name: decided[name] for name in ("head", "kernel", "packing", "compile") if name in decided}
+    kept = {name: decided[name] for name in _DECISIONS if name in decided}
+    if decided.get("activations", {}).get("choice") == "fused":
+        fuse_activations(trainer.model)
     scoring = Scoring()
     if decided["head"]["choice"] == _PREDICTED:
         scoring = Scoring(find_head(trainer.model), Kernel.from_json(decided["kernel"]["choice"]))
@@ -144,6 +150,18 @@ def choose_isolation(trainer: LMTrainer) -> Isolation:
     if isolated and not isolation.possible:
         raise UserError(f"this model cannot keep documents apart: {isolation.reason}", flag="--isolate_documents")
     return isolation
+
+
+def _fuse_activations(trainer: LMTrainer) -> dict[str, Any]:
+    batch = None if trainer.is_sharded else trainer.first_batch()
+    if batch is None:
+        return {}
+    trains = trainer.train_dataset is not None
+    found, difference = prove_fused(trainer.model, batch, trainer.objective, gradients=trains)
+    if not found:
+        return {}
+    choice, reason = ("as they are", f"fused they give {difference}") if difference else ("fused", "proven equal")
+    return {"activations": {"choice": choice, "reason": reason}}
 
 
 # ---- the head and its kernel ---------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lmtrain.engine.scoring import Scoring
+from lmtrain.models.activations import fuse_activations, put_back
 from lmtrain.objectives import LossSums, Objective, loss_sums
 
 _ROWS, _POSITIONS = 2, 128  # of the batch that is tried: enough to tell, little enough to cost nothing
@@ -45,6 +46,32 @@ def prove_compiled(scoring: Scoring, model: Any, batch: Mapping[str, Tensor], ob
             return _mean(scoring(model, batch, objective))
 
     return _difference(model, eager, lambda: _mean(scoring(model, batch, objective)), batch["labels"].device)
+
+
+def prove_fused(
+    model: Any, batch: Mapping[str, Tensor], objective: Objective, *, gradients: bool = True
+) -> tuple[bool, str | None]:
+    """Fuse the activations of ``model`` and compare; they are put back where that differs.
+
+    Returns whether there is something to fuse, and how it differs, None when it does not.
+    """
+    batch = _part(batch, objective)
+    replaced = fuse_activations(model)
+    if not replaced:
+        return False, None
+
+    def before() -> Tensor:
+        put_back(replaced)
+        return _own_loss(model, batch, objective)
+
+    def after() -> Tensor:
+        fuse_activations(model)
+        return _own_loss(model, batch, objective)
+
+    difference = _difference(model, before, after, batch["labels"].device, gradients=gradients)
+    if difference:
+        put_back(replaced)
+    return True, difference
 
 
 def _mean(sums: LossSums) -> Tensor:

@@ -1,0 +1,57 @@
+"""A GELU spelled out in Python gives way to torch's kernel, and only where nothing changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from architectures import tiny
+from lmtrain.engine.proof import prove_fused
+from lmtrain.models import activations
+from lmtrain.models.activations import fuse_activations, put_back
+from lmtrain.objectives import Causal
+
+IDS = torch.arange(5, 29).reshape(2, 12)
+BATCH = {"input_ids": IDS, "labels": IDS.clone()}
+
+
+def kinds(model: nn.Module) -> list[str]:
+    return [type(module).__name__ for module in model.modules() if "GELU" in type(module).__name__]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gptj"])
+def test_it_is_fused_and_proven(kind: str) -> None:
+    model = tiny(kind)
+    before, names = model(input_ids=IDS).logits, list(model.state_dict())
+    assert prove_fused(model, BATCH, Causal()) == (True, None)
+    assert kinds(model) == ["GELU", "GELU"] and list(model.state_dict()) == names
+    torch.testing.assert_close(model(input_ids=IDS).logits, before, rtol=1e-5, atol=1e-5)
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_what_was_replaced_can_be_put_back() -> None:
+    model = tiny("gpt2")
+    put_back(fuse_activations(model))
+    assert kinds(model) == ["NewGELUActivation", "NewGELUActivation"]
+
+
+def test_a_model_without_one_is_left_alone() -> None:
+    assert prove_fused(tiny("bert"), {**BATCH}, Causal()) == (False, None)
+
+
+def test_another_function_is_found_out_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Coarse(nn.GELU):
+        def __init__(self, **_: Any) -> None:
+            super().__init__(approximate="none")
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input) * 1.01
+
+    monkeypatch.setattr(activations.nn, "GELU", Coarse)
+    model = tiny("gpt2")
+    found, difference = prove_fused(model, BATCH, Causal())
+    assert found and difference
+    assert kinds(model) == ["NewGELUActivation", "NewGELUActivation"]
