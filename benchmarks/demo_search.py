@@ -1,9 +1,9 @@
 """Which model and schedule reach the lowest bits per byte in the demo's time on this machine.
 
-    python benchmarks/demo_search.py [--minutes 3] [CONFIG:BLOCK:BATCH:MUON_LR:ADAM_LR …]
+    python benchmarks/demo_search.py [--minutes 3] [CONFIG:BLOCK:BATCH:OPTIM:LEARNING_RATE[:OPTIM_ARGS] …]
 
 Each candidate is a whole demo, one after another on a quiet machine. Without candidates, those that stood in question
-when the demo's shapes were chosen. ``adamw`` as MUON_LR trains all parameters with AdamW at ADAM_LR.
+when the demo's shapes were chosen.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from lmtrain.core.console import silent
 from lmtrain.recipes.demo import Shape, run_demo
 
 CANDIDATES = (
-    "n_embd=128,n_layer=4,n_head=2,n_positions=256:256:4:0.02:1e-2",
-    "n_embd=192,n_layer=3,n_head=3,n_positions=256:256:4:0.02:8e-3",
-    "n_embd=256,n_layer=4,n_head=4,n_positions=256:256:4:0.02:4e-3",
-    "n_embd=128,n_layer=4,n_head=2,n_positions=256:256:4:adamw:4e-3",
+    "n_embd=128,n_layer=4,n_head=2,n_positions=256:256:4:muon:0.02:adam_ratio=0.5",
+    "n_embd=192,n_layer=3,n_head=3,n_positions=256:256:4:muon:0.02:adam_ratio=0.4",
+    "n_embd=256,n_layer=4,n_head=4,n_positions=256:256:4:muon:0.02:adam_ratio=0.2",
+    "n_embd=128,n_layer=4,n_head=2,n_positions=256:256:4:adamw_torch:4e-3",
 )
 
 
@@ -48,8 +48,8 @@ def main() -> int:
 
 
 def parse(candidate: str) -> Shape:
-    config, block, batch, muon, adam = candidate.split(":")
-    return Shape(config, int(block), int(batch), None if muon == "adamw" else float(muon), float(adam))
+    config, block, batch, optim, rate, *settings = candidate.split(":")
+    return Shape(config, int(block), int(batch), optim, float(rate), settings[0] if settings else None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Run the benchmarks and write ``benchmarks/RESULTS.md``: what was claimed, what was measured, with which command.
 
-python benchmarks/run.py [--only NAME …]     (make bench)
+python benchmarks/run.py [--only NAME …] [--repeats N]     (make bench)
 """
 
 from __future__ import annotations
@@ -22,21 +22,35 @@ COMMANDS = {
     "prepare": ["prepare.py", "--repeats", "3"],
     "prepare-memory": ["prepare.py", "--memory"],
     "first-step": ["first_step.py", "--repeats", "3"],
+    "causal": ["causal.py", "--repeats", "3"],
+    "causal-gpt2": ["causal.py", "--shape", "gpt2", "--repeats", "2", "--no-curve"],
+    "masked": ["masked.py", "--repeats", "3"],
+    "evaluate": ["evaluate.py", "--repeats", "3"],
+    "characters": ["characters.py", "--repeats", "1"],
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=COMMANDS, default=list(COMMANDS))
-    names = parser.parse_args().only
+    parser.add_argument("--repeats", type=int, help="runs of each side, in place of each benchmark's own number")
+    args = parser.parse_args()
+    names = args.only
     record = HERE / "results.json"
     results: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
     for name in names:
         print(f"{name} …", file=sys.stderr, flush=True)
-        results[name] = measure(COMMANDS[name])
+        results[name] = measure(_with_repeats(COMMANDS[name], args.repeats))
     record.write_text(json.dumps(results, indent=2) + "\n")
     (HERE / "RESULTS.md").write_text(page(results))
     return 0 if all(results[name]["reached"] for name in names) else 1
+
+
+def _with_repeats(words: list[str], repeats: int | None) -> list[str]:
+    if repeats is None or "--repeats" not in words:
+        return words
+    at = words.index("--repeats")
+    return [*words[: at + 1], str(repeats), *words[at + 2 :]]
 
 
 def measure(words: list[str]) -> dict[str, Any]:
@@ -75,7 +89,7 @@ def page(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
-        lines += ROWS[name](result)
+        lines += ROWS.get(name, _rows)(result)
     lines += ["", "## Commands and machines", ""]
     lines += [f"- `{result['command']}` on {result['machine']}" for result in results.values()]
     return "\n".join(lines) + "\n"
@@ -83,6 +97,14 @@ def page(results: dict[str, Any]) -> str:
 
 def _row(claim: str, ours: str, peer: str, ratio: str, goal: str, reached: bool) -> str:
     return f"| {claim} | {ours} | {peer} | {ratio} | {goal} | {'reached' if reached else '**missed**'} |"
+
+
+def _rows(result: dict[str, Any]) -> list[str]:
+    """Of a comparison that says its own lines; see side_by_side.Row."""
+    return [
+        _row(row["claim"], row["lmtrain"], row["peer"], row["ratio"], row["goal"], row["reached"])
+        for row in result["rows"]
+    ]
 
 
 def _prepare(result: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from lmtrain.objectives import Objective
 from lmtrain.objectives.linear_cross_entropy import DEFAULT, Choice, Kernel, choose_kernel
 
 if TYPE_CHECKING:
-    from lmtrain.engine.trainer import LMTrainer
+    from lmtrain.engine.trainer.settling import SettlingTrainer
 
 
 _FEW_POSITIONS = 50_000  # predicted in the whole run: trying kernels would take longer than the best of them saves
@@ -52,7 +52,7 @@ class FastPaths:
     lines: tuple[str, ...] = ()
 
 
-def settle(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
+def settle(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
     """The fast paths of a trainer: those ``decided`` before, else tried by the first process for all.
 
     Raises :class:`UserError` where documents are to be isolated and the model cannot.
@@ -76,7 +76,7 @@ def settle(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
     return paths if args.process_index == 0 else _again(trainer, told[0])
 
 
-def _try(trainer: LMTrainer) -> FastPaths:
+def _try(trainer: SettlingTrainer) -> FastPaths:
     isolation = choose_isolation(trainer)
     activations = _fuse_activations(trainer)
     scoring, decisions, lines = _choose_scoring(trainer)
@@ -88,7 +88,7 @@ def _try(trainer: LMTrainer) -> FastPaths:
     return replace(paths, lines=tuple(lines))
 
 
-def _again(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
+def _again(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
     kept = {name: decided[name] for name in _DECISIONS if name in decided}
     if decided.get("activations", {}).get("choice") == "fused":
         fuse_activations(trainer.model)
@@ -104,7 +104,9 @@ def _again(trainer: LMTrainer, decided: Mapping[str, Any]) -> FastPaths:
     return replace(paths, compiled=True)
 
 
-def _with_packing(trainer: LMTrainer, scoring: Scoring, isolation: Isolation, decisions: dict[str, Any]) -> FastPaths:
+def _with_packing(
+    trainer: SettlingTrainer, scoring: Scoring, isolation: Isolation, decisions: dict[str, Any]
+) -> FastPaths:
     ragged = trainer.pads_training
     packing = None
     if ragged and isolation.possible:
@@ -113,7 +115,7 @@ def _with_packing(trainer: LMTrainer, scoring: Scoring, isolation: Isolation, de
     return FastPaths(scoring, isolation, packing, by_length=ragged and packing is None, decisions=decisions)
 
 
-def _perhaps_compiled(trainer: LMTrainer, paths: FastPaths) -> FastPaths:
+def _perhaps_compiled(trainer: SettlingTrainer, paths: FastPaths) -> FastPaths:
     """With compiled layers, where that was asked for or is found to pay; proven on the first examples."""
     batch = trainer.first_batch()
     if trainer.compiles == "off" or batch is None or trainer.train_dataset is None or trainer.args.torch_compile:
@@ -135,7 +137,7 @@ def _perhaps_compiled(trainer: LMTrainer, paths: FastPaths) -> FastPaths:
 # ---- packing -------------------------------------------------------------------------------------
 
 
-def choose_isolation(trainer: LMTrainer) -> Isolation:
+def choose_isolation(trainer: SettlingTrainer) -> Isolation:
     """How the model keeps apart the examples of a packed row, or the documents of a block; proven on the data."""
     examples = trainer.first_examples(_PROBED)
     if examples is None:
@@ -152,7 +154,7 @@ def choose_isolation(trainer: LMTrainer) -> Isolation:
     return isolation
 
 
-def _fuse_activations(trainer: LMTrainer) -> dict[str, Any]:
+def _fuse_activations(trainer: SettlingTrainer) -> dict[str, Any]:
     batch = None if trainer.is_sharded else trainer.first_batch()
     if batch is None:
         return {}
@@ -169,7 +171,7 @@ def _fuse_activations(trainer: LMTrainer) -> dict[str, Any]:
 _PREDICTED = "predicted positions"
 
 
-def _choose_scoring(trainer: LMTrainer) -> tuple[Scoring, dict[str, Any], list[str]]:
+def _choose_scoring(trainer: SettlingTrainer) -> tuple[Scoring, dict[str, Any], list[str]]:
     args = trainer.args
     if args.torch_compile:
         return _all_positions("--torch_compile compiles the model as it is")
@@ -213,7 +215,7 @@ def choose_scoring(
         return _all_positions(str(error))
     positions = int(objective.count(batch["labels"]))
     vocabulary, width = head.output.weight.shape
-    if trains and passes * positions < _FEW_POSITIONS:
+    if passes * positions < _FEW_POSITIONS:
         choice = Choice(DEFAULT, f"{passes * positions:,} predicted positions are too few to try others")
     else:
         choice = choose_kernel(

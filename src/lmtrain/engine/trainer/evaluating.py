@@ -1,0 +1,158 @@
+"""Evaluation: running sums, every example once over all processes, no label smoothing."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from transformers.trainer_utils import EvalLoopOutput, has_length
+
+from lmtrain.engine.evaluation import EvaluationLoader, RunningSums
+from lmtrain.engine.trainer.settling import SettlingTrainer
+from lmtrain.objectives import EVALUATION_EPOCH
+
+_log = logging.getLogger(__name__)
+
+
+class EvaluatingTrainer(SettlingTrainer):
+    """A Trainer whose evaluation keeps sums, not logits."""
+
+    _sums: RunningSums | None
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        if self.compute_metrics is not None:
+            return super().get_eval_dataloader(eval_dataset)
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        if dataset is None:
+            raise ValueError("evaluation needs a data set: give LMTrainer(eval_dataset=…) or evaluate(dataset)")
+        args, lengths = self.args, None
+        if self._is_ours:
+            dataset = self._wrapped(dataset, EVALUATION_EPOCH)
+            lengths = getattr(dataset, "lengths", None)
+        return EvaluationLoader(
+            dataset,
+            args.eval_batch_size,
+            self._get_collator_with_removed_columns(self.data_collator, "evaluation"),
+            lengths=lengths,
+            rank=args.process_index,
+            world=args.world_size,
+            equal=self.is_sharded,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        if not isinstance(dataloader, EvaluationLoader):
+            return self._stock_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        scoring = self.fast_paths.scoring
+        model = self._evaluation_model()
+        self.callback_handler.eval_dataloader = dataloader
+        running = RunningSums(self.args.device)
+        with torch.no_grad():
+            for batch, counts in dataloader:
+                inputs = self._prepare_inputs(batch)
+                with self.accelerator.autocast():
+                    sums = scoring(model, inputs, self.objective, accuracy=True, dtype=running.values.dtype)
+                if counts:
+                    running.add(sums, len(inputs["labels"]))
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        several = self.args.world_size > 1
+        totals = running.total((lambda mine: self.accelerator.reduce(mine, "sum")) if several else None)
+        metrics = totals.metrics(**self._text_size(dataloader.dataset))
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        nothing: Any = None  # the Trainer's own loop leaves it out too, for want of logits
+        return EvalLoopOutput(nothing, label_ids=None, metrics=named, num_samples=totals.examples)
+
+    def _text_size(self, dataset: Any) -> dict[str, Any]:
+        """Tokens and bytes of the text behind a layout; bits per byte mean nothing for hidden tokens."""
+        source = getattr(dataset, "dataset", dataset)
+        if not self.objective.shifted:
+            return {}
+        return {
+            "text_tokens": getattr(source, "n_tokens", None),
+            "text_bytes": getattr(source, "n_bytes", None),
+        }
+
+    def _evaluation_model(self) -> torch.nn.Module:
+        """The model ready to evaluate.
+
+        The stock loop lets Accelerate prepare a model that was not trained before, which marks it as
+        prepared: a training that follows is then not wrapped in DDP, and the processes drift apart without a
+        word. Only sharded models need the preparation; for the rest autocast around the forward pass does the
+        same.
+        """
+        args = self.args
+        model = self._wrap_model(self.model, training=False)
+        if self.is_sharded and not self.accelerator._models and model is self.model:
+            whole = self.is_deepspeed_enabled or not args.torch_compile
+            model = (
+                self.accelerator.prepare(model)
+                if whole
+                else self.accelerator.prepare_model(model, evaluation_mode=True)
+            )
+            if self.is_fsdp_enabled:
+                self.model = model
+            if model is not self.model:
+                self.model_wrapped = model
+            if self.is_deepspeed_enabled:
+                self.deepspeed = self.model_wrapped
+        if not self.is_in_train and (args.fp16_full_eval or args.bf16_full_eval):
+            model = model.to(dtype=torch.float16 if args.fp16_full_eval else torch.bfloat16, device=args.device)
+        model.eval()
+        if hasattr(self.optimizer, "eval") and callable(self.optimizer.eval):
+            self.optimizer.eval()  # schedule-free optimizers keep two sets of weights
+        return model
+
+    def _stock_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None,
+        ignore_keys: list[str] | None,
+        prefix: str,
+    ) -> EvalLoopOutput:
+        """The stock loop, which keeps logits; on one process with our sums for the loss beside them."""
+        if self.compute_metrics is not None:
+            self._say_cost(dataloader)
+        self._sums = RunningSums(self.args.device) if self.args.world_size == 1 else None
+        untrained = not getattr(self.model, "_is_accelerate_prepared", False)
+        try:
+            output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, prefix)
+            totals = self._sums.total() if self._sums is not None else None
+        finally:
+            self._sums = None
+            if untrained and not self.is_sharded:  # see _evaluation_model
+                self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+                self.accelerator._models.clear()
+                self.model._is_accelerate_prepared = False
+        if totals is not None and totals.examples and output.metrics is not None:
+            metrics = totals.metrics(**self._text_size(dataloader.dataset))
+            output.metrics.update({f"{prefix}_{name}": value for name, value in metrics.items()})
+        return output
+
+    def _say_cost(self, dataloader: Any) -> None:
+        if self.preprocess_logits_for_metrics is not None or self.args.batch_eval_metrics:
+            return  # the user keeps less than the logits
+        vocabulary = getattr(getattr(self.model, "config", None), "vocab_size", None)
+        if vocabulary is None or not has_length(dataloader):
+            return
+        batches: Any = dataloader
+        length = next(iter(batches))["input_ids"].shape[1]
+        examples = self.num_examples(batches)
+        _log.warning(
+            "compute_metrics keeps the logits of every position in memory: %d examples × %d positions × "
+            "%d ids × 4 bytes = %.1f GB. Give preprocess_logits_for_metrics to keep less; loss, perplexity "
+            "and accuracy need no compute_metrics.",
+            examples, length, vocabulary, examples * length * vocabulary * 4 / 1e9,
+        )  # fmt: skip

@@ -1,0 +1,236 @@
+"""The loop: ``transformers.Trainer`` with our sums, our order and our evaluation.
+
+This folder alone touches the Trainer and its private methods; tests run it on the oldest and the newest supported
+version. What it changes, from the data on: ``reading``, ``settling`` (the fast paths), ``evaluating``, and the loss
+here:
+
+========================  ==============================================================================
+the loss                  summed over predicted positions, divided once by their number in the whole step;
+                          logits at those positions only, where that is proven (``engine/fast_paths.py``)
+the order of examples     a function of (seed, epoch); resuming reads no earlier example
+evaluation                running sums, every example once over all processes, no label smoothing
+non-finite losses         shown as they are (``logging_nan_inf_filter`` is off)
+several GPUs              a launcher, or one of them; never ``DataParallel``
+progress                  a bar in a terminal, plain lines elsewhere
+========================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import EvalPrediction
+
+from lmtrain.core.errors import UserError
+from lmtrain.engine.callbacks import Meter, step_work
+from lmtrain.engine.collate import Collate, Guarded
+from lmtrain.engine.compiling import Compile
+from lmtrain.engine.evaluation import RunningSums
+from lmtrain.engine.fast_paths import FastPaths
+from lmtrain.engine.kind import objective_for
+from lmtrain.engine.progress import Progress
+from lmtrain.engine.sampling import EpochOrder
+from lmtrain.engine.trainer.evaluating import EvaluatingTrainer
+from lmtrain.models.flops import ModelFlops
+from lmtrain.models.layers import no_more_compiling
+from lmtrain.objectives import Objective, model_loss_sums
+
+_log = logging.getLogger(__name__)
+
+
+class LMTrainer(EvaluatingTrainer):
+    """Train a causal or masked language model on a layout or on one's own data set.
+
+    ``train_dataset`` and ``eval_dataset`` are layouts (``__getitems__`` gives :class:`Examples`), or any
+    torch or ``datasets`` data set of ``input_ids``. Without a ``data_collator`` the ``objective`` makes the
+    labels and rows are padded by their true length; with one it does, and the objective only says whether
+    labels are shifted. Without an ``objective`` the model's class decides. With ``compute_metrics``
+    evaluation keeps all logits, as the stock Trainer does. ``make_optimizer`` makes the optimizer from the
+    model, where ``args.optim`` does not name it. ``packing=False`` leaves padding where rows differ in length.
+    ``compiles`` compiles the model's layers: ``on``, or ``auto`` where it is found to pay.
+    ``decided`` are the ``decisions`` of :attr:`fast_paths` in an earlier part of the run, which are then taken
+    over. Any other argument of :class:`transformers.Trainer` may follow.
+
+    >>> trainer = LMTrainer(model, args, train_dataset=my_dataset)      # doctest: +SKIP
+    >>> trainer.train()                                                 # doctest: +SKIP
+    """
+
+    # Our loss is divided by the whole step's count, so the Trainer must not divide again by the number of
+    # micro-batches. Read by transformers ≥ 5.23; before, `model_accepts_loss_kwargs` says the same.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: TrainingArguments | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        *,
+        objective: Objective | None = None,
+        data_collator: Callable[..., Any] | None = None,
+        processing_class: Any = None,
+        callbacks: Sequence[TrainerCallback] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
+        make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+        packing: bool = True,
+        compiles: Compile = "off",
+        decided: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> None:
+        args = args or TrainingArguments(output_dir="trainer_output")
+        _prepare_arguments(args)
+        given = list(callbacks or [])
+        self.meter = Meter()
+        self._make_optimizer = make_optimizer
+        self._order: EpochOrder | None = None
+        self._sums: RunningSums | None = None
+        self._packing = packing
+        self.compiles = compiles
+        self._decided = decided or {}
+        self._fast_paths: FastPaths | None = None
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=[self.meter, *given],
+            compute_metrics=compute_metrics,
+            **others,
+        )
+        for stock in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
+            if not any(callback is stock or isinstance(callback, stock) for callback in given):
+                self.remove_callback(stock)
+        if not any(isinstance(callback, Progress) for callback in given):
+            self.add_callback(Progress(terminal=False if args.disable_tqdm else None))
+        if self.compute_loss_func is None:
+            self.model_accepts_loss_kwargs = True
+        self._seed = args.seed if args.data_seed is None else args.data_seed
+        self.objective = objective or objective_for(self.model, data_collator, processing_class, self._seed)
+        self._pad_id = _pad_id(processing_class)
+        self.data_collator = Collate(self.objective, self._pad_id) if data_collator is None else Guarded(data_collator)
+        if args.train_sampling_strategy not in ("random", "sequential") and self._is_ours:
+            raise UserError(
+                f"{args.train_sampling_strategy} draws an order from history, which a resumed run cannot "
+                "repeat; use random or sequential",
+                flag="--train_sampling_strategy",
+            )
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        if self.optimizer is None and self._make_optimizer is not None:
+            self.optimizer = self._make_optimizer(self.model)
+        return super().create_optimizer(*args, **kwargs)
+
+    # ---- sums, then one division -----------------------------------------------------------------
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        """Predicted positions of the whole step: all micro-batches, and all processes."""
+        if not batch_samples or any("labels" not in batch for batch in batch_samples):
+            return None
+        works = [step_work(batch, self.objective.count(batch["labels"]), device) for batch in batch_samples]
+        mine = torch.stack(works).sum(0)
+        copies = self.get_tp_size()  # ranks that see the same batch
+        everyone = self.accelerator.gather(mine[None]).sum(0) // copies if self.args.world_size > 1 else mine
+        self.meter.add(everyone)
+        return (everyone if self.args.average_tokens_across_devices else mine)[1]
+
+    def get_batch_samples(self, epoch_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().get_batch_samples(self.meter.waiting(epoch_iterator), *args, **kwargs)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """None: the meter counts them, for all processes and by what is predicted."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self.meter.lap(self.state))
+        super().log(logs, start_time)
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """Counted by the step above, for all processes in one exchange."""
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The summed loss of ``inputs`` divided by ``num_items_in_batch``; without it, their own mean."""
+        if self.compute_loss_func is not None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if "labels" not in inputs:
+            raise ValueError(f"the data collator made no labels, only {', '.join(inputs)}")
+        smoothing = self.args.label_smoothing_factor if model.training else 0.0
+        asked: dict[str, Any] = {"label_smoothing": smoothing, "accuracy": self._sums is not None}
+        if return_outputs:  # the caller wants logits
+            sums, outputs = model_loss_sums(model, inputs, self.objective, **asked)
+        else:
+            sums, outputs = self.fast_paths.scoring(model, inputs, self.objective, **asked), None
+        if self._sums is not None:
+            self._sums.add(sums, len(inputs["labels"]))
+        count = sums.count if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        loss = sums.loss / count.to(sums.loss.device).clamp(min=1)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # The count is everyone's, and the processes' gradients are averaged: undo that average.
+            loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        return (loss, outputs) if return_outputs else loss
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the stock Trainer's; the terminal is left in order however it ends."""
+        _ = self.fast_paths  # tried before the model is wrapped for several processes
+        _ = self.peak
+        if self.meter.flops is None and hasattr(self.model, "config"):
+            self.meter.flops = ModelFlops.of(self.model, causal=self.objective.shifted)
+        try:
+            with no_more_compiling() if self.fast_paths.compiled else nullcontext():
+                return super().train(*args, **kwargs)
+        finally:
+            self._close_displays()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the stock Trainer's; the terminal is left in order however it ends."""
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            if not self.is_in_train:
+                self._close_displays()
+
+    def _close_displays(self) -> None:
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, Progress):
+                callback.close()
+
+
+def _prepare_arguments(args: TrainingArguments) -> None:
+    if args.n_gpu > 1:
+        _log.warning(
+            "This machine has %d GPUs and one of them is used. To use all: torchrun --nproc_per_node %d …",
+            args.n_gpu, args.n_gpu,
+        )  # fmt: skip
+        args._n_gpu = 1
+    args.logging_nan_inf_filter = False
+    parallel = getattr(args, "parallelism_config", None)
+    if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+        raise UserError(
+            "context and sequence parallelism split a row over processes, which the loss here does not "
+            "follow; use data parallelism (torchrun), FSDP or tensor parallelism",
+            flag="--parallelism_config",
+        )
+
+
+def _pad_id(tokenizer: Any) -> int:
+    """An id to fill rows with. Any does: labels end where a row ends, whatever follows."""
+    for name in ("pad_token_id", "eos_token_id"):
+        token = getattr(tokenizer, name, None)
+        if isinstance(token, int):
+            return token
+    return 0

@@ -1,0 +1,99 @@
+"""Which examples come when, and how they become batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import IterableDataset, Sampler
+from transformers import Trainer
+from transformers.trainer_utils import has_length
+
+from lmtrain.core.errors import UserError
+from lmtrain.engine.collate import Collate, EpochExamples
+from lmtrain.engine.sampling import ByLength, EpochOrder
+from lmtrain.objectives import EVALUATION_EPOCH, Masked, Objective
+
+
+class ReadingTrainer(Trainer):
+    """A Trainer whose order of examples is a function of (seed, epoch), and whose batches our objective makes."""
+
+    objective: Objective
+    # Looser than the Trainer declares them: it sets them to None only before it is used.
+    model: Any
+    optimizer: Any
+    eval_dataset: Any
+    deepspeed: Any
+
+    fast_paths: Any  # a FastPaths; see SettlingTrainer
+    _seed: int
+    _pad_id: int
+    _order: EpochOrder | None
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether our own collator makes the batches."""
+        return isinstance(self.data_collator, Collate)
+
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self._is_ours:
+            return super()._get_dataloader(dataset, *args, **kwargs)
+        training = kwargs.get("is_training", False)  # both versions pass it by name
+        dataset = self._wrapped(dataset, None if training else EVALUATION_EPOCH)
+        self.data_collator = self._collate(training)
+        try:
+            return super()._get_dataloader(dataset, *args, **kwargs)
+        finally:
+            self.data_collator = self._collate(training=False)
+
+    def _collate(self, training: bool) -> Collate:
+        """Evaluation keeps each example in a row of its own: their number, and stock code's logits, go by rows."""
+        return Collate(self.objective, self._pad_id, self.fast_paths.packing if training else None)
+
+    def _wrapped(self, dataset: Any, epoch: int | None) -> Any:
+        if not isinstance(dataset, IterableDataset):
+            return EpochExamples(dataset, pad_id=self._pad_id, epoch=epoch)
+        if isinstance(self.objective, Masked):
+            raise UserError(
+                "an iterable data set does not number its examples, and masks are drawn by number; give "
+                "a data set with a length, or data_collator=DataCollatorForLanguageModeling(tokenizer)"
+            )
+        return dataset
+
+    def _get_collator_with_removed_columns(
+        self, data_collator: Callable[..., Any], description: str | None = None
+    ) -> Callable[..., Any]:
+        # The stock wrapper looks into items, which ours makes of arrays; ours takes the columns it knows.
+        if isinstance(data_collator, Collate):
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        strategy = self.args.train_sampling_strategy
+        if not has_length(dataset) or strategy not in ("random", "sequential"):
+            return super()._get_train_sampler(train_dataset)
+        several = self.args.world_size > 1 and not self.args.dataloader_drop_last
+        self._order = EpochOrder(
+            len(dataset),
+            self._seed,
+            shuffle=strategy == "random",
+            counters=self._is_ours,
+            multiple=self._train_batch_size * self.args.world_size if several else 1,
+            by_length=self._by_length(dataset) if self.fast_paths.by_length else None,
+        )
+        return self._order
+
+    def _by_length(self, dataset: Any) -> ByLength | None:
+        lengths = self._wrapped(dataset, None).lengths
+        args = self.args
+        step = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return None if lengths is None or args.train_sampling_strategy != "random" else ByLength(lengths, step)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        # Accelerate hands the epoch on through two levels of samplers, but a run resumed in mid-epoch on
+        # several processes has three (skip, shard, batch): without this it would repeat the order of epoch
+        # 0.
+        if self._order is not None:
+            self._order.set_epoch(kwargs["epoch"])
+        return super()._run_epoch(*args, **kwargs)

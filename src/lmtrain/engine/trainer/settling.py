@@ -1,0 +1,127 @@
+"""What is tried before the first step: the fast paths, on the first examples, and the machine's peak."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.trainer_utils import has_length
+
+from lmtrain.core.types import Examples
+from lmtrain.engine.allocator import release_freed_memory
+from lmtrain.engine.callbacks import Meter
+from lmtrain.engine.compiling import Compile
+from lmtrain.engine.fast_paths import FastPaths, settle
+from lmtrain.engine.machine import Peak, peak_of
+from lmtrain.engine.trainer.reading import ReadingTrainer
+from lmtrain.objectives import EVALUATION_EPOCH
+
+_log = logging.getLogger(__name__)
+
+
+class SettlingTrainer(ReadingTrainer):
+    """A Trainer that chooses its fast paths on its own model and first examples."""
+
+    meter: Meter
+    compiles: Compile
+    _packing: bool
+    _decided: Mapping[str, Any]
+    _fast_paths: FastPaths | None
+
+    @property
+    def fast_paths(self) -> FastPaths:
+        """What is used to be fast on this model and data; tried when it is first asked for."""
+        if self._fast_paths is None:
+            self._fast_paths = settle(self, self._decided)
+            release_freed_memory()  # the trials' pieces, which would lie in the way of the steps
+            for line in self._fast_paths.lines:
+                _log.info(line)
+        return self._fast_paths
+
+    @property
+    def peak(self) -> Peak:
+        """What this machine multiplies at best in the run's precision; measured when it is first asked for."""
+        if self.meter.peak is None:
+            precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "fp32"
+            self.meter.peak = peak_of(self.args.device, precision, self._decided.get("peak"))
+        return self.meter.peak
+
+    @property
+    def pads_training(self) -> bool:
+        """Whether training batches, as they are made without packing, have padding that nobody asked for."""
+        dataset = self.train_dataset
+        if not (self._packing and self._is_ours) or not has_length(dataset) or getattr(dataset, "pad_to", None):
+            return False
+        lengths = self._wrapped(dataset, None).lengths
+        if lengths is None:  # of one's own data set: as the first examples have it
+            examples = self.first_examples(self._train_batch_size)
+            lengths = examples.lengths if examples is not None else np.ones(1)
+        return int(np.count_nonzero(lengths != lengths[0])) > 1  # one short block at the end is none
+
+    def first_examples(self, count: int) -> Examples | None:
+        """The first examples of the training data, else of the evaluation's; None where reading them would use them
+        up, or they are not ours to read."""
+        dataset = self.train_dataset if self.train_dataset is not None else self.eval_dataset
+        if not self._is_ours or not has_length(dataset) or isinstance(dataset, dict) or not len(dataset):
+            return None
+        rows = self._wrapped(dataset, EVALUATION_EPOCH).__getitems__(range(min(count, len(dataset))))
+        return rows.examples
+
+    @property
+    def planned_passes(self) -> int:
+        """Forward and backward passes that this process is going to make; 0 without training."""
+        args = self.args
+        if self.train_dataset is None:
+            return 0
+        if args.max_steps > 0:
+            return args.max_steps * args.gradient_accumulation_steps
+        examples = len(self.train_dataset) if has_length(self.train_dataset) else 0
+        return int(examples * args.num_train_epochs / (self._train_batch_size * args.world_size))
+
+    def first_batch(self) -> dict[str, Tensor] | None:
+        """The micro-batch of the first examples in the data set, on the device; None where reading it would use it up
+        or it has no labels."""
+        dataset, size = self.train_dataset, self._train_batch_size
+        if dataset is None:
+            dataset, size = self.eval_dataset, self.args.eval_batch_size
+        if not has_length(dataset) or isinstance(dataset, dict) or not len(dataset):
+            return None
+        batch = self.batch_of(range(min(size, len(dataset))), dataset)
+        return batch if "labels" in batch else None
+
+    def batch_of(self, numbers: Sequence[int], dataset: Any = None) -> dict[str, Tensor]:
+        """The micro-batch of those examples of ``dataset`` (the training data), on the device."""
+        dataset = self.train_dataset if dataset is None else dataset
+        if self._is_ours:
+            dataset = self._wrapped(dataset, EVALUATION_EPOCH)
+        items = dataset.__getitems__(numbers) if self._is_ours else [dataset[i] for i in numbers]
+        if self._fast_paths is None:  # about to be tried
+            return super()._prepare_inputs(self._get_collator_with_removed_columns(self.data_collator)(items))
+        collate = self._collate(training=True) if self._is_ours else self.data_collator
+        return self._prepare_inputs(self._get_collator_with_removed_columns(collate)(items))
+
+    def one_pass(self, paths: FastPaths) -> None:
+        """A forward and backward pass as training makes them, on the first examples, that leaves no trace."""
+        batch = self.first_batch()
+        assert batch is not None
+        was_training = self.model.training
+        self.model.train()
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.compute_loss_context_manager():
+            sums = paths.scoring(self.model, paths.isolation.isolate(batch), self.objective)
+        (sums.loss / sums.count.clamp(min=1)).backward()
+        self.model.zero_grad(set_to_none=True)
+        self.model.train(was_training)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """On the device, and in the model's words where a row holds several examples."""
+        return self.fast_paths.isolation.isolate(super()._prepare_inputs(inputs))
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process holds the whole model."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
