@@ -3,7 +3,8 @@
     python benchmarks/characters.py [--repeats 1] [--json OUT]
 
 The peer is a plain PyTorch loop of that shape (side_loop.py, where the settings stand). Ours is ``lmtrain clm`` with
-AdamW at three times its rate and half the steps, and twice with Muon: as many steps, and fewer. All are whole processes, alternating,
+AdamW at three times its rate and half the steps, and twice with Muon: as many steps, and fewer. All are whole
+processes, alternating,
 imports and evaluations included, on tiny Shakespeare from ``../shared/data`` (which must be there), its last 10 % held
 out; the loss is the mean over all held-out blocks of 64 characters, measured after the time has stopped.
 Our vocabulary has one more entry than the 65 characters: a causal run wants an end-of-text token.

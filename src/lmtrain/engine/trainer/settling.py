@@ -62,11 +62,19 @@ class SettlingTrainer(ReadingTrainer):
             lengths = examples.lengths if examples is not None else np.ones(1)
         return int(np.count_nonzero(lengths != lengths[0])) > 1  # one short block at the end is none
 
+    @property
+    def _tried_dataset(self) -> Any:
+        """The training data; without any the evaluation's, the first where there are several."""
+        if self.train_dataset is not None:
+            return self.train_dataset
+        several = isinstance(self.eval_dataset, dict)
+        return next(iter(self.eval_dataset.values()), None) if several else self.eval_dataset
+
     def first_examples(self, count: int) -> Examples | None:
         """The first examples of the training data, else of the evaluation's; None where reading them would use them
         up, or they are not ours to read."""
-        dataset = self.train_dataset if self.train_dataset is not None else self.eval_dataset
-        if not self._is_ours or not has_length(dataset) or isinstance(dataset, dict) or not len(dataset):
+        dataset = self._tried_dataset
+        if not self._is_ours or not has_length(dataset) or not len(dataset):
             return None
         rows = self._wrapped(dataset, EVALUATION_EPOCH).__getitems__(range(min(count, len(dataset))))
         return rows.examples
@@ -85,10 +93,9 @@ class SettlingTrainer(ReadingTrainer):
     def first_batch(self) -> dict[str, Tensor] | None:
         """The micro-batch of the first examples in the data set, on the device; None where reading it would use it up
         or it has no labels."""
-        dataset, size = self.train_dataset, self._train_batch_size
-        if dataset is None:
-            dataset, size = self.eval_dataset, self.args.eval_batch_size
-        if not has_length(dataset) or isinstance(dataset, dict) or not len(dataset):
+        dataset = self._tried_dataset
+        size = self.args.eval_batch_size if self.train_dataset is None else self._train_batch_size
+        if not has_length(dataset) or not len(dataset):
             return None
         batch = self.batch_of(range(min(size, len(dataset))), dataset)
         return batch if "labels" in batch else None
