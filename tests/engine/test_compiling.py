@@ -54,7 +54,10 @@ class Pretended:
         self.compiled = False
 
     def decide(self, asked: Any, passes: int, difference: str | None = None) -> compiling.Compiling:
-        return choose_compiling(asked, self.model, lambda: None, lambda: difference, passes)
+        return choose_compiling(asked, self.model, self._once, lambda: difference, passes)
+
+    def _once(self) -> None:
+        self.now += self.after if self.compiled else self.before
 
 
 @pytest.mark.parametrize(

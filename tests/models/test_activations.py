@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from architectures import tiny
-from lmtrain.engine.proof import prove_fused
+from lmtrain.engine.fast_paths import choose_scoring
 from lmtrain.models import activations
 from lmtrain.models.activations import fuse_activations, put_back
 from lmtrain.objectives import Causal
@@ -26,7 +26,8 @@ def kinds(model: nn.Module) -> list[str]:
 def test_it_is_fused_and_proven(kind: str) -> None:
     model = tiny(kind)
     before, names = model(input_ids=IDS).logits, list(model.state_dict())
-    assert prove_fused(model, BATCH, Causal()) == (True, None)
+    scoring, decisions, _ = choose_scoring(model, BATCH, Causal(), dtype=torch.float32)
+    assert scoring.head is not None and decisions["activations"]["choice"] == "fused"
     assert kinds(model) == ["GELU", "GELU"] and list(model.state_dict()) == names
     torch.testing.assert_close(model(input_ids=IDS).logits, before, rtol=1e-5, atol=1e-5)
     assert all(weight.grad is None for weight in model.parameters())
@@ -39,7 +40,11 @@ def test_what_was_replaced_can_be_put_back() -> None:
 
 
 def test_a_model_without_one_is_left_alone() -> None:
-    assert prove_fused(tiny("bert"), {**BATCH}, Causal()) == (False, None)
+    model = tiny("llama")
+    before = [type(module) for module in model.modules()]
+    _, decisions, _ = choose_scoring(model, BATCH, Causal(), dtype=torch.float32)
+    assert decisions["activations"]["choice"] == "as they are"
+    assert [type(module) for module in model.modules()] == before
 
 
 def test_another_function_is_found_out_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +57,7 @@ def test_another_function_is_found_out_and_put_back(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(activations.nn, "GELU", Coarse)
     model = tiny("gpt2")
-    found, difference = prove_fused(model, BATCH, Causal())
-    assert found and difference
+    scoring, decisions, _ = choose_scoring(model, BATCH, Causal(), dtype=torch.float32)
+    assert scoring.head is not None, "the head is right, and still taken"
+    assert decisions["activations"]["choice"] == "as they are"
     assert kinds(model) == ["NewGELUActivation", "NewGELUActivation"]

@@ -18,6 +18,7 @@ Compile = Literal["auto", "on", "off"]
 _LEAST_S = {"cpu": 9.0}  # that compiling took on two cores (4 layers × 256): a run that cannot save that never tries
 _LEAST_ELSEWHERE_S = 10.0
 _MOST = 0.15  # the share of a pass that compiling is hoped to save; 0.11 was measured there
+_FEW = 20  # passes of three seconds could save so much, and they would not be many
 _WORTHWHILE = 1.03  # times as fast
 _REPEATS = 3
 
@@ -51,11 +52,15 @@ def choose_compiling(
     device = next(model.parameters()).device.type
     if asked == "off" or (reason := _cannot(model, device)):
         return Compiling(False, "as asked" if asked == "off" else reason)
-    once()  # memory is fetched
-    before = _seconds(once)
+    if asked == "auto" and passes < _FEW:
+        return Compiling(False, f"{passes} passes could not save what it takes")
+    began = time.perf_counter()
+    once()  # memory is fetched: at least as long as the next
+    first = time.perf_counter() - began
     least = _LEAST_S.get(device, _LEAST_ELSEWHERE_S)
-    if asked == "auto" and before * passes * _MOST < least:
-        return Compiling(False, f"{before * passes:.0f} s of passes could not save the {least:.0f} s it takes")
+    if asked == "auto" and first * passes * _MOST < least:
+        return Compiling(False, f"{first * passes:.0f} s of passes could not save the {least:.0f} s it takes")
+    before = _seconds(once)
     began = time.perf_counter()
     compile_layers(model)
     try:

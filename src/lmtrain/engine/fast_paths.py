@@ -14,9 +14,9 @@ from lmtrain.core.errors import UserError
 from lmtrain.engine.compiling import Compiling, choose_compiling
 from lmtrain.engine.packed import Packing
 from lmtrain.engine.precision import compute_dtype
-from lmtrain.engine.proof import prove_compiled, prove_fused, prove_scoring
+from lmtrain.engine.proof import prove_compiled, prove_scoring
 from lmtrain.engine.scoring import Scoring
-from lmtrain.models.activations import fuse_activations
+from lmtrain.models.activations import fuse_activations, put_back
 from lmtrain.models.head import find_head
 from lmtrain.models.isolation import Isolation, break_even
 from lmtrain.models.isolation_proof import prove_isolation
@@ -78,9 +78,7 @@ def settle(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
 
 def _try(trainer: SettlingTrainer) -> FastPaths:
     isolation = choose_isolation(trainer)
-    activations = _fuse_activations(trainer)
     scoring, decisions, lines = _choose_scoring(trainer)
-    decisions |= activations
     decisions["packing"] = isolation.as_json()
     paths = _with_packing(trainer, scoring, isolation, decisions)
     if paths.by_length:
@@ -154,18 +152,6 @@ def choose_isolation(trainer: SettlingTrainer) -> Isolation:
     return isolation
 
 
-def _fuse_activations(trainer: SettlingTrainer) -> dict[str, Any]:
-    batch = None if trainer.is_sharded else trainer.first_batch()
-    if batch is None:
-        return {}
-    trains = trainer.train_dataset is not None
-    found, difference = prove_fused(trainer.model, batch, trainer.objective, gradients=trains)
-    if not found:
-        return {}
-    choice, reason = ("as they are", f"fused they give {difference}") if difference else ("fused", "proven equal")
-    return {"activations": {"choice": choice, "reason": reason}}
-
-
 # ---- the head and its kernel ---------------------------------------------------------------------
 
 _PREDICTED = "predicted positions"
@@ -223,9 +209,16 @@ def choose_scoring(
             label_smoothing=label_smoothing, softcap=head.softcap, planned_steps=passes, seed=seed,
         )  # fmt: skip
     scoring = Scoring(head, choice.kernel)
-    if difference := prove_scoring(scoring, model, batch, objective, gradients=trains):
+    fused = fuse_activations(model)
+    difference = prove_scoring(scoring, model, batch, objective, fused=fused, gradients=trains)
+    if difference and fused:  # which of the two is it?
+        put_back(fused)
+        fused = ()
+        difference = prove_scoring(scoring, model, batch, objective, gradients=trains)
+    if difference:
         return _all_positions(f"the shorter way gives {difference}")
     decisions = {
+        "activations": {"choice": "fused" if fused else "as they are"},
         "head": {"choice": _PREDICTED, "reason": f"proven equal, of {positions:,} predicted positions a batch"},
         "kernel": {"choice": choice.kernel.as_json(), "reason": choice.reason, "dropped": choice.dropped},
     }

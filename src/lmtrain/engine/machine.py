@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_BUDGET_S = 0.25
+_BUDGET_S = 0.15
 _EACH_S = 0.03  # for each size but the last
 _SMALLEST, _LARGEST = 256, 8192  # sides of the square matrices; at 8,192 three of them take 0.8 GB in fp32
 

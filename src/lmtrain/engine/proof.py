@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmtrain.engine.scoring import Scoring
-from lmtrain.models.activations import fuse_activations, put_back
+from lmtrain.models.activations import Replaced, fuse_activations, put_back
 from lmtrain.objectives import LossSums, Objective, loss_sums
 
 _ROWS, _POSITIONS = 2, 128  # of the batch that is tried: enough to tell, little enough to cost nothing
@@ -20,21 +20,34 @@ _COARSE = (2e-2, 1e-1)  # weights kept in bf16 or fp16
 
 
 def prove_scoring(
-    scoring: Scoring, model: Any, batch: Mapping[str, Tensor], objective: Objective, *, gradients: bool = True
+    scoring: Scoring,
+    model: Any,
+    batch: Mapping[str, Tensor],
+    objective: Objective,
+    *,
+    fused: Replaced = (),
+    gradients: bool = True,
 ) -> str | None:
     """Compare ``scoring`` with the model's own loss on ``batch``: the loss, and the gradient of every weight.
 
     Returns None when they agree, else how they differ. Both sides run without dropout, in the precision of the
     weights. The model is left as it was, without gradients. Without ``gradients`` only the losses are compared.
+    ``fused`` activations are put back for the model's own side.
     """
     batch = _part(batch, objective)
-    return _difference(
-        model,
-        lambda: _own_loss(model, batch, objective),
-        lambda: _mean(scoring(model, batch, objective)),
-        batch["labels"].device,
-        gradients=gradients,
-    )
+
+    def own() -> Tensor:
+        put_back(fused)
+        try:
+            return _own_loss(model, batch, objective)
+        finally:
+            if fused:
+                fuse_activations(model)
+
+    def other() -> Tensor:
+        return _mean(scoring(model, batch, objective))
+
+    return _difference(model, own, other, batch["labels"].device, gradients=gradients)
 
 
 def prove_compiled(scoring: Scoring, model: Any, batch: Mapping[str, Tensor], objective: Objective) -> str | None:
@@ -46,32 +59,6 @@ def prove_compiled(scoring: Scoring, model: Any, batch: Mapping[str, Tensor], ob
             return _mean(scoring(model, batch, objective))
 
     return _difference(model, eager, lambda: _mean(scoring(model, batch, objective)), batch["labels"].device)
-
-
-def prove_fused(
-    model: Any, batch: Mapping[str, Tensor], objective: Objective, *, gradients: bool = True
-) -> tuple[bool, str | None]:
-    """Fuse the activations of ``model`` and compare; they are put back where that differs.
-
-    Returns whether there is something to fuse, and how it differs, None when it does not.
-    """
-    batch = _part(batch, objective)
-    replaced = fuse_activations(model)
-    if not replaced:
-        return False, None
-
-    def before() -> Tensor:
-        put_back(replaced)
-        return _own_loss(model, batch, objective)
-
-    def after() -> Tensor:
-        fuse_activations(model)
-        return _own_loss(model, batch, objective)
-
-    difference = _difference(model, before, after, batch["labels"].device, gradients=gradients)
-    if difference:
-        put_back(replaced)
-    return True, difference
 
 
 def _mean(sums: LossSums) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
+Replaced = Sequence[tuple[nn.Module, str, nn.Module]]  # parent, name there, what stood there
 _SPELLED_OUT = ("NewGELUActivation",)  # GPT-2's and GPT-J's: eight passes over a layer's widest tensor
 
 
-def fuse_activations(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+def fuse_activations(model: nn.Module) -> Replaced:
     """Put torch's own kernel in the place of a GELU written as 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
 
     The same formula (Hendrycks and Gimpel, 2016, arXiv:1606.08415), so equal but for rounding; no weights and no
@@ -24,7 +27,7 @@ def fuse_activations(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]
     return replaced
 
 
-def put_back(replaced: list[tuple[nn.Module, str, nn.Module]]) -> None:
+def put_back(replaced: Replaced) -> None:
     """Undo :func:`fuse_activations`."""
     for parent, name, child in replaced:
         setattr(parent, name, child)
