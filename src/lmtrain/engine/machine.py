@@ -42,7 +42,7 @@ def peak_of(device: torch.device, precision: str, decided: dict[str, Any] | None
     """The peak of ``device`` in ``precision`` ("fp32", "bf16", "fp16"), with the threads that torch has now.
 
     ``decided`` is what an earlier start of the run measured (:meth:`Peak.as_dict`); it is taken again where it was
-    measured under the same conditions, so that a run has one yardstick. Measuring takes about 0.3 s.
+    measured under the same conditions, so that a run has one yardstick. Measuring takes about 0.2 s.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     with suppress(TypeError):  # nothing, or written by another version
