@@ -13,7 +13,7 @@ from torch import nn
 
 from lmtrain.engine import compiling
 from lmtrain.engine.compiling import choose_compiling
-from lmtrain.engine.trainer import LMTrainer
+from lmtrain.engine.trainer import LMTrainer, loop
 from lmtrain.models.layers import repeated_layers
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, gpt2, llama, logged, rows
@@ -21,8 +21,8 @@ from tiny import MemoryLayout, arguments, gpt2, llama, logged, rows
 BLOCKS = rows(24, shortest=12, longest=12)
 
 
-def trainer(folder: Path, **options: Any) -> LMTrainer:
-    args = arguments(folder, max_steps=4, per_device_train_batch_size=4)
+def trainer(folder: Path, *, bf16: bool = False, **options: Any) -> LMTrainer:
+    args = arguments(folder, max_steps=4, per_device_train_batch_size=4, bf16=bf16)
     return LMTrainer(llama(), args, MemoryLayout(BLOCKS), MemoryLayout(BLOCKS[:5]), objective=Causal(), **options)
 
 
@@ -90,6 +90,19 @@ def test_without_a_compiler_it_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(shutil, "which", lambda name: None)
     decision = choose_compiling("on", llama(), lambda: None, lambda: None, 10)
     assert (decision.on, decision.reason) == (False, "there is no C++ compiler")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_training_runs_the_code_that_was_compiled(bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was tried in another way than training runs would be left uncompiled without a word."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(loop, "no_more_compiling", lambda: torch.compiler.set_stance("fail_on_recompile"))
+    run = trainer(tmp_path, compiles="on", bf16=bf16)
+    assert run.fast_paths.compiled, run.fast_paths.decisions["compile"]
+    run.train()
+    assert run.state.global_step == 4
 
 
 @pytest.mark.slow

@@ -24,10 +24,11 @@ from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.batch_size import MicroBatch, choose_micro_batch, examples_a_step
 from lmtrain.engine.budget import StepClock, steps_within
+from lmtrain.engine.fast_paths import require_isolation
 from lmtrain.engine.muon import maker_of
 from lmtrain.engine.precision import Decision, choose_precision, compute_dtype
 from lmtrain.engine.progress import Progress
-from lmtrain.engine.requirements import check_requirements, require_a_step, require_isolation
+from lmtrain.engine.requirements import check_requirements, require_a_step
 from lmtrain.engine.results import named_as_the_scripts_do, speed_line, summary, write_results
 from lmtrain.engine.resume import require_same_data, resume_point
 from lmtrain.engine.run_folder import (
@@ -117,7 +118,6 @@ def train(
         worked_out: dict[str, Any] = {}
         if minutes is not None:
             worked_out["max_steps"] = decided.get("max_steps") or _steps_within(resolved, parts, minutes, decided, say)
-        run.decisions(known | worked_out)
         trainer = make_trainer(resolved, parts, run, decided=decided, **sizes, **worked_out)
         run.decisions(known | worked_out | trainer.fast_paths.decisions | {"peak": trainer.peak.as_dict()})
         return _carry_out(trainer, resolved, parts, run, found, say)

@@ -127,17 +127,14 @@ def _same_training(trainer: LMTrainer, candidates: list[int], examples: int) -> 
 def _tried(trainer: Any, candidates: list[int], examples: int, *, checkpointing: bool = False) -> MicroBatch | None:
     """The best of the candidates that fit, or None. Processes agree on the smallest that one of them found."""
     model, device = trainer.model, trainer.args.device
-    was_training, gpus = model.training, [device] if device.type == "cuda" else []
     if checkpointing:
         getattr(model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
     try:
-        with torch.random.fork_rng(devices=gpus):
+        with trainer.leaving_no_trace():
             tried = _Trials(trainer).run(candidates)
     finally:
         if checkpointing:
             getattr(model, f"{CHECKPOINTING}_disable")()
-        model.zero_grad(set_to_none=True)
-        model.train(was_training)
     mine = _best(tried, largest=device.type != "cpu").examples if tried else 0
     if trainer.args.world_size > 1:
         mine = int(trainer.accelerator.gather(torch.tensor([mine], device=device)).min())
@@ -204,8 +201,8 @@ class _Trials:
         """Of one micro-batch; None when the GPU's memory does not do."""
         try:
             batch = self._trainer.batch_of(self._order[:size].tolist())
-            self._pass(batch)  # allocates
-            return statistics.median(self._pass(batch) for _ in range(_REPEATS))
+            self._seconds_of_a_pass(batch)  # allocates
+            return statistics.median(self._seconds_of_a_pass(batch) for _ in range(_REPEATS))
         except torch.OutOfMemoryError:
             return None
         finally:
@@ -214,13 +211,10 @@ class _Trials:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _pass(self, batch: dict[str, Any]) -> float:
+    def _seconds_of_a_pass(self, batch: dict[str, Any]) -> float:
         self._wait()
         began = time.perf_counter()
-        self._trainer.model.train()
-        with self._trainer.accelerator.autocast():
-            loss = self._trainer.compute_loss(self._trainer.model, batch)
-        loss.backward()
+        self._trainer.one_pass(batch)
         self._wait()
         return time.perf_counter() - began
 

@@ -61,7 +61,7 @@ def settle(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
         return _again(trainer, decided)
     args = trainer.args
     if args.world_size == 1:
-        return _perhaps_compiled(trainer, _try(trainer))
+        return _try(trainer)
     # One process tries, and all take what it found: they would measure differently. It tells them even when it fails,
     # or they would wait for ever.
     told: list[Any] = [None]
@@ -77,10 +77,11 @@ def settle(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
 
 
 def _try(trainer: SettlingTrainer) -> FastPaths:
-    isolation = choose_isolation(trainer)
+    ragged = trainer.pads_training
+    isolation = _choose_isolation(trainer, ragged)
     scoring, decisions, lines = _choose_scoring(trainer)
     decisions["packing"] = isolation.as_json()
-    paths = _with_packing(trainer, scoring, isolation, decisions)
+    paths = _with_packing(trainer, ragged, scoring, isolation, decisions)
     if paths.by_length:
         lines.append(f"batches are padded, and examples of like length put together: {isolation.reason}")
     return replace(paths, lines=tuple(lines))
@@ -94,40 +95,44 @@ def _again(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
     if decided["head"]["choice"] == _PREDICTED:
         scoring = Scoring(find_head(trainer.model), Kernel.from_json(decided["kernel"]["choice"]))
     isolation = Isolation(**decided["packing"]) if "packing" in decided else _NOT_NEEDED
-    paths = _with_packing(trainer, scoring, isolation, kept)
-    if decided.get("compile", {}).get("choice") != "on":
+    return _with_packing(trainer, trainer.pads_training, scoring, isolation, kept)
+
+
+# ---- compiling -----------------------------------------------------------------------------------
+
+
+def with_compiling(trainer: SettlingTrainer, paths: FastPaths, decided: Mapping[str, Any]) -> FastPaths:
+    """``paths``, with the model's layers compiled where that was ``decided`` before, or is asked for and found to pay.
+
+    ``paths`` have to be those of the trainer already: its passes are run. What one process measures would have to be
+    told to all, so several do not try.
+    """
+    if "head" in decided:
+        if paths.decisions.get("compile", {}).get("choice") != "on":
+            return paths
+        compile_layers(trainer.model)
+        batch = trainer.first_batch()
+        if batch is not None:  # makes the code, for the shape that was compiled before
+            with trainer.leaving_no_trace():
+                trainer.one_pass(batch)
+        return replace(paths, compiled=True)
+    args = trainer.args
+    if trainer.compiles == "off" or trainer.train_dataset is None or args.torch_compile or args.world_size > 1:
         return paths
-    compile_layers(trainer.model)
-    trainer.one_pass(paths)  # makes the code, for the shape that was compiled before
-    return replace(paths, compiled=True)
-
-
-def _with_packing(
-    trainer: SettlingTrainer, scoring: Scoring, isolation: Isolation, decisions: dict[str, Any]
-) -> FastPaths:
-    ragged = trainer.pads_training
-    packing = None
-    if ragged and isolation.possible:
-        aligned = 8 if trainer.args.device.type == "cuda" else 1
-        packing = Packing(break_even(trainer.model.config), alignment=aligned, one_row=isolation.one_row)
-    return FastPaths(scoring, isolation, packing, by_length=ragged and packing is None, decisions=decisions)
-
-
-def _perhaps_compiled(trainer: SettlingTrainer, paths: FastPaths) -> FastPaths:
-    """With compiled layers, where that was asked for or is found to pay; proven on the first examples."""
     batch = trainer.first_batch()
-    if trainer.compiles == "off" or batch is None or trainer.train_dataset is None or trainer.args.torch_compile:
+    if batch is None:
         return paths
-    if trainer.compiles == "auto" and (paths.packing is not None or trainer.pads_training):
+    if trainer.compiles == "auto" and (paths.packing is not None or paths.by_length):
         decision = Compiling(False, "batches differ in shape, and each shape would be compiled")
     else:
-        decision = choose_compiling(
-            trainer.compiles,
-            trainer.model,
-            lambda: trainer.one_pass(paths),
-            lambda: prove_compiled(paths.scoring, trainer.model, batch, trainer.objective),
-            trainer.planned_passes,
-        )
+        with trainer.leaving_no_trace():
+            decision = choose_compiling(
+                trainer.compiles,
+                trainer.model,
+                lambda: trainer.one_pass(batch),
+                lambda: prove_compiled(paths.scoring, trainer.model, batch, trainer.objective),
+                trainer.planned_passes,
+            )
     decisions = {**paths.decisions, "compile": decision.as_json()}
     return replace(paths, compiled=decision.on, decisions=decisions)
 
@@ -135,21 +140,38 @@ def _perhaps_compiled(trainer: SettlingTrainer, paths: FastPaths) -> FastPaths:
 # ---- packing -------------------------------------------------------------------------------------
 
 
-def choose_isolation(trainer: SettlingTrainer) -> Isolation:
+def _with_packing(
+    trainer: SettlingTrainer, ragged: bool, scoring: Scoring, isolation: Isolation, decisions: dict[str, Any]
+) -> FastPaths:
+    packing = None
+    if ragged and isolation.possible:
+        aligned = 8 if trainer.args.device.type == "cuda" else 1
+        packing = Packing(break_even(trainer.model.config), alignment=aligned, one_row=isolation.one_row)
+    return FastPaths(scoring, isolation, packing, by_length=ragged and packing is None, decisions=decisions)
+
+
+def _choose_isolation(trainer: SettlingTrainer, ragged: bool) -> Isolation:
     """How the model keeps apart the examples of a packed row, or the documents of a block; proven on the data."""
     examples = trainer.first_examples(_PROBED)
-    if examples is None:
-        return _NOT_NEEDED
-    isolated = examples.segments is not None
-    if not isolated and not trainer.pads_training:
+    if examples is None or (examples.segments is None and not ragged):
         return _NOT_NEEDED
     if trainer.is_sharded:
         isolation = Isolation("none", "the weights are sharded")
     else:
         isolation = prove_isolation(trainer.model, examples, causal=trainer.objective.shifted)
-    if isolated and not isolation.possible:
-        raise UserError(f"this model cannot keep documents apart: {isolation.reason}", flag="--isolate_documents")
+    if examples.segments is not None:
+        _require(isolation)
     return isolation
+
+
+def require_isolation(model: Any, layout: Any, objective: Objective) -> None:
+    """Refuse ``--isolate_documents`` for a model that is not shown to keep the documents of a block apart."""
+    _require(prove_isolation(model, layout.__getitems__([0]), causal=objective.shifted))
+
+
+def _require(isolation: Isolation) -> None:
+    if not isolation.possible:
+        raise UserError(f"this model cannot keep documents apart: {isolation.reason}", flag="--isolate_documents")
 
 
 # ---- the head and its kernel ---------------------------------------------------------------------

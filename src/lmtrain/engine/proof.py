@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from lmtrain.engine.scoring import Scoring
 from lmtrain.models.activations import Replaced, fuse_activations, put_back
+from lmtrain.models.still import still
 from lmtrain.objectives import LossSums, Objective, loss_sums
 
 _ROWS, _POSITIONS = 2, 128  # of the batch that is tried: enough to tell, little enough to cost nothing
@@ -47,7 +47,7 @@ def prove_scoring(
     def other() -> Tensor:
         return _mean(scoring(model, batch, objective))
 
-    return _difference(model, own, other, batch["labels"].device, gradients=gradients)
+    return _difference(model, own, other, gradients=gradients)
 
 
 def prove_compiled(scoring: Scoring, model: Any, batch: Mapping[str, Tensor], objective: Objective) -> str | None:
@@ -58,7 +58,7 @@ def prove_compiled(scoring: Scoring, model: Any, batch: Mapping[str, Tensor], ob
         with torch.compiler.set_stance("force_eager"):
             return _mean(scoring(model, batch, objective))
 
-    return _difference(model, eager, lambda: _mean(scoring(model, batch, objective)), batch["labels"].device)
+    return _difference(model, eager, lambda: _mean(scoring(model, batch, objective)))
 
 
 def _mean(sums: LossSums) -> Tensor:
@@ -66,11 +66,13 @@ def _mean(sums: LossSums) -> Tensor:
 
 
 def _difference(
-    model: Any, own: Callable[[], Tensor], other: Callable[[], Tensor], device: torch.device, *, gradients: bool = True
+    model: Any, own: Callable[[], Tensor], other: Callable[[], Tensor], *, gradients: bool = True
 ) -> str | None:
     loss_bound, bound = _BOUNDS.get(next(model.parameters()).dtype, _COARSE)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad and gradients}
-    with _still(model, device), torch.set_grad_enabled(gradients):
+    for weight in weights.values():
+        weight.grad = None
+    with still(model), torch.set_grad_enabled(gradients):
         try:
             right = own()
             if gradients:
@@ -119,16 +121,3 @@ def _own_loss(model: Any, batch: Mapping[str, Tensor], objective: Objective) -> 
 
 def _norm(gradient: Tensor | None) -> float:
     return 0.0 if gradient is None else gradient.norm().item()
-
-
-@contextmanager
-def _still(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """Without dropout and autocast; modes are put back."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for module, was in training:
-            module.training = was

@@ -22,9 +22,7 @@ from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.precision import Decision
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.hub import hub_login
-from lmtrain.models.isolation_proof import prove_isolation
 from lmtrain.models.quiet import quiet_libraries
-from lmtrain.objectives import Objective
 
 
 def check_requirements(resolved: Resolved, precision: Decision, model: Any) -> None:
@@ -121,10 +119,3 @@ def _tried(attempt: Callable[[], Any], flag: str) -> None:
 
 def _said(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def require_isolation(model: Any, layout: Any, objective: Objective) -> None:
-    """Refuse ``--isolate_documents`` for a model that is not shown to keep the documents of a block apart."""
-    isolation = prove_isolation(model, layout.__getitems__([0]), causal=objective.shifted)
-    if not isolation.possible:
-        raise UserError(f"this model cannot keep documents apart: {isolation.reason}", flag="--isolate_documents")

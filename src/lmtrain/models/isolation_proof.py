@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from lmtrain.core.types import Examples
 from lmtrain.models.isolation import Isolation, ways
+from lmtrain.models.still import still
 
 _LENGTHS: Final = (24, 9, 17, 1, 13)
 """Tokens of the examples tried: uneven, one of a single token; long enough for all to matter to each other."""
@@ -37,7 +36,7 @@ def prove_isolation(model: nn.Module, examples: Examples, *, causal: bool) -> Is
     """
     pieces, bound, failed = _pieces(examples, model), _bound(model), []
     uncached = {"use_cache": False} if causal else {}
-    with _still(model), torch.no_grad():
+    with still(model), torch.no_grad():
         for way in ways(model, causal=causal):
             try:
                 alone = [_logits(model, piece[None], **uncached)[0] for piece in pieces]
@@ -136,16 +135,3 @@ def _bound(model: nn.Module) -> float:
     if weights.is_cuda and weights.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
         return _TF32
     return _BOUNDS.get(weights.dtype, _BOUNDS[torch.bfloat16])
-
-
-@contextmanager
-def _still(model: nn.Module) -> Iterator[None]:
-    """Without dropout and autocast; the modes are put back."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.autocast(next(model.parameters()).device.type, enabled=False):
-            yield
-    finally:
-        for module, was in training:
-            module.training = was

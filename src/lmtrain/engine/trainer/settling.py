@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from transformers.trainer_utils import has_length
 
 from lmtrain.core.types import Examples
 from lmtrain.engine.allocator import release_freed_memory
+from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.callbacks import Meter
 from lmtrain.engine.compiling import Compile
-from lmtrain.engine.fast_paths import FastPaths, settle
+from lmtrain.engine.fast_paths import FastPaths, settle, with_compiling
 from lmtrain.engine.machine import Peak, peak_of
 from lmtrain.engine.trainer.reading import ReadingTrainer
 from lmtrain.objectives import EVALUATION_EPOCH
@@ -37,6 +39,7 @@ class SettlingTrainer(ReadingTrainer):
         """What is used to be fast on this model and data; tried when it is first asked for."""
         if self._fast_paths is None:
             self._fast_paths = settle(self, self._decided)
+            self._fast_paths = with_compiling(self, self._fast_paths, self._decided)  # passes run as settled so far
             release_freed_memory()  # the trials' pieces, which would lie in the way of the steps
             for line in self._fast_paths.lines:
                 _log.info(line)
@@ -82,13 +85,10 @@ class SettlingTrainer(ReadingTrainer):
     @property
     def planned_passes(self) -> int:
         """Forward and backward passes that this process is going to make; 0 without training."""
-        args = self.args
         if self.train_dataset is None:
             return 0
-        if args.max_steps > 0:
-            return args.max_steps * args.gradient_accumulation_steps
         examples = len(self.train_dataset) if has_length(self.train_dataset) else 0
-        return int(examples * args.num_train_epochs / (self._train_batch_size * args.world_size))
+        return planned_steps(self.args, examples) * self.args.gradient_accumulation_steps
 
     def first_batch(self) -> dict[str, Tensor] | None:
         """The micro-batch of the first examples in the data set, on the device; None where reading it would use it up
@@ -111,18 +111,24 @@ class SettlingTrainer(ReadingTrainer):
         collate = self._collate(training=True) if self._is_ours else self.data_collator
         return self._prepare_inputs(self._get_collator_with_removed_columns(collate)(items))
 
-    def one_pass(self, paths: FastPaths) -> None:
-        """A forward and backward pass as training makes them, on the first examples, that leaves no trace."""
-        batch = self.first_batch()
-        assert batch is not None
+    @contextmanager
+    def leaving_no_trace(self) -> Iterator[None]:
+        """For passes of :meth:`one_pass`: afterwards the random stream and the mode are as before, and there are no
+        gradients."""
         was_training = self.model.training
+        try:
+            with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
+                yield
+        finally:
+            self.model.zero_grad(set_to_none=True)
+            self.model.train(was_training)
+
+    def one_pass(self, batch: dict[str, Any]) -> None:
+        """A forward and backward pass over a batch of :meth:`batch_of`, as training makes them."""
         self.model.train()
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), self.compute_loss_context_manager():
-            sums = paths.scoring(self.model, paths.isolation.isolate(batch), self.objective)
-        (sums.loss / sums.count.clamp(min=1)).backward()
-        self.model.zero_grad(set_to_none=True)
-        self.model.train(was_training)
+        with self.accelerator.autocast():  # as Accelerate does it around the forward pass of a prepared model
+            loss: Any = self.compute_loss(self.model, batch)
+        loss.backward()
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """On the device, and in the model's words where a row holds several examples."""
