@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lmtrain.cli import options_page
-from lmtrain.cli.commands import COMMANDS
+from lmtrain.cli.commands import COMMANDS, find_command
 from lmtrain.cli.help import command_help, grouped, overview
 from lmtrain.config.flags import flag_table
 from lmtrain.config.training_arguments import installed_version
@@ -66,7 +66,8 @@ def test_the_examples_are_commands_that_parse(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "run.yaml").write_text("{model_name_or_path: m, train_file: book.txt, output_dir: o}")
     for command in COMMANDS.values():
         for _, line in command.examples:
-            program, name, *words = shlex.split(line)
+            program, *typed = shlex.split(line)
+            name, words = find_command(typed)
             assert (program, name) == ("lmtrain", command.name)
             parse(name, words)
 

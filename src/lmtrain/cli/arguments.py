@@ -169,15 +169,18 @@ def _check(command: str, options: Any, sources: list[Gathered], problems: Proble
 
 
 def _positionals(table: FlagTable, words: Words, problems: Problems) -> list[str]:
-    """Give words without a flag to the option that takes them; without one, return the files among them."""
-    if not words.positionals:
-        return []
-    for flag in table.flags.values():
-        if flag.about.positional:
-            words.settings.append(Setting(flag.name, flag.name, words.positionals))
-            return []
-    files = [word for word in words.positionals if word.endswith(_CONFIG_ENDINGS)]
-    for word in words.positionals:
+    """Give words without a flag to the options that take them: each the next, one for lists all that are left.
+
+    Without such an option, return the files among them.
+    """
+    left = words.positionals
+    takers = [flag for flag in table.flags.values() if flag.about.positional]
+    for flag in takers:
+        taken, left = (left, []) if "list" in flag.types else (left[:1], left[1:])
+        if taken:
+            words.settings.append(Setting(flag.name, flag.about.metavar or flag.name, taken))
+    files = [] if takers else [word for word in left if word.endswith(_CONFIG_ENDINGS)]
+    for word in left:
         if word not in files:
             problems.add(f"{word!r} belongs to no option; options begin with --, values with spaces need quotes")
     return files

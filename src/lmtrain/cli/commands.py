@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``module`` has ``run(options) -> int`` and is imported only when the command runs."""
+    """``module`` has ``run(options) -> int`` and is imported only when the command runs.
+
+    A name of two words is a command under another: ``nlg score``.
+    """
 
     name: str
     summary: str
@@ -15,7 +19,7 @@ class Command:
 
     @property
     def module(self) -> str:
-        return f"lmtrain.cli.{self.name}"
+        return f"lmtrain.cli.{self.name.replace(' ', '_')}"
 
 
 _LIST = (
@@ -100,3 +104,17 @@ _LIST = (
 )  # fmt: skip
 
 COMMANDS: dict[str, Command] = {command.name: command for command in _LIST}
+
+
+def find_command(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command that a line begins with, by its longest name, and the words behind it; "" when there is none."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if len(words) >= length and name in COMMANDS:
+            return name, list(words[length:])
+    return "", list(words)
+
+
+def commands_under(name: str) -> list[Command]:
+    """The commands whose name goes on from ``name``."""
+    return [command for command in COMMANDS.values() if command.name.startswith(f"{name} ")]

@@ -6,12 +6,13 @@ import shutil
 import textwrap
 from typing import Any
 
-from lmtrain.cli.commands import COMMANDS, Command
+from lmtrain.cli.commands import COMMANDS, Command, commands_under
 from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, flag_table
 from lmtrain.config.legacy import TWINS
 from lmtrain.config.treatment import GROUPS, TREATMENT
 from lmtrain.config.values import Flag
 
+_NAME_COLUMN = 16
 _FLAG_COLUMN = 34
 _LONGEST_HELP = 240  # characters; the library's own texts run to several hundred
 
@@ -22,7 +23,7 @@ def overview() -> str:
     lines = ["lmtrain: text in; a trained, measured, usable language model out.", ""]
     lines += ["usage: lmtrain COMMAND [--option value ...]", ""]
     for command in COMMANDS.values():
-        lines += _two_columns(f"  {command.name}", command.summary, 14, width)
+        lines += _two_columns(f"  {command.name}", command.summary, _NAME_COLUMN, width)
     lines += [
         "",
         "First steps:",
@@ -39,11 +40,13 @@ def command_help(command: Command) -> str:
     """``lmtrain COMMAND --help``."""
     width = _width()
     table = flag_table(command.name)
-    words = next((f" [{f.about.metavar} ...]" for f in table.flags.values() if f.about.positional), "")
+    words = "".join(_positional(flag) for flag in table.flags.values() if flag.about.positional)
     if command.name in ABOUT_A_RUN:
         words = " " + "|".join(TRAINING_COMMANDS)
     lines = [f"usage: lmtrain {command.name}{words} [--option value ...]", ""]
     lines += textwrap.wrap(command.summary, width)
+    for stage in commands_under(command.name):
+        lines += _two_columns(f"  lmtrain {stage.name}", stage.summary, _FLAG_COLUMN, width)
     lines += ["", "Examples" if len(command.examples) > 1 else "Example"]
     for purpose, line in command.examples:
         lines += [f"  {purpose}:", *_command_line(line, width)]
@@ -64,6 +67,12 @@ def command_help(command: Command) -> str:
             "Other options of TrainingArguments have no effect here or are refused: see docs/options.md.",
         ]
     return "\n".join(lines)
+
+
+def _positional(flag: Flag) -> str:
+    """`` TASK``, or `` [PROMPT ...]`` where any number of words may stand."""
+    name = flag.about.metavar or "|".join(flag.choices)
+    return f" [{name} ...]" if "list" in flag.types else f" {name}"
 
 
 def grouped(flags: list[Flag]) -> list[tuple[str, list[Flag]]]:

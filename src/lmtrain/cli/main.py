@@ -22,7 +22,7 @@ _BROKEN_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    name = words[0] if words and not words[0].startswith("-") else ""
+    name = _name_of(words)
     try:
         code = _main(words)
         sys.stdout.flush()
@@ -49,25 +49,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.OUR_FAULT
 
 
+def _name_of(words: list[str]) -> str:
+    """What to call the command in messages: as it was typed, when there is no such command."""
+    from lmtrain.cli.commands import find_command
+
+    typed = words[0] if words and not words[0].startswith("-") else ""
+    return find_command(words)[0] or typed
+
+
 def _main(words: list[str]) -> int:
-    from lmtrain.cli.commands import COMMANDS
+    from lmtrain.cli.commands import find_command
 
     if not words:
         print(_overview(), file=sys.stderr)
         return ExitCode.WRONG_INPUT
-    name, rest = words[0], words[1:]
-    if name == "help" and rest:
-        name, rest = rest[0], ["--help"]
-    if name in ("-h", "--help", "help"):
+    if words[0] == "help" and len(words) > 1:
+        words = [*words[1:], "--help"]
+    if words[0] in ("-h", "--help", "help"):
         print(_overview())
         return ExitCode.OK
-    if name in ("-V", "--version"):
+    if words[0] in ("-V", "--version"):
         from lmtrain import __version__
 
         print(f"lmtrain {__version__}")
         return ExitCode.OK
-    if name not in COMMANDS:
-        raise UserError(_unknown_command(name))
+    name, rest = find_command(words)
+    if not name:
+        raise UserError(_unknown_command(words[0]))
     return _run(name, rest)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lmtrain.config import groups, options
+from lmtrain.config import options
 from lmtrain.config.about import About
 from lmtrain.config.training_arguments import training_flags
 from lmtrain.config.treatment import TREATMENT
@@ -79,7 +80,9 @@ def _flag(owner: type, item: Field[Any], annotation: Any) -> Flag:
 
 def option_flags(owner: type) -> dict[str, Flag]:
     """The flags of one options class, in the order of its fields."""
-    names = {**vars(groups), **vars(options)}
+    names: dict[str, Any] = {}
+    for base in reversed(owner.__mro__):  # each annotation in the words of the module it stands in
+        names |= vars(sys.modules[base.__module__])
     # Field names such as `list` must not stand for the types of the same name: no class namespace here.
     hints = get_type_hints(owner, globalns=names, localns={})
     left_out: frozenset[str] = getattr(owner, "without", frozenset())

@@ -60,7 +60,8 @@ class Examples:
     never by comparing with the pad id. ``special`` (B, T) bool marks the special tokens that the layout put
     there (and the padding); ``index`` (B,) is each row's number in the layout, ``epoch`` the pass it is for.
     ``segments`` (B, T) int64, where rows hold several documents that must not see each other: their numbers, from 1
-    and rising along the row; 0 is padding.
+    and rising along the row; 0 is padding. ``answer`` (B, T) bool, where rows are a context and its completion: True on
+    the tokens of the completion.
     """
 
     ids: np.ndarray
@@ -69,3 +70,4 @@ class Examples:
     index: np.ndarray
     epoch: int = 0
     segments: np.ndarray | None = None
+    answer: np.ndarray | None = None

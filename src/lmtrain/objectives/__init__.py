@@ -2,6 +2,7 @@
 
 from lmtrain.objectives.base import IGNORED, Labelled, Objective
 from lmtrain.objectives.causal import Causal
+from lmtrain.objectives.completion import Completion
 from lmtrain.objectives.loss import LossSums, loss_sums, model_loss_sums
 from lmtrain.objectives.masked import EVALUATION_EPOCH, Masked
 from lmtrain.objectives.words import word_starts
@@ -10,6 +11,7 @@ __all__ = [
     "EVALUATION_EPOCH",
     "IGNORED",
     "Causal",
+    "Completion",
     "Labelled",
     "LossSums",
     "Masked",

@@ -49,11 +49,13 @@ class Layout(Protocol):
 
 
 class Row(NamedTuple):
-    """One example: ``ids`` (T,) int64, which of them are ``special`` (T,) bool, and the document of each."""
+    """One example: ``ids`` (T,) int64, which of them are ``special`` (T,) bool, the document of each, and which of them
+    are the ``answer`` (T,) bool."""
 
     ids: np.ndarray
     special: np.ndarray
     segments: np.ndarray | None = None
+    answer: np.ndarray | None = None
 
 
 class Documents:
@@ -106,12 +108,15 @@ def examples_of(rows: list[Row], indices: Sequence[int], pad_id: int, width: int
     ids = np.full((len(rows), width), pad_id, np.int64)
     special = np.ones((len(rows), width), bool)
     segments = np.zeros((len(rows), width), np.int64) if rows and rows[0].segments is not None else None
+    answer = np.zeros((len(rows), width), bool) if rows and rows[0].answer is not None else None
     for number, row in enumerate(rows):
         ids[number, : len(row.ids)] = row.ids
         special[number, : len(row.ids)] = row.special
         if segments is not None and row.segments is not None:
             segments[number, : len(row.ids)] = row.segments
-    return Examples(ids, lengths, special, np.asarray(indices, np.int64), segments=segments)
+        if answer is not None and row.answer is not None:
+            answer[number, : len(row.ids)] = row.answer
+    return Examples(ids, lengths, special, np.asarray(indices, np.int64), segments=segments, answer=answer)
 
 
 def rebuild(kind: type[_AnyLayout], made_of: tuple[Any, ...], settings: dict[str, Any], n: int) -> _AnyLayout:
