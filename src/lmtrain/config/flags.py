@@ -17,7 +17,7 @@ from lmtrain.config.training_arguments import training_flags
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag
 
-# Groups of clm and mlm, by their attribute in Resolved.
+# Groups of the training commands, by their attribute in Resolved.
 TRAINING_GROUPS: dict[str, type] = {
     "model": options.ModelOptions,
     "data": options.DataOptions,
@@ -34,9 +34,10 @@ COMMAND_OPTIONS: dict[str, type] = {
     "check": options.CheckOptions,
 }
 TRAINING_COMMANDS = ("clm", "mlm")
+WITHOUT_GROUP: dict[str, frozenset[str]] = {}  # by command: groups that it has no option of
 ABOUT_A_RUN = ("profile", "check")  # commands in front of a training command, whose options follow
 
-# Options of the groups that one of the two trainings has no use for, and what to say to who types them.
+# Options of its groups that a training has no use for, and what to say to who types them.
 NOT_IN: dict[str, dict[str, str]] = {
     "clm": {
         "max_seq_length": "causal training calls this --block_size",
@@ -127,8 +128,9 @@ def flag_table(command: str) -> FlagTable:
     if command not in TRAINING_COMMANDS:
         return FlagTable(command, option_flags(COMMAND_OPTIONS[command]))
     flags: dict[str, Flag] = {}
-    for owner in TRAINING_GROUPS.values():
-        flags.update({k: v for k, v in option_flags(owner).items() if k not in NOT_IN[command]})
+    for attribute, owner in TRAINING_GROUPS.items():
+        if attribute not in WITHOUT_GROUP.get(command, ()):
+            flags.update({k: v for k, v in option_flags(owner).items() if k not in NOT_IN[command]})
     flags.update(training_flags())
     return FlagTable(command, flags)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from lmtrain.config.flags import flag_table
+from lmtrain.config.flags import TRAINING_GROUPS, flag_table
 from lmtrain.config.legacy import LEGACY
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 
@@ -23,8 +23,8 @@ def as_dict(options: Any) -> dict[str, Any]:
         return {f.name: getattr(options, f.name) for f in fields(options) if not _is_secret(f.metadata)}
     flags = flag_table(options.command).flags
     values: dict[str, Any] = {"command": options.command}
-    for group in (options.model, options.data, options.masking, options.run):
-        values.update({name: value for name, value in as_dict(group).items() if name in flags})
+    for group in TRAINING_GROUPS:
+        values.update({k: v for k, v in as_dict(getattr(options, group)).items() if k in flags})
     values.update(
         {name: value for name, value in options.training.items() if not (name in flags and flags[name].about.secret)}
     )
