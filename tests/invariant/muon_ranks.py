@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from lmtrain.engine.muon import maker_of
+from lmtrain.engine.processes import leave_together
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, llama, rows, weights
@@ -29,12 +29,8 @@ def main(folder: Path, batch: int) -> None:
     trainer = LMTrainer(llama(), args, data, objective=Causal(), make_optimizer=maker_of({"optim": "muon"}, "fp32"))
     trainer.train()
     torch.save(weights(trainer.model), folder / f"{args.world_size}-{args.process_index}.pt")
-    if torch.distributed.is_initialized():
-        # DDP and its group go in this order and together, or gloo may wait for ever at the end.
-        del trainer
-        gc.collect()
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+    del trainer
+    leave_together()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
 from pathlib import Path
 
-import torch
-
+from lmtrain.engine.processes import leave_together
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, llama, logged, rows, try_fast_paths
@@ -56,12 +54,8 @@ def main(folder: Path) -> None:
         "weights": float(sum(p.detach().double().abs().sum() for p in trainer.model.parameters())),
     }
     (folder / f"{args.world_size}-{args.process_index}.json").write_text(json.dumps(seen))
-    if torch.distributed.is_initialized():
-        # DDP and its group go in this order and together, or gloo may wait for ever at the end.
-        del trainer, resumed
-        gc.collect()
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+    del trainer, resumed
+    leave_together()
 
 
 if __name__ == "__main__":

@@ -1,40 +1,25 @@
 """Two processes on gloo find what one finds: seven rows, batches of two, so the last round is not full."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launching import MARKS, launch
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, llama, logged, rows
 
-HERE = Path(__file__).parent
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv there"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process saw, and what each of two saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    script = [str(HERE / "ranks.py"), str(folder)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for command in ([sys.executable, *script], [*launch, *script]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
-        assert done.returncode == 0, done.stderr
+    for processes in (1, 2):
+        launch(Path(__file__).with_name("ranks.py"), folder, processes=processes)
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
