@@ -44,6 +44,12 @@ class UserError(Exception):
         super().__init__("; ".join(f"{p.flag}: {p.text}" if p.flag else p.text for p in self.problems))
 
 
+class Interrupted(Exception):  # noqa: N818 -- nothing went wrong
+    """Stopped by a signal or because the time was up; the same command goes on."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class Problems:
     """Collects problems so that all of them are shown at once.
 

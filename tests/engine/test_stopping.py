@@ -1,0 +1,117 @@
+"""Signals: at once where nothing is lost, after the step where something would be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lmtrain.core.errors import Interrupted
+from lmtrain.engine.stopping import SAME_MOMENT, Stop
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def stop(clock: Clock, said: list[str]) -> Iterator[Stop]:
+    with Stop(clock=clock, say=lambda topic, text: said.append(text)).listening() as stop:
+        yield stop
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_where_nothing_is_lost_it_ends_at_once(stop: Stop, number: int) -> None:
+    with pytest.raises(Interrupted, match=signal.Signals(number).name):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_in_training_the_first_is_only_noted(stop: Stop, said: list[str], number: int) -> None:
+    with stop.deferred():
+        assert not stop.asked
+        os.kill(os.getpid(), number)
+        assert stop.asked and stop.reason == signal.Signals(number).name
+    assert len(said) == 1 and "saved first" in said[0]
+
+
+def test_what_a_scheduler_sends_within_a_moment_is_one_request(stop: Stop, clock: Clock) -> None:
+    with stop.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        clock.now += SAME_MOMENT / 2
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.reason == "SIGTERM"
+
+
+def test_a_second_deliberate_one_does_not_wait(stop: Stop, clock: Clock) -> None:
+    with stop.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        clock.now += SAME_MOMENT + 0.1
+        with pytest.raises(Interrupted, match="second"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_handlers_of_before_come_back() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(RuntimeError), Stop().listening():
+        assert signal.getsignal(signal.SIGTERM) not in before
+        raise RuntimeError
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_another_thread_leaves_signals_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    during = []
+
+    def listen() -> None:
+        with Stop().listening():
+            during.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert during == [before]
+
+
+def test_the_time_leaves_room_for_a_step_and_a_checkpoint(clock: Clock, said: list[str]) -> None:
+    stop = Stop(minutes=1, clock=clock, say=lambda topic, text: said.append(text))
+    asked_at = None
+    stop.step_ended()
+    for step in range(1, 100):
+        clock.now += 2.0 if step == 5 else 1.0
+        stop.step_ended()
+        if step == 10:
+            clock.now += 7.0
+            stop.saved(7.0)
+        if stop.asked:
+            asked_at = clock.now
+            break
+    assert asked_at is not None and 60 - 9 - 1 <= asked_at <= 60 - 9, "the slowest step took 2 s, the save 7"
+    assert "1 min 00 s of --max_minutes" in str(stop.reason)
+
+
+def test_without_a_limit_time_asks_for_nothing(clock: Clock) -> None:
+    stop = Stop(clock=clock)
+    for _ in range(10):
+        clock.now += 1e6
+        stop.step_ended()
+    assert not stop.asked
