@@ -57,7 +57,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Take the signals, and put the handlers of before back. Only the main thread can; elsewhere nothing is done."""
+        """Take the signals, and put the earlier handlers back. Only the main thread can; elsewhere nothing happens."""
         before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for name in _NAMES:
