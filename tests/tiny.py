@@ -66,7 +66,7 @@ def gpt2(seed: int = 1, dropout: float = 0.0) -> GPT2LMHeadModel:
     )
 
 
-def bert(seed: int = 1) -> BertForMaskedLM:
+def bert(seed: int = 1, dropout: float = 0.0) -> BertForMaskedLM:
     torch.manual_seed(seed)
     return BertForMaskedLM(
         BertConfig(
@@ -76,8 +76,8 @@ def bert(seed: int = 1) -> BertForMaskedLM:
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=POSITIONS,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
             initializer_range=0.2,
         )
     )

@@ -17,6 +17,7 @@ from lmtrain.engine.precision import compute_dtype
 from lmtrain.engine.proof import prove_compiled, prove_scoring
 from lmtrain.engine.scoring import Scoring
 from lmtrain.models.activations import fuse_activations, put_back
+from lmtrain.models.fast_dropout import drops_on_cpu
 from lmtrain.models.head import find_head
 from lmtrain.models.isolation import Isolation, break_even
 from lmtrain.models.isolation_proof import prove_isolation
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _FEW_POSITIONS = 50_000  # predicted in the whole run: trying kernels would take longer than the best of them saves
 _PROBED = 8  # examples that packing is proven on
-_DECISIONS = ("activations", "head", "kernel", "packing", "compile")
+_DECISIONS = ("activations", "dropout", "head", "kernel", "packing", "compile")
 _NOT_NEEDED = Isolation("none", "every example fills its row")
 
 
@@ -40,7 +41,8 @@ class FastPaths:
     slow.
 
     ``packing``: how training batches are laid out without padding, None where they are padded; ``by_length``: whether
-    examples of like length are then put together; ``compiled``: whether the model's layers are.
+    examples of like length are then put together; ``compiled``: whether the model's layers are; ``fast_dropout``:
+    whether training passes run inside :func:`~lmtrain.models.fast_dropout.dropping_fast`.
     """
 
     scoring: Scoring
@@ -48,6 +50,7 @@ class FastPaths:
     packing: Packing | None = None
     by_length: bool = False
     compiled: bool = False
+    fast_dropout: bool = False
     decisions: dict[str, Any] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
 
@@ -147,7 +150,10 @@ def _with_packing(
     if ragged and isolation.possible:
         aligned = 8 if trainer.args.device.type == "cuda" else 1
         packing = Packing(break_even(trainer.model.config), alignment=aligned, one_row=isolation.one_row)
-    return FastPaths(scoring, isolation, packing, by_length=ragged and packing is None, decisions=decisions)
+    dropout = decisions.get("dropout", {}).get("choice") == _BITS
+    return FastPaths(
+        scoring, isolation, packing, by_length=ragged and packing is None, fast_dropout=dropout, decisions=decisions
+    )
 
 
 def _choose_isolation(trainer: SettlingTrainer, ragged: bool) -> Isolation:
@@ -176,7 +182,7 @@ def _require(isolation: Isolation) -> None:
 
 # ---- the head and its kernel ---------------------------------------------------------------------
 
-_PREDICTED = "predicted positions"
+_PREDICTED, _BITS = "predicted positions", "sixteen bits a value"
 
 
 def _choose_scoring(trainer: SettlingTrainer) -> tuple[Scoring, dict[str, Any], list[str]]:
@@ -227,20 +233,22 @@ def choose_scoring(
         choice = Choice(DEFAULT, f"{passes * positions:,} predicted positions are too few to try others")
     else:
         choice = choose_kernel(
-            positions, width, vocabulary, batch["labels"].device, dtype, bias=head.output.bias is not None,
+            positions, width, vocabulary, batch["labels"].device, dtype, bias=head.bias is not None,
             label_smoothing=label_smoothing, softcap=head.softcap, planned_steps=passes, seed=seed,
         )  # fmt: skip
     scoring = Scoring(head, choice.kernel)
-    fused = fuse_activations(model)
-    difference = prove_scoring(scoring, model, batch, objective, fused=fused, gradients=trains)
-    if difference and fused:  # which of the two is it?
+    fused, dropout = fuse_activations(model), trains and drops_on_cpu(model)
+    ways: dict[str, Any] = {"fused": fused, "fast_dropout": dropout}
+    difference = prove_scoring(scoring, model, batch, objective, **ways, gradients=trains)
+    if difference and (fused or dropout):  # is it these, or the head?
         put_back(fused)
-        fused = ()
+        fused, dropout = (), False
         difference = prove_scoring(scoring, model, batch, objective, gradients=trains)
     if difference:
         return _all_positions(f"the shorter way gives {difference}")
     decisions = {
         "activations": {"choice": "fused" if fused else "as they are"},
+        "dropout": {"choice": _BITS if dropout else "as it is"},
         "head": {"choice": _PREDICTED, "reason": f"proven equal, of {positions:,} predicted positions a batch"},
         "kernel": {"choice": choice.kernel.as_json(), "reason": choice.reason, "dropped": choice.dropped},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lmtrain.engine.scoring import Scoring
 from lmtrain.models.activations import Replaced, fuse_activations, put_back
+from lmtrain.models.fast_dropout import dropping_fast
 from lmtrain.models.still import still
 from lmtrain.objectives import LossSums, Objective, loss_sums
 
@@ -26,13 +28,14 @@ def prove_scoring(
     objective: Objective,
     *,
     fused: Replaced = (),
+    fast_dropout: bool = False,
     gradients: bool = True,
 ) -> str | None:
     """Compare ``scoring`` with the model's own loss on ``batch``: the loss, and the gradient of every weight.
 
     Returns None when they agree, else how they differ. Both sides run without dropout, in the precision of the
     weights. The model is left as it was, without gradients. Without ``gradients`` only the losses are compared.
-    ``fused`` activations are put back for the model's own side.
+    ``fused`` activations are put back for the model's own side; ``fast_dropout``'s attention is tried on the other.
     """
     batch = _part(batch, objective)
 
@@ -45,7 +48,8 @@ def prove_scoring(
                 fuse_activations(model)
 
     def other() -> Tensor:
-        return _mean(scoring(model, batch, objective))
+        with dropping_fast(trying=True) if fast_dropout else nullcontext():
+            return _mean(scoring(model, batch, objective))
 
     return _difference(model, own, other, gradients=gradients)
 

@@ -32,6 +32,11 @@ def leave_uncompiled(model: nn.Module) -> None:
         layer._compiled_call_impl = None
 
 
+def has_compiled_layers(model: nn.Module) -> bool:
+    """Whether :func:`compile_layers` is in force."""
+    return any(layer._compiled_call_impl is not None for layer in repeated_layers(model)[:1])
+
+
 @contextmanager
 def no_more_compiling() -> Iterator[None]:
     """Whatever comes in another shape than what was compiled (a last, short batch; an evaluation) runs as it is: to

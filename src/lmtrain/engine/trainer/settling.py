@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from lmtrain.engine.compiling import Compile
 from lmtrain.engine.fast_paths import FastPaths, settle, with_compiling
 from lmtrain.engine.machine import Peak, peak_of
 from lmtrain.engine.trainer.reading import ReadingTrainer
+from lmtrain.models.fast_dropout import dropping_fast
+from lmtrain.models.layers import has_compiled_layers
 from lmtrain.objectives import EVALUATION_EPOCH
 
 _log = logging.getLogger(__name__)
@@ -126,9 +128,19 @@ class SettlingTrainer(ReadingTrainer):
     def one_pass(self, batch: dict[str, Any]) -> None:
         """A forward and backward pass over a batch of :meth:`batch_of`, as training makes them."""
         self.model.train()
-        with self.accelerator.autocast():  # as Accelerate does it around the forward pass of a prepared model
-            loss: Any = self.compute_loss(self.model, batch)
-        loss.backward()
+        with self.dropping():
+            with self.accelerator.autocast():  # as Accelerate does it around the forward pass of a prepared model
+                loss: Any = self.compute_loss(self.model, batch)
+            loss.backward()
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self.dropping():
+            return super().training_step(*args, **kwargs)
+
+    def dropping(self) -> AbstractContextManager[Any]:
+        """How a pass drops values. Compiled layers have a way of their own."""
+        fast = self.fast_paths.fast_dropout and not has_compiled_layers(self.model)
+        return dropping_fast() if fast else nullcontext()
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """On the device, and in the model's words where a row holds several examples."""
