@@ -1,9 +1,12 @@
-"""Completions of causal models and fillings of masked ones. Knows neither data nor how models are loaded.
+"""Completions of causal models, beam search over token ids, and fillings of masked models.
+
+Knows neither data nor how models are loaded.
 
 Importing this package imports neither torch nor transformers; calling it does.
 """
 
+from lmtrain.generate.beam import beam_search
 from lmtrain.generate.complete import Completion, Settings, complete
 from lmtrain.generate.fill import FilledText, Filling, fill_mask
 
-__all__ = ["Completion", "FilledText", "Filling", "Settings", "complete", "fill_mask"]
+__all__ = ["Completion", "FilledText", "Filling", "Settings", "beam_search", "complete", "fill_mask"]

@@ -1,0 +1,75 @@
+"""The files between the stages of data-to-text, as microsoft/LoRA's scripts read and write them: JSONL of token ids.
+
+Inputs are ``{"context": [...], "completion": [...]}``, one a line; predictions ``{"id": 0, "predict": [...]}``, where
+``id`` is the number of the input, counted from 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmtrain.core.console import counted
+from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.files import atomic_file
+
+_NAMED = 5  # bad lines that are named before the others are only counted
+
+
+def read_contexts(path: Path, flag: str) -> list[list[int]]:
+    """The ``context`` of each line of a JSONL file of token ids; blank lines are passed over and not counted.
+
+    Raises :class:`UserError` about ``flag`` that names the first bad lines and counts the others.
+    """
+    contexts: list[list[int]] = []
+    bad: list[str] = []
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.isspace():
+                    try:
+                        contexts.append(_context(line))
+                    except ValueError as error:
+                        bad.append(f"{path}:{number}: {error}")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}", flag=flag) from error
+    if bad:
+        problems = Problems()
+        for text in bad[:_NAMED]:
+            problems.add(text, flag=flag)
+        if len(bad) > _NAMED:
+            problems.add(f"and {counted(len(bad) - _NAMED, 'more such line')}", flag=flag)
+        problems.raise_if_any()
+    if not contexts:
+        raise UserError(f"{path} holds no input", flag=flag)
+    return contexts
+
+
+def _context(line: bytes) -> list[int]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (at byte {error.start + 1} of the line)") from None
+    except RecursionError:
+        raise ValueError("JSON too deep to be read") from None
+    if not isinstance(record, dict) or "context" not in record:
+        raise ValueError('no record with a "context"')
+    context = record["context"]
+    if isinstance(context, str):
+        raise ValueError('its "context" is text; token ids are wanted, so encode it first')
+    if not isinstance(context, list) or any(type(token) is not int for token in context):
+        raise ValueError('its "context" is no list of token ids')
+    if not context:
+        raise ValueError('its "context" is empty: there is nothing to go on from')
+    return context
+
+
+def write_predictions(path: Path, ids: Sequence[int], results: Sequence[Sequence[int]], width: int = 0) -> None:
+    """One line for each of ``results``; shorter ones are filled up to ``width`` with zeros, as the original does."""
+    with atomic_file(path) as stream:
+        for number, result in zip(ids, results, strict=True):
+            padded = [*result, *[0] * (width - len(result))]
+            stream.write(json.dumps({"id": number, "predict": padded}).encode() + b"\n")
