@@ -122,7 +122,7 @@ def our_rows(command: str, words: Sequence[Any], count: int, *, split: str = "tr
 
     from lmtrain.cli.arguments import parse
     from lmtrain.core.console import silent
-    from lmtrain.engine.assembly import assemble
+    from lmtrain.engine.parts import assemble
     from lmtrain.engine.sampling import EpochOrder
 
     layout = assemble(parse(command, [str(word) for word in words]).options, say=silent).corpus.splits[split]

@@ -59,7 +59,7 @@ def test_the_examples_are_commands_that_parse(tmp_path: Path, monkeypatch: pytes
     from lmtrain.cli.arguments import parse
 
     monkeypatch.chdir(tmp_path)
-    for name in ("book.txt", "reports.jsonl", "other.txt"):
+    for name in ("book.txt", "reports.jsonl", "other.txt", "pairs.jsonl"):
         (tmp_path / name).write_text("text", encoding="utf-8")
     for name in ("src", "corpus"):
         (tmp_path / name).mkdir()

@@ -65,7 +65,7 @@ def test_a_mistake_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "said"),
     [
         (["prpare"], "did you mean lmtrain prepare?"),
-        (["xyzzy"], "there are clm, mlm, tokenizer"),
+        (["xyzzy"], "there are clm, mlm, sft"),
         (["--train_file", "a"], "a command comes before --train_file"),
     ],
 )

@@ -19,7 +19,7 @@ class Command:
 
     @property
     def module(self) -> str:
-        return f"lmtrain.cli.{self.name.replace(' ', '_')}"
+        return f"lmtrain.cli.{self.name.replace(' ', '_').replace('-', '_')}"
 
 
 _LIST = (
@@ -43,6 +43,14 @@ _LIST = (
             ("Adapt an encoder to one's own lines of text",
              "lmtrain mlm --model_name_or_path ./bert --train_file reports.jsonl --line_by_line "
              "--max_seq_length 128 --output_dir runs/reports"),
+        ),
+    ),
+    Command(
+        "sft",
+        "Train a causal model on pairs of a context and a completion: records, or chats.",
+        (
+            ("An adapter (LoRA) for questions and answers in one's own JSON Lines",
+             "lmtrain sft --model_name_or_path ./gpt2 --train_file pairs.jsonl --use_peft --output_dir runs/answers"),
         ),
     ),
     Command(
@@ -81,6 +89,51 @@ _LIST = (
         ),
     ),
     Command(
+        "nlg",
+        "Data to text: adapt a model to E2E, WebNLG or DART, let it write, and score it as the papers do.",
+        (
+            ("The set-up of the LoRA paper, for three seeds",
+             "lmtrain nlg e2e --train train.txt --valid valid.txt --test test.txt --model ./gpt2-medium "
+             "--seeds 110,111,112 --output_dir runs/e2e"),
+        ),
+    ),
+    Command(
+        "nlg demo",
+        "The same in minutes on a corpus that every machine has: Python's own documentation.",
+        (("Three minutes", "lmtrain nlg demo"),),
+    ),
+    Command(
+        "nlg train",
+        "The training of a data-to-text task alone, with the published settings.",
+        (
+            ("On token ids of nlg encode",
+             "lmtrain nlg train --train train.ids.jsonl --valid valid.ids.jsonl --model ./gpt2 --output_dir runs/e2e"),
+        ),
+    ),
+    Command(
+        "nlg convert",
+        "Data-to-text corpora (E2E, WebNLG 2017, DART) to records: a line of JSON with context and completion.",
+        (
+            ("The training data of E2E", "lmtrain nlg convert e2e train.txt train.jsonl"),
+        ),
+    ),
+    Command(
+        "nlg encode",
+        "Records to token ids, as the original GPT-2 data-to-text example reads them.",
+        (
+            ("With the end-of-text token behind context and completion",
+             "lmtrain nlg encode train.jsonl train_ids.jsonl --tokenizer_name ./gpt2 --add_bos --add_eos"),
+        ),
+    ),
+    Command(
+        "nlg decode",
+        "What a model writes for each input of a data-to-text set: beam search over token ids.",
+        (
+            ("The test set of E2E, with the settings of the published results",
+             "lmtrain nlg decode --model runs/e2e --input test.jsonl --output predictions.jsonl"),
+        ),
+    ),
+    Command(
         "check",
         "The plan of a run before it begins: what it takes, what stands in its way. Writes no run.",
         (
@@ -94,6 +147,26 @@ _LIST = (
         (
             ("The steps of a run, by the options that it will have",
              "lmtrain profile clm --model_name_or_path ./gpt2 --train_file book.txt --block_size 512"),
+        ),
+    ),
+    Command(
+        "gpt2-ft",
+        "Train GPT-2 on encoded pairs as microsoft/LoRA's gpt2_ft.py does: its flags, its arithmetic, its checkpoints.",
+        (
+            ("LoRA on E2E, as in its README",
+             "lmtrain gpt2-ft --train_data data/e2e/train.jsonl --valid_data data/e2e/valid.jsonl --model_card gpt2.md "
+             "--init_checkpoint gpt2-medium-pytorch_model.bin --lr 0.0002 --correct_bias --adam_beta2 0.999 "
+             "--warmup_step 500 --max_epoch 5 --lora_dim 4 --lora_alpha 32 --lora_dropout 0.1 --label_smooth 0.1 "
+             "--work_dir runs/e2e --random_seed 110"),
+        ),
+    ),
+    Command(
+        "export",
+        "A model in another form: an adapter merged into its weights, a PEFT folder, a loralib file; logits compared.",
+        (
+            ("A whole model from an adapter", "lmtrain export runs/book book-merged --to merged"),
+            ("A checkpoint of microsoft/LoRA as an adapter folder",
+             "lmtrain export model.26289.pt e2e --to peft --base gpt2-medium --lora_alpha 32"),
         ),
     ),
     Command(

@@ -60,7 +60,7 @@ def command_help(command: Command) -> str:
         for flag in flags:
             lines += _two_columns(f"  {usage(flag)}", describe(flag), _FLAG_COLUMN, width)
     if command.name in ABOUT_A_RUN:
-        lines += ["", "Beside these, the options of the run in question: see lmtrain clm --help, lmtrain mlm --help."]
+        lines += ["", "Beside these, the options of the run in question: see lmtrain clm --help and the like."]
     if table.is_training:
         lines += [
             "",
@@ -138,6 +138,8 @@ def plain(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -22,10 +22,14 @@ def look_ahead(options: Any, problems: Problems) -> None:
     already = {problem.flag for problem in problems}
     if not options.data.dataset_name and not already & {"--train_file", "--validation_file", "--test_file"}:
         from lmtrain.data.corpus import sources_of
+        from lmtrain.data.pairs import pair_sources_of
 
         if "-" not in (*options.data.train_file, *options.data.validation_file):
             with problems.collect():
-                sources_of(options.data)
+                if options.command == "sft":
+                    pair_sources_of(options.data, options.pairs)
+                else:
+                    sources_of(options.data)
     _length(options, problems)
 
 

@@ -32,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(problem_block(name, error.problems), file=sys.stderr, flush=True)
         return int(error.exit_code)
     except KeyboardInterrupt:
+        from lmtrain.config.flags import TRAINING_COMMANDS
+
         if is_first_process():
-            hint = "; the same command goes on with the run" if name in ("clm", "mlm") else ""
+            hint = "; the same command goes on with the run" if name in TRAINING_COMMANDS else ""
             print(f"\nlmtrain {name}: interrupted{hint}", file=sys.stderr, flush=True)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:

@@ -6,9 +6,18 @@ field here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lmtrain.cli.commands import COMMANDS
 from lmtrain.cli.help import default_text, usage
-from lmtrain.config.flags import COMMAND_OPTIONS, NOT_IN, TRAINING_COMMANDS, TRAINING_GROUPS, option_flags
+from lmtrain.config.flags import (
+    COMMAND_OPTIONS,
+    NOT_IN,
+    TRAINING_COMMANDS,
+    TRAINING_GROUPS,
+    WITHOUT_GROUP,
+    option_flags,
+)
 from lmtrain.config.legacy import LEGACY, Old
 from lmtrain.config.training_arguments import installed_version, training_flags
 from lmtrain.config.treatment import GROUPS, TREATMENT
@@ -28,8 +37,8 @@ the nearest one.
 
 _TRAINING = """## TrainingArguments
 
-Every field of `transformers.TrainingArguments` is an option of `lmtrain clm` and `lmtrain mlm`. *Honored*
-fields are handed on and obeyed; *subsumed* ones are accepted without effect, because something here does
+Every field of `transformers.TrainingArguments` is an option of `lmtrain clm`, `lmtrain mlm` and `lmtrain sft`.
+*Honored* fields are handed on and obeyed; *subsumed* ones are accepted without effect, because something here does
 their work; *refused* ones are errors unless they have the library's own default.
 """
 
@@ -42,10 +51,11 @@ Names of run_clm.py, run_mlm.py, their predecessors and earlier TrainingArgument
 def page() -> str:
     """The whole page as Markdown."""
     parts = [_HEAD.format(version=installed_version())]
-    parts.append("## lmtrain clm, lmtrain mlm\n")
-    for owner in TRAINING_GROUPS.values():
+    parts.append(f"## {', '.join(f'lmtrain {command}' for command in TRAINING_COMMANDS)}\n")
+    for attribute, owner in TRAINING_GROUPS.items():
+        commands = [c for c in TRAINING_COMMANDS if attribute not in WITHOUT_GROUP.get(c, ())]
         flags = option_flags(owner)
-        parts.append(f"### {owner.title}\n\n{_own_table(list(flags.values()), both=True)}")  # type: ignore[attr-defined]
+        parts.append(f"### {owner.title}\n\n{_own_table(list(flags.values()), commands)}")  # type: ignore[attr-defined]
     parts.append(_TRAINING)
     for group in GROUPS:
         members = [flag for flag in training_flags().values() if flag.group == group]
@@ -58,13 +68,13 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _own_table(flags: list[Flag], *, both: bool = False) -> str:
+def _own_table(flags: list[Flag], commands: Sequence[str] = ()) -> str:
     rows: list[tuple[str, ...]] = []
     for flag in flags:
         text = flag.about.help
-        only = [c for c in TRAINING_COMMANDS if both and flag.name not in NOT_IN[c]]
-        if both and len(only) == 1:
-            text += f" Only {only[0]}."
+        offered = [command for command in commands if flag.name not in NOT_IN[command]]
+        if commands and len(offered) < len(TRAINING_COMMANDS):
+            text += f" Only {' and '.join(offered)}."
         if flag.about.aliases:
             text += " Also " + ", ".join(f"`--{alias}`" for alias in flag.about.aliases) + "."
         if flag.about.off:

@@ -1,4 +1,4 @@
-"""What ``lmtrain clm`` and ``lmtrain mlm`` share: run, then say where the model lies and what to do with it."""
+"""What ``lmtrain clm``, ``mlm`` and ``sft`` share: run, then say where the model lies and what to do with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(options: Resolved) -> int:
     outcome = train(options, sys.argv[1:], made_ahead=ahead.made)
     leave_together()
     if is_first_process() and not outcome.was_finished and options.do_train:
-        example = "'Once upon a time'" if options.command == "clm" else "'a text with a mask token'"
+        example = {"clm": "'Once upon a time'", "mlm": "'a text with a mask token'"}.get(options.command, "'a context'")
         print(f"{outcome.folder}")
         print(f"try it: lmtrain generate --model_name_or_path {outcome.folder} {example}", file=sys.stderr)
     return ExitCode.OK

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lmtrain.config.adapter import check_lora
+from lmtrain.config.export import ExportOptions, check_export
 from lmtrain.config.muon import MuonArgs, is_muon
 from lmtrain.config.options import (
     DataOptions,
@@ -52,6 +54,8 @@ def check(command: str, options: Any, problems: Problems) -> None:
         _data(options, problems)
         if not (options.validation_file or options.test_file or options.dataset_name):
             problems.add("nothing to evaluate on; name a text: --validation_file TEXT", flag="--validation_file")
+    elif isinstance(options, ExportOptions):
+        check_export(options, problems)
     elif isinstance(options, GenerateOptions):
         _model_given(options, problems)
         if not options.do_sample and options.num_return_sequences > max(1, options.num_beams):
@@ -71,6 +75,7 @@ def _training(options: Resolved, problems: Problems) -> None:
     if is_muon(options.training):
         _muon(options.training, problems)
     _schedule(options, problems)
+    check_lora(options.lora, options.given, options.model, problems)
     data = options.data
     if data.compat and data.compat != f"run_{options.command}":
         problems.add(f"{data.compat} is the other script; here it is --compat run_{options.command}", flag="--compat")
@@ -267,6 +272,8 @@ def _schedule(options: Resolved, problems: Problems) -> None:
         problems.add("best needs evaluations to choose by; add --eval_strategy steps", flag="--save_strategy")
     if given.get("load_best_model_at_end"):
         _best_model(given, strategy, problems)
+    if options.run.early_stopping_patience is not None and strategy == "no":
+        problems.add("counts evaluations; add --eval_strategy steps", flag="--early_stopping_patience")
     if "dataloader_prefetch_factor" in given and not given.get("dataloader_num_workers"):
         problems.add("needs worker processes; add --dataloader_num_workers 2", flag="--dataloader_prefetch_factor")
     if given.get("dataloader_persistent_workers") and not given.get("dataloader_num_workers"):
@@ -297,31 +304,11 @@ def _metric(command: str, name: str | None, problems: Problems) -> None:
 
 
 def _best_model(given: dict[str, Any], strategy: str, problems: Problems) -> None:
-    saving = given.get("save_strategy", "steps")
     flag = "--load_best_model_at_end"
     if strategy == "no":
         problems.add("needs evaluations to choose by; add --eval_strategy steps", flag=flag)
-    elif saving not in (strategy, "best"):
-        problems.add(
-            f"needs a checkpoint at each evaluation, but --save_strategy is {saving} and --eval_strategy "
-            f"{strategy}; use --save_strategy {strategy}, or best",
-            flag=flag,
-        )
-    elif strategy == "steps" and saving == "steps":
-        save = given.get("save_steps", 500)
-        every = given.get("eval_steps") or given.get("logging_steps", TREATMENT["logging_steps"].default)
-        mixed = (save < 1) != (every < 1)
-        if mixed or not _is_multiple(save, every):
-            problems.add(
-                f"needs checkpoints where there are evaluations: --save_steps {save} must be a multiple of "
-                f"--eval_steps {every}",
-                flag=flag,
-            )
-
-
-def _is_multiple(save: float, every: float) -> bool:
-    scale = 1_000_000  # whole numbers, for shares such as 0.3 and 0.1 are not exact
-    return round(save * scale) % round(every * scale) == 0
+    elif given.get("save_strategy", "steps") == "no":
+        problems.add("needs checkpoints to load from, and --save_strategy is no; leave out one of the two", flag=flag)
 
 
 def _json_files(given: dict[str, Any], problems: Problems) -> None:

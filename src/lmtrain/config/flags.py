@@ -13,6 +13,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lmtrain.config import options
 from lmtrain.config.about import About
+from lmtrain.config.export import ExportOptions
+from lmtrain.config.gpt2_ft import Gpt2FtOptions
+from lmtrain.config.nlg import NlgDemoOptions, NlgOptions, NlgTrainOptions
+from lmtrain.config.nlg_data import NlgConvertOptions, NlgEncodeOptions
+from lmtrain.config.nlg_decode import NlgDecodeOptions
 from lmtrain.config.training_arguments import training_flags
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag
@@ -21,20 +26,31 @@ from lmtrain.config.values import Flag
 TRAINING_GROUPS: dict[str, type] = {
     "model": options.ModelOptions,
     "data": options.DataOptions,
+    "pairs": options.PairOptions,
     "masking": options.MaskingOptions,
     "run": options.RunOptions,
+    "lora": options.LoraOptions,
 }
 COMMAND_OPTIONS: dict[str, type] = {
     "tokenizer": options.TokenizerOptions,
     "prepare": options.PrepareOptions,
     "evaluate": options.EvaluateOptions,
     "generate": options.GenerateOptions,
+    "nlg": NlgOptions,
+    "nlg demo": NlgDemoOptions,
+    "nlg train": NlgTrainOptions,
+    "nlg convert": NlgConvertOptions,
+    "nlg encode": NlgEncodeOptions,
+    "nlg decode": NlgDecodeOptions,
     "demo": options.DemoOptions,
     "profile": options.ProfileOptions,
     "check": options.CheckOptions,
+    "export": ExportOptions,
+    "gpt2-ft": Gpt2FtOptions,
 }
-TRAINING_COMMANDS = ("clm", "mlm")
-WITHOUT_GROUP: dict[str, frozenset[str]] = {}  # by command: groups that it has no option of
+TRAINING_COMMANDS = ("clm", "mlm", "sft")
+# By command: groups that it has no option of.
+WITHOUT_GROUP: dict[str, tuple[str, ...]] = {"clm": ("pairs",), "mlm": ("pairs",), "sft": ("masking",)}
 ABOUT_A_RUN = ("profile", "check")  # commands in front of a training command, whose options follow
 
 # Options of its groups that a training has no use for, and what to say to who types them.
@@ -49,6 +65,17 @@ NOT_IN: dict[str, dict[str, str]] = {
     "mlm": {
         "block_size": "masked training calls this --max_seq_length",
         "append_eos": "masked training puts the tokenizer's own special tokens around each document",
+    },
+    "sft": {
+        "block_size": "pairs are not joined into blocks; the longest one is --max_seq_length",
+        "text_column": "pairs have two texts: --context_column and --completion_column",
+        "documents": "a record is a pair",
+        "keep_linebreaks": "a record is a pair, and its line breaks are kept",
+        "isolate_documents": "each pair is an example of its own",
+        "line_by_line": "each pair is an example of its own",
+        "pad_to_max_length": "pairs are packed; --no_packing pads them to the longest of their batch",
+        "drop_remainder": "pairs are not joined into blocks, so nothing remains",
+        "compat": "the scripts that this is for do not train on pairs; microsoft/LoRA's does: lmtrain gpt2-ft",
     },
 }
 

@@ -72,10 +72,17 @@ class ModelOptions:
         metavar="NAME",
         shown_default="the model's choice",
     )
+    dropout: float | None = option(
+        None,
+        "Dropout of everything: embeddings, hidden states and attention weights.",
+        at_least=0,
+        below=1,
+        shown_default="the model's own",
+    )
     attention_dropout: float | None = option(
         None,
-        "Dropout of attention weights. Above 0 the fast attention kernels cannot be used; 0 is what recent models "
-        "are trained with.",
+        "Dropout of attention weights alone. Above 0 the fast attention kernels cannot be used; 0 is what recent "
+        "models are trained with.",
         at_least=0,
         at_most=1,
         shown_default="the model's own",
@@ -236,6 +243,38 @@ class RunOptions:
         True,
         "Lay examples of different lengths end to end, kept apart by attention, where the model is proven to keep them "
         "apart; the result is the same as with padding.",
+    )
+    max_failed_saves: int = option(
+        3,
+        "Stop (exit code 76) when so many checkpoints in a row could not be written; fewer are said, and tried again "
+        "at the next interval.",
+        unit="saves",
+        at_least=1,
+    )
+    keep_optimizer_states: int = option(
+        2,
+        "Newest checkpoints that a run can go on from; older ones are kept as weights only, a third of the size. With "
+        "1 there is none to go back to when the newest gets damaged.",
+        unit="checkpoints",
+        at_least=1,
+    )
+    background_save: Literal["auto", "on", "off"] = option(
+        "auto",
+        "Write checkpoints while training goes on, from a copy in memory: auto does where there is room for it.",
+    )
+    accept_changes: bool = option(
+        False,
+        "Go on from a checkpoint although the options, the schedule or the data differ from when it was made.",
+    )
+    early_stopping_patience: int | None = option(
+        None,
+        "Stop after so many evaluations in a row without a better score (--metric_for_best_model, else the loss).",
+        unit="evaluations",
+        at_least=1,
+        shown_default="never stop early",
+    )
+    early_stopping_threshold: float = option(
+        0.0, "What a score must be better by to count for --early_stopping_patience.", at_least=0
     )
     overwrite_output_dir: bool = option(
         False,

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from lmtrain.config.about import option
+from lmtrain.config.adapter import LoraOptions
 from lmtrain.config.groups import DataOptions, MaskingOptions, ModelOptions, RunOptions, TextOptions
+from lmtrain.config.pairs import PairOptions
 
 __all__ = [
-    "AboutRun", "CheckOptions", "DataOptions", "DemoOptions", "EvaluateOptions", "GenerateOptions", "MaskingOptions",
-    "ModelOptions", "PrepareOptions", "ProfileOptions", "Resolved", "RunOptions", "TextOptions", "TokenizerOptions",
+    "AboutRun", "CheckOptions", "DataOptions", "DemoOptions", "EvaluateOptions", "GenerateOptions", "LoraOptions",
+    "MaskingOptions", "ModelOptions", "PairOptions", "PrepareOptions", "ProfileOptions", "Resolved", "RunOptions",
+    "TextOptions", "TokenizerOptions",
 ]  # fmt: skip
 
 
@@ -68,6 +71,7 @@ class PrepareOptions(ModelOptions, DataOptions):
             "config_overrides",
             "resize_embeddings",
             "attention_dropout",
+            "dropout",
             "attn_implementation",
             "isolate_documents",
             "test_file",
@@ -99,6 +103,7 @@ class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions):
             "config_name",
             "config_overrides",
             "attention_dropout",
+            "dropout",
             "max_train_samples",
             "shuffle_documents",
             "train_file",
@@ -123,7 +128,7 @@ class GenerateOptions(ModelOptions):
     """``lmtrain generate``: completions of a causal model, ranked fillings of a masked one."""
 
     without: ClassVar[frozenset[str]] = frozenset(
-        {"model_type", "config_name", "config_overrides", "resize_embeddings", "attention_dropout"}
+        {"model_type", "config_name", "config_overrides", "resize_embeddings", "attention_dropout", "dropout"}
     )
     title: ClassVar[str] = "Generation"
 
@@ -193,7 +198,7 @@ class AboutRun:
 
 @dataclass
 class Resolved:
-    """What ``lmtrain clm`` and ``lmtrain mlm`` run with: defaults, then the file, then the flags.
+    """What ``lmtrain clm``, ``mlm`` and ``sft`` run with: defaults, then the file, then the flags.
 
     ``training`` holds the fields of ``transformers.TrainingArguments`` that the user set (typed, by name),
     ``given`` the names of all options that were set by file or flag, ``notes`` lines worth saying, such as
@@ -208,6 +213,13 @@ class Resolved:
     training: dict[str, Any] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    pairs: PairOptions = field(default_factory=PairOptions)
+
+    @property
+    def purpose(self) -> Literal["clm", "mlm"]:
+        """What kind of model it trains: pairs, too, are learned by a causal one."""
+        return "mlm" if self.command == "mlm" else "clm"
 
     @property
     def output_dir(self) -> str | None:

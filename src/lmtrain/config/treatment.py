@@ -92,7 +92,11 @@ TREATMENT: dict[str, Treatment] = {
     **_honored(
         _EVAL,
         "eval_strategy eval_steps eval_delay eval_on_start per_device_eval_batch_size save_strategy save_steps "
-        "save_total_limit save_on_each_node load_best_model_at_end metric_for_best_model greater_is_better",
+        "save_on_each_node metric_for_best_model greater_is_better",
+    ),
+    "save_total_limit": Treatment("honored", _EVAL, "The best checkpoint and the last stay whatever the limit."),
+    "load_best_model_at_end": Treatment(
+        "honored", _EVAL, "A new best is saved when it is found, so any two intervals of saving and evaluating fit.",
     ),
     "save_only_model": Treatment(
         "honored", _EVAL, "Checkpoints without optimizer state: a stopped run cannot be continued from them."
@@ -107,7 +111,7 @@ TREATMENT: dict[str, Treatment] = {
     "batch_eval_metrics": Treatment("subsumed", _EVAL, "Every metric is a running sum already."),
     "include_for_metrics": Treatment("subsumed", _EVAL, "The commands have no compute_metrics to feed."),
     "restore_callback_states_from_checkpoint": Treatment(
-        "subsumed", _EVAL, "The commands' own callbacks hold no state that a checkpoint lacks."
+        "subsumed", _EVAL, "Their counters always go on; what they were made with is what is asked for now."
     ),
     # Logging and trackers
     **_honored(

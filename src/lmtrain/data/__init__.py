@@ -5,8 +5,11 @@
     tokenization      the engines and their proof: ``choose_encoder``
     store             tokens on disk: ``TokenStore``
     prepare           sources and a tokenizer to a store, once: ``prepare``
-    splits, layouts   what is held out; how tokens become examples: ``Blocks``, ``Lines``
+    splits, layouts   what is held out; how tokens become examples: ``Blocks``, ``Lines``,
+                      ``Pairs``
     corpus            all of it from a command's options: ``prepare_corpus``
+    pairs             the same for prompts and completions: ``prepare_pairs``
+    nlg               data-to-text corpora: ``nlg.formats.convert``
     train_tokenizer   a tokenizer of one's own: ``train_tokenizer``
 
 Nothing is imported here, and neither torch nor transformers below: ``lmtrain prepare`` starts loading its fast

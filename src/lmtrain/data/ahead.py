@@ -58,6 +58,8 @@ class Ahead:
 def _worthwhile(options: Resolved) -> bool:
     data: Any = options.data
     paths = [*data.train_file, *data.validation_file, *data.test_file]
+    if options.command == "sft":
+        return False
     if data.dataset_name or data.overwrite_cache or not paths or int(os.environ.get("WORLD_SIZE") or 1) > 1:
         return False
     files = [Path(path).expanduser() for path in paths]

@@ -21,7 +21,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.streams import stream
 from lmtrain.core.types import Source
 from lmtrain.data.cache import cache_folder
-from lmtrain.data.layouts import Blocks, Lines
+from lmtrain.data.layouts import Blocks, Lines, Pairs
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.prepare import Prepared, Request, prepare
 from lmtrain.data.sources import Reading, TextSource, hub_source, resolve_sources
@@ -29,6 +29,7 @@ from lmtrain.data.splits import split_documents
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 Objective = Literal["clm", "mlm"]
+AnyLayout = Blocks | Lines | Pairs
 _PIECE_BYTES = 1 << 19  # several pieces of a long document make a batch, so that all cores share it
 _SCRIPT_BATCH = 1000  # rows that run_clm and run_mlm group at a time
 StoresMade = dict[Path, tuple[Prepared, list[tuple[str, str]]]]  # by folder, with what was to be said of it
@@ -39,7 +40,7 @@ _FILES = {"train": "train_file", "validation": "validation_file", "test": "test_
 class Corpus:
     """Layouts by split (``train``, ``validation``, ``test``), the account, the stores they look into."""
 
-    splits: dict[str, Blocks | Lines]
+    splits: dict[str, AnyLayout]
     ledger: Ledger
     stores: dict[str, Prepared]
     lines: list[str] = field(default_factory=list)
@@ -78,9 +79,10 @@ def sources_of(
     *,
     cache_dir: str | None = None,
     token: str | None = None,
+    reading: Reading | None = None,
 ) -> dict[str, list[Source]]:
-    """The sources of each split that the options name."""
-    reading = reading_of(options)
+    """The sources of each split that the options name, read as the options say, or as ``reading`` does."""
+    reading = reading or reading_of(options)
     if options.dataset_name:
         found = hub_source(
             options.dataset_name,
@@ -134,9 +136,9 @@ def prepare_corpus(
     ledger = Ledger()
     lines: list[str] = []
     ahead = made_ahead() if made_ahead else {}
-    say_made = _SaySplits(say) if len(requests) > 1 else say
+    say_made = SaySplits(say) if len(requests) > 1 else say
     for name, request in requests.items():
-        if isinstance(say_made, _SaySplits):
+        if isinstance(say_made, SaySplits):
             say_made.split = name
         folder = store_folder / name if store_folder and len(requests) > 1 else store_folder
         made = prepare(request, cache, folder=folder, overwrite=options.overwrite_cache, say=say_made)
@@ -150,7 +152,7 @@ def prepare_corpus(
             say_made("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.folder}")
     if not ledger.documents:
         raise UserError("there is no document in the text", flag="--train_file")
-    splits: dict[str, Blocks | Lines] = {}
+    splits: dict[str, AnyLayout] = {}
     around = tokenizer.around_document(objective, append_eos=options.append_eos and not options.compat)
     for name, made in stores.items():
         documents = {name: _all(made)}
@@ -182,6 +184,18 @@ def requests_of(
     wanted: Sequence[str],
 ) -> tuple[dict[str, Request], bool]:
     """What to prepare for the ``wanted`` splits, and whether a part of the training text becomes validation."""
+    sources, splitting = wanted_sources(options, sources, wanted)
+    percentage = options.validation_split_percentage
+    reading = {k: v for k, v in asdict(reading_of(options)).items() if k != "piece_bytes"}
+    may_cut = splitting and options.validation_split_mode == "first" and not options.compat
+    cuts = {name: percentage if name == "train" and may_cut else 0.0 for name in sources}
+    return {name: Request(found, tokenizer, reading, cuts[name]) for name, found in sources.items()}, splitting
+
+
+def wanted_sources(
+    options: DataOptions, sources: dict[str, list[Source]], wanted: Sequence[str]
+) -> tuple[dict[str, list[Source]], bool]:
+    """The sources to read for the ``wanted`` splits, and whether a part of the training text becomes validation."""
     if options.preprocessing_num_workers:  # both engines are written with rayon, which reads this when it starts
         os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
     sources = {name: found for name, found in sources.items() if name in wanted or name == "train"}
@@ -189,13 +203,10 @@ def requests_of(
     splitting = "train" in sources and "validation" in wanted and "validation" not in sources and percentage > 0
     if not splitting and "train" not in wanted:
         sources.pop("train", None)
-    reading = {k: v for k, v in asdict(reading_of(options)).items() if k != "piece_bytes"}
-    may_cut = splitting and options.validation_split_mode == "first" and not options.compat
-    cuts = {name: percentage if name == "train" and may_cut else 0.0 for name in sources}
-    return {name: Request(found, tokenizer, reading, cuts[name]) for name, found in sources.items()}, splitting
+    return sources, splitting
 
 
-class _SaySplits:
+class SaySplits:
     """Says of which split a store is, and how text is tokenized only once for all of them."""
 
     split = ""

@@ -330,7 +330,7 @@ def _write(
                 "reading": dict(request.reading),
                 "engine": {"name": encoder.name, "why": lines},
                 "ledger": replace(ledger, splits={}).as_json(),
-                "versions": _versions(),
+                "versions": versions(),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
         )
@@ -356,7 +356,8 @@ def _checked(encoder: Encoder, proof: Proof | None, seed: str) -> Callable[[list
     return encode
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the interpreter and of what makes tokens, for a manifest."""
     found = {"python": platform.python_version()}
     for name in ("lmtrain", "tokenizers", "fastokens", "numpy"):
         try:

@@ -17,8 +17,9 @@ from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, amount, say
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.arguments import planned_steps
-from lmtrain.engine.assembly import Parts, assemble, settle_micro_batch
+from lmtrain.engine.assembly import settle_micro_batch
 from lmtrain.engine.memory import available
+from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.run_folder import Found, inspect
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import describe

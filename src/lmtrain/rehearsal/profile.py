@@ -7,7 +7,7 @@ import copy
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import UserError
-from lmtrain.engine.assembly import assemble
+from lmtrain.engine.parts import assemble
 from lmtrain.models.attention_dropout import attention_dropout, set_attention_dropout
 from lmtrain.rehearsal.advice import advice
 from lmtrain.rehearsal.anatomy import WARM_UP, Anatomy, dissect

@@ -11,7 +11,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtrain.config.options import Resolved
-from lmtrain.engine.assembly import Parts, make_trainer
+from lmtrain.engine.assembly import make_trainer
+from lmtrain.engine.parts import Parts
 from lmtrain.engine.progress import Progress
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.quiet import quiet_libraries

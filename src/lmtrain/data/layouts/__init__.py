@@ -12,10 +12,16 @@ row into equal blocks::
     documents   [5 6 7]  [8]                prefix (1,), suffix (2,), max_length 4
     examples    1 5 6 2                     dropped: 7
                 1 8 2
+
+``Pairs`` makes two documents one example, a context and the completion that is to be predicted::
+
+    documents   [5 6]  [8 9]                prefix (), between (), suffix (2,)
+    example     5 6 8 9 2                   answer: the last three
 """
 
 from lmtrain.data.layouts.base import Layout
 from lmtrain.data.layouts.blocks import Blocks
 from lmtrain.data.layouts.lines import Lines
+from lmtrain.data.layouts.pairs import Pairs
 
-__all__ = ["Blocks", "Layout", "Lines"]
+__all__ = ["Blocks", "Layout", "Lines", "Pairs"]

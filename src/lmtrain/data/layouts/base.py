@@ -14,9 +14,10 @@ from lmtrain.data.store import TokenStore
 if TYPE_CHECKING:
     from lmtrain.data.layouts.blocks import Blocks
     from lmtrain.data.layouts.lines import Lines
+    from lmtrain.data.layouts.pairs import Pairs
 
 Ids = Sequence[int]
-_AnyLayout = TypeVar("_AnyLayout", "Blocks", "Lines")
+_AnyLayout = TypeVar("_AnyLayout", "Blocks", "Lines", "Pairs")
 
 
 class Layout(Protocol):

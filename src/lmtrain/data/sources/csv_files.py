@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from lmtrain.data.sources.columns import EMPTY, TEXT
 from lmtrain.data.sources.decoding import as_utf8
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.reading import Reading
-from lmtrain.data.sources.records import Bad, Value, bad_record
+from lmtrain.data.sources.records import Bad, Fields, Value, bad_record
 
 _PROBED = 100
 _LONGEST_FIELD = 1 << 28  # characters; more is a quote that is never closed
@@ -91,6 +91,14 @@ class CsvRows:
         for line, row in rows:
             row = self._checked(row)
             yield line, row if isinstance(row, Bad) else row[place]
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
+        places = {column: self._header.index(column) for column in columns}
+        found = self._rows()
+        next(found)
+        for line, row in found:
+            row = self._checked(row)
+            yield line, row if isinstance(row, Bad) else {name: row[place] for name, place in places.items()}
 
 
 def delimiter_of(header: str) -> str:

@@ -9,6 +9,7 @@ from lmtrain.data.sources.csv_files import CsvRows
 from lmtrain.data.sources.decoding import byte_order_mark, decode_chunks, is_ascii_superset, misfit
 from lmtrain.data.sources.json_files import json_reader
 from lmtrain.data.sources.opening import HEAD, File
+from lmtrain.data.sources.pairs import record_source
 from lmtrain.data.sources.reading import Reading
 from lmtrain.data.sources.records import Records, RecordSource
 from lmtrain.data.sources.tables import TableRows
@@ -68,7 +69,7 @@ def source_for(file: File, head: bytes, reading: Reading, form: str | None = Non
             records = CsvRows(file, reading, "\t" if form == "tsv" else None)
         else:
             records = json_reader(file, reading, lines=True if form == "jsonl" else None)
-    source = RecordSource(file, records, reading)
+    source = record_source(file, records, reading)
     return source if source.choose() else "file without records"
 
 

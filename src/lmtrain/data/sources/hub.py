@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,11 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_json
 from lmtrain.core.types import Source
 from lmtrain.data.sources.columns import kinds_in
+from lmtrain.data.sources.pairs import record_source
 from lmtrain.data.sources.reading import Reading
-from lmtrain.data.sources.records import RecordSource, Value
+from lmtrain.data.sources.records import Bad, Fields, Value
 from lmtrain.data.sources.saved import is_saved, saved_splits
-from lmtrain.data.sources.tables import in_slices, kinds_of, texts_of
+from lmtrain.data.sources.tables import in_slices, kinds_of, rows_of, texts_of
 
 _FLAG = "--dataset_name"
 _PATIENCE = 3.0  # seconds to find out that there is no network; huggingface_hub alone retries for 23
@@ -96,7 +97,7 @@ def from_hub(
             loaded = builder.as_dataset()
     state = [name, builder.config_id, str(builder.config.version), builder.hash]  # hash: the commit
     return {
-        split: RecordSource(Split(f"{name}/{split}", sha256_json([*state, split])), DatasetRows(data), reading)
+        split: record_source(Split(f"{name}/{split}", sha256_json([*state, split])), DatasetRows(data), reading)
         for split, data in loaded.items()
     }
 
@@ -136,12 +137,18 @@ class DatasetRows:
 
     def values(self, column: str) -> Iterator[tuple[int, Value]]:
         row = 0
-        for table in self._dataset.select_columns([column]).with_format("arrow").iter(batch_size=_BATCH):
-            for chunk in table.column(column).chunks:
-                for array in in_slices(chunk):
-                    for value in texts_of(array):
-                        row += 1
-                        yield row, value
+        for batch in self._batches([column]):
+            for value in texts_of(batch.column(0)):
+                row += 1
+                yield row, value
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
+        return rows_of(self._batches(columns), columns)
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        for table in self._dataset.select_columns(list(columns)).with_format("arrow").iter(batch_size=_BATCH):
+            for batch in table.to_batches():
+                yield from in_slices(batch)
 
 
 def _told_to_stay_offline() -> bool:

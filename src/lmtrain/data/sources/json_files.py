@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from lmtrain.data.sources.decoding import as_utf8, decode_chunks
 from lmtrain.data.sources.json_values import JsonError, JsonText, records_in
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.reading import Reading
-from lmtrain.data.sources.records import Bad, Value, bad_record
+from lmtrain.data.sources.records import Bad, Fields, Value, bad_record
 
 PROBED = 100  # records looked at to tell what the columns hold
 _CHUNK = 1 << 20
@@ -26,6 +26,13 @@ def text_of(record: Any, column: str) -> Value:
     if value is None or isinstance(value, str):
         return value
     return Bad(f"{column!r} is a {kind_of(value)}, not text")
+
+
+def fields_of(record: Any, columns: Sequence[str]) -> Fields | Bad:
+    """Several fields of one parsed record."""
+    if isinstance(record, dict):
+        return {column: record.get(column) for column in columns}
+    return record if isinstance(record, Bad) else Bad(f"a {kind_of(record)} where a record {{...}} is expected")
 
 
 class JsonLines:
@@ -67,6 +74,10 @@ class JsonLines:
                     continue
             yield number, record if isinstance(record, Bad) else text_of(record, column)
 
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
+        for number, record in self._records():
+            yield number, fields_of(record, columns)
+
 
 class JsonValues:
     """One JSON value that holds the records. A broken place ends it, so only wrong records can be skipped."""
@@ -91,6 +102,10 @@ class JsonValues:
     def values(self, column: str) -> Iterator[tuple[int, Value]]:
         for line, record in self._records():
             yield line, text_of(record, column)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
+        for line, record in self._records():
+            yield line, fields_of(record, columns)
 
 
 def probe(

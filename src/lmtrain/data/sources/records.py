@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
@@ -30,6 +30,7 @@ class Bad:
 
 
 Value = str | Bad | None
+Fields = dict[str, Any]
 
 
 class Origin(Protocol):
@@ -62,6 +63,9 @@ class Records(Protocol):
 
     def values(self, column: str) -> Iterator[tuple[int, Value]]:
         """Each row's number and text; None where it has none."""
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
+        """Each row's number and what it holds in these columns, whatever that is; None where it has nothing."""
 
 
 def bad_record(origin: Origin, row: int, bad: Bad, records: Records, reading: Reading) -> UserError:

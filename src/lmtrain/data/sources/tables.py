@@ -5,13 +5,13 @@ pyarrow takes a third of a second to import, so nothing here does so before it m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.data.sources.columns import TEXT
 from lmtrain.data.sources.opening import File, unpacked
-from lmtrain.data.sources.records import Bad, Value
+from lmtrain.data.sources.records import Bad, Fields, Value
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,45 +64,61 @@ class TableRows:
 
     def values(self, column: str) -> Iterator[tuple[int, Value]]:
         with self._explained():
-            batches = self._parquet(column) if self._kind == "Parquet" else self._arrow(column)
+            batches = self._parquet([column]) if self._kind == "Parquet" else self._arrow([column])
             row = 0
-            for array in batches:
-                for value in texts_of(array):
+            for batch in batches:
+                for value in texts_of(batch.column(0)):
                     row += 1
                     yield row, value
 
-    def _parquet(self, column: str) -> Iterator[pa.Array]:
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
+        with self._explained():
+            batches = self._parquet(columns) if self._kind == "Parquet" else self._arrow(columns)
+            yield from rows_of(batches, columns)
+
+    def _parquet(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow.parquet as pq
 
         # One page at a time: without the buffer size pyarrow holds whole columns of a row group.
         with pq.ParquetFile(self._path, buffer_size=1 << 20, pre_buffer=False) as table:
-            place = table.schema_arrow.get_field_index(column)
-            leaf = _leaf_index(table.schema_arrow, place)
+            schema = table.schema_arrow
+            places = [schema.get_field_index(column) for column in columns]
+            leaves = [leaf for at in places for leaf in range(_leaf_index(schema, at), _leaf_index(schema, at + 1))]
             for group in range(table.metadata.num_row_groups):
                 meta = table.metadata.row_group(group)
                 if not meta.num_rows:
                     continue
-                per_row = max(1, meta.column(leaf).total_uncompressed_size // meta.num_rows)
-                rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // per_row))
-                for batch in table.iter_batches(rows, row_groups=[group], columns=[column], use_threads=False):
-                    yield batch.column(0)
+                size = sum(meta.column(leaf).total_uncompressed_size for leaf in leaves)
+                rows = min(_MOST_ROWS, max(1, _BATCH_BYTES * meta.num_rows // max(1, size)))
+                yield from table.iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False)
 
-    def _arrow(self, column: str) -> Iterator[pa.Array]:
+    def _arrow(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with _arrow_reader(self._path) as (schema, batches):
-            for batch in batches(schema.get_field_index(column)):
-                yield from in_slices(batch.column(0))
+            for batch in batches([schema.get_field_index(column) for column in columns]):
+                yield from in_slices(batch)
 
 
-def in_slices(array: pa.Array) -> Iterator[pa.Array]:
-    """The parts of an array of which each has about :data:`_BATCH_BYTES`."""
-    if len(array):
-        rows = min(_MOST_ROWS, max(1, _BATCH_BYTES * len(array) // max(1, array.nbytes)))
-        for start in range(0, len(array), rows):
-            yield array.slice(start, rows)
+def in_slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The parts of a batch of which each has about :data:`_BATCH_BYTES`."""
+    if batch.num_rows:
+        rows = min(_MOST_ROWS, max(1, _BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)))
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
+
+
+def rows_of(batches: Iterable[pa.RecordBatch], columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
+    """Each row's number, from 1, and what it holds in these columns."""
+    row = 0
+    for batch in batches:
+        found = [texts_of(batch.column(batch.schema.get_field_index(column))) for column in columns]
+        for values in zip(*found, strict=True):
+            row += 1
+            bad = next((value for value in values if isinstance(value, Bad)), None)
+            yield row, bad or dict(zip(columns, values, strict=True))
 
 
 def texts_of(array: pa.Array) -> list[Value]:
-    """The values of a column of strings."""
+    """The values of a column: strings, or whatever it holds."""
     try:
         return array.to_pylist()
     except UnicodeDecodeError:
@@ -150,7 +166,7 @@ def _leaf_index(schema: pa.Schema, place: int) -> int:
 
 @contextmanager
 def _arrow_reader(path: str) -> Iterator[tuple[pa.Schema, Any]]:
-    """Schema and batches of an Arrow file or stream; ``batches(i)`` reads column i, ``batches(None)`` all."""
+    """Schema and batches of an Arrow file or stream; ``batches([i])`` reads column i, ``batches(None)`` all."""
     import pyarrow as pa
     from pyarrow import ipc
 
@@ -160,8 +176,8 @@ def _arrow_reader(path: str) -> Iterator[tuple[pa.Schema, Any]]:
         raw.seek(0)
         schema = ipc.open_file(raw).schema if is_file else ipc.open_stream(raw).schema
 
-        def batches(column: int | None) -> Iterator[pa.RecordBatch]:
-            options = ipc.IpcReadOptions(included_fields=None if column is None else [column], use_threads=False)
+        def batches(columns: list[int] | None) -> Iterator[pa.RecordBatch]:
+            options = ipc.IpcReadOptions(included_fields=columns, use_threads=False)
             raw.seek(0)
             if is_file:
                 table = ipc.open_file(raw, options=options)

@@ -10,7 +10,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums
 from lmtrain.engine.trainer.settling import SettlingTrainer
-from lmtrain.objectives import EVALUATION_EPOCH
+from lmtrain.objectives import EVALUATION_EPOCH, Completion
 
 _log = logging.getLogger(__name__)
 
@@ -79,10 +79,8 @@ class EvaluatingTrainer(SettlingTrainer):
         source = getattr(dataset, "dataset", dataset)
         if not self.objective.shifted:
             return {}
-        return {
-            "text_tokens": getattr(source, "n_tokens", None),
-            "text_bytes": getattr(source, "n_bytes", None),
-        }
+        of = "n_answer_" if isinstance(self.objective, Completion) else "n_"
+        return {f"text_{what}": getattr(source, f"{of}{what}", None) for what in ("tokens", "bytes")}
 
     def _evaluation_model(self) -> torch.nn.Module:
         """The model ready to evaluate.

@@ -1,0 +1,30 @@
+"""``lmtrain nlg e2e|webnlg|dart``: from a corpus' files to the scores of a model adapted to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmtrain.core.console import is_first_process
+from lmtrain.core.errors import ExitCode
+from lmtrain.core.startup import heavy_imports
+
+if TYPE_CHECKING:
+    from lmtrain.config.nlg import NlgOptions
+
+
+def run(options: NlgOptions) -> int:
+    with heavy_imports():
+        from lmtrain.models.quiet import quiet_for_commands
+        from lmtrain.recipes.data_to_text.run import run_task
+
+    quiet_for_commands()
+    run_task(options)
+    folder = Path(str(options.output_dir)).expanduser()
+    if is_first_process():
+        if options.json:
+            print(json.dumps(json.loads((folder / "scores.json").read_text(encoding="utf-8"))))
+        else:
+            print((folder / "table.txt").read_text(encoding="utf-8"), end="")
+    return ExitCode.OK
