@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmtrain.core.console import amount
 from lmtrain.core.errors import UserError
+from lmtrain.models.adapter_folder import is_adapter, merge, read_adapter
 from lmtrain.models.configuration import (
     POSITIONS_AFTER_PAD,
     check_purpose,
@@ -21,9 +22,10 @@ from lmtrain.models.configuration import (
 from lmtrain.models.hub import TENSORFLOW_REMEDY, hub_problem, locate
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.models.tokenizer import Purpose
-from lmtrain.models.vocabulary import SPECIAL_ROLES, agree_on_special_ids, fit_vocabulary, rows_needed
+from lmtrain.models.vocabulary import SPECIAL_ROLES, agree_on_special_ids, fit_vocabulary, rows_needed, rows_of
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 _WEIGHTS = (
@@ -33,11 +35,18 @@ _WEIGHTS = (
 
 @dataclass
 class LoadedModel:
-    """``model`` in fp32; ``lines`` say where it comes from and what was done; ``new``: not loaded."""
+    """``model`` in fp32; ``lines`` say where it comes from and what was done; ``new``: not loaded.
+
+    ``rows_before``: rows of the embedding before it grew to the tokenizer's ids. ``adapter``: the adapter folder that
+    was merged into it. ``dtype``: what the checkpoint is written in, None where it does not say.
+    """
 
     model: PreTrainedModel
     lines: list[str] = field(default_factory=list)
     new: bool = False
+    rows_before: int | None = None
+    adapter: str | None = None
+    dtype: torch.dtype | None = None
 
 
 def load_model(options: Any, purpose: Purpose, tokenizer: Any | None) -> LoadedModel:
@@ -60,8 +69,9 @@ def load_model(options: Any, purpose: Purpose, tokenizer: Any | None) -> LoadedM
             raise UserError("a new model needs a tokenizer, which sets its vocabulary", flag="--tokenizer_name")
         else:
             loaded = _make_new(options, purpose, tokenizer)
-        _set_attention_dropout(loaded.model, options.attention_dropout)
+        _set_dropout(loaded.model, options)
         if tokenizer is not None:
+            loaded.rows_before = rows_of(loaded.model)
             loaded.lines += fit_vocabulary(loaded.model, tokenizer, options.resize_embeddings)
             loaded.lines += agree_on_special_ids(loaded.model, tokenizer)
     return loaded
@@ -93,6 +103,8 @@ def _config_of(options: Any) -> Any:
         origin = locate(name, options, flag)
         if origin.path is not None:
             _check_folder(origin.path, flag)
+            if is_adapter(origin.path):
+                return _config_of(read_adapter(origin.path, flag).base_options(options))
         return read_config(origin, options, flag)
 
 
@@ -117,6 +129,8 @@ def _load_checkpoint(options: Any, purpose: Purpose) -> LoadedModel:
     origin = locate(name, options, flag)
     if origin.path is not None:
         _check_folder(origin.path, flag)
+        if is_adapter(origin.path):
+            return _load_adapted(origin.path, options, purpose, flag)
     if options.config_name:
         config = read_config(locate(options.config_name, options, "--config_name"), options, "--config_name")
     else:
@@ -128,6 +142,7 @@ def _load_checkpoint(options: Any, purpose: Purpose) -> LoadedModel:
             f"{options.model_type}",
             flag="--model_type",
         )
+    own = getattr(config, "dtype", None)
     try:
         model, info = _auto_class(purpose).from_pretrained(
             origin.name,
@@ -142,7 +157,15 @@ def _load_checkpoint(options: Any, purpose: Purpose) -> LoadedModel:
     except Exception as error:
         raise hub_problem(error, name, flag) or _loading_problem(error, name, options) from error
     lines = [f"loaded from {name}", *_check_loaded(model, info, name, flag)]
-    return LoadedModel(model, lines)
+    return LoadedModel(model, lines, dtype=own if isinstance(own, torch.dtype) else None)
+
+
+def _load_adapted(path: Path, options: Any, purpose: Purpose, flag: str) -> LoadedModel:
+    """The base model that an adapter folder names, the adapter merged into it."""
+    adapter = read_adapter(path, flag)
+    base = _load_checkpoint(adapter.base_options(options), purpose)
+    lines = [*base.lines, f"with the adapter {path}"]
+    return LoadedModel(merge(base.model, adapter, flag), lines, adapter=str(path), dtype=base.dtype)
 
 
 def _check_folder(path: Path, flag: str) -> None:
@@ -156,11 +179,9 @@ def _check_folder(path: Path, flag: str) -> None:
     tensorflow = sorted(n for n in names if ".ckpt" in n or n.startswith("tf_model") or n == "saved_model.pb")
     if tensorflow and not weights:
         raise UserError(f"{path} holds a TensorFlow checkpoint ({tensorflow[0]}); {TENSORFLOW_REMEDY}", flag=flag)
+    if is_adapter(path):
+        return
     if "config.json" not in names:
-        if "adapter_config.json" in names:
-            raise UserError(
-                f"{path} holds a LoRA adapter, not a whole model; give the model it was made for", flag=flag
-            )
         inside = [entry for entry in path.iterdir() if (entry / "config.json").is_file()]
         newest = max(inside, key=lambda entry: entry.stat().st_mtime, default=None)
         hint = f"; did you mean {newest}?" if newest else ""
@@ -289,9 +310,13 @@ def _fit_config(config: Any, tokenizer: Any, options: Any, flag: str) -> None:
             setattr(text, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
 
 
-def _set_attention_dropout(model: PreTrainedModel, probability: float | None) -> None:
+def _set_dropout(model: PreTrainedModel, options: Any) -> None:
     from lmtrain.models.attention_dropout import set_attention_dropout
+    from lmtrain.models.dropout import set_dropout
 
+    if options.dropout is not None and not set_dropout(model, options.dropout) and options.dropout > 0:
+        raise UserError(f"a {model.config.model_type} has no dropout", flag="--dropout")
+    probability = options.attention_dropout
     if probability is not None and not set_attention_dropout(model, probability):
         raise UserError(f"a {model.config.model_type} has no dropout of attention weights", flag="--attention_dropout")
 

@@ -15,13 +15,15 @@ from lmtrain.models.vocabulary import make_generation_config_valid
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_CONFIG = "config.json"
+_CONFIGS = ("config.json", "adapter_config.json")  # what makes a folder a model, or an adapter
 _WEIGHT_PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin",
-                    "pytorch_model.bin.index.json")  # fmt: skip
+                    "pytorch_model.bin.index.json", "adapter_model.*")  # fmt: skip
 
 
 def save_model(model: PreTrainedModel, tokenizer: Any | None, folder: Path) -> list[Path]:
     """Save model and tokenizer at the top of ``folder``; return the files, ``config.json`` last.
+
+    A model with a PEFT adapter leaves the adapter, with ``adapter_config.json`` in the place of ``config.json``.
 
     Everything is written and flushed in a scratch folder inside ``folder`` (so on the same file system)
     before anything is touched; a full disk leaves the earlier model as it was. Then, in this order: the old
@@ -34,13 +36,13 @@ def save_model(model: PreTrainedModel, tokenizer: Any | None, folder: Path) -> l
     _remove_leftovers(folder)
     scratch = Path(tempfile.mkdtemp(prefix=".model.", suffix=".tmp", dir=folder))
     try:
-        if getattr(model, "generation_config", None) is not None:
+        if getattr(model, "generation_config", None) is not None and not hasattr(model, "peft_config"):
             make_generation_config_valid(model)
         with quiet_libraries():
             model.save_pretrained(scratch)
             if tokenizer is not None:
                 tokenizer.save_pretrained(scratch)
-        new = sorted((path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name == _CONFIG)
+        new = sorted((path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name in _CONFIGS)
         for path in new:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -51,7 +53,8 @@ def save_model(model: PreTrainedModel, tokenizer: Any | None, folder: Path) -> l
 
 def _move_in(scratch: Path, new: list[Path], folder: Path) -> list[Path]:
     names = {path.relative_to(scratch) for path in new}
-    (folder / _CONFIG).unlink(missing_ok=True)
+    for name in _CONFIGS:
+        (folder / name).unlink(missing_ok=True)
     sync_folder(folder)
     for pattern in _WEIGHT_PATTERNS:
         for old in folder.glob(pattern):
@@ -61,7 +64,7 @@ def _move_in(scratch: Path, new: list[Path], folder: Path) -> list[Path]:
     for path in new:
         target = folder / path.relative_to(scratch)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.name == _CONFIG:
+        if path.name in _CONFIGS:
             sync_folder(folder)  # the other files are in place on disk before the one that makes them a model
         path.replace(target)
         moved.append(target)

@@ -109,7 +109,7 @@ def dropping_fast(*, trying: bool = False) -> Iterator[None]:
             return attention_with_dropout(query, key, value, *args, **kwargs)
         return attention(query, key, value, *args, **kwargs)
 
-    functional.dropout, functional.scaled_dot_product_attention = drop, attend  # type: ignore[assignment]
+    functional.dropout, functional.scaled_dot_product_attention = drop, attend
     try:
         yield
     finally:

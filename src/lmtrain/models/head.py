@@ -34,6 +34,10 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
 
+    @property
+    def bias(self) -> Tensor | None:
+        return getattr(self.output, "bias", None)  # PEFT's wrapper of a layer without one has no such name
+
 
 def find_head(model: nn.Module) -> Head:
     """The head of a causal or masked model, also below a PEFT wrapper; LookupError with the reason if it has none
@@ -56,6 +60,10 @@ def _linear(output: Any) -> nn.Linear:
     kept = getattr(output, "modules_to_save", None)  # PEFT's wrapper of a layer that is trained whole
     if kept is not None:
         output = kept[output.active_adapter if isinstance(output.active_adapter, str) else output.active_adapter[0]]
+    rows = getattr(output, "token_adapter", None)  # its wrapper of one with some rows trained: it has a weight too
+    plain = output if rows is None else rows.get_base_layer()
+    if rows is not None and type(plain) is nn.Linear and plain.bias is None:
+        return output
     if type(output) is not nn.Linear:
         raise LookupError(f"its output layer is a {type(output).__name__}, no plain linear layer")
     return output

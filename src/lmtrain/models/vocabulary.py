@@ -46,6 +46,12 @@ def fit_vocabulary(model: PreTrainedModel, tokenizer: Any, resize: str = "auto")
             "model's own tokenizer, or let the embedding grow: --resize_embeddings auto",
             flag="--resize_embeddings",
         )
+    grow_embedding(model, needed)
+    return [f"embedding grown from {rows} to {needed} rows, to hold the tokenizer's ids; new rows start at the mean"]
+
+
+def grow_embedding(model: PreTrainedModel, needed: int) -> None:
+    """Let input, output and output bias grow to ``needed`` rows, as :func:`fit_vocabulary` says."""
     bias = getattr(model.get_output_embeddings(), "bias", None)
     old_bias = None if bias is None else bias.detach().clone()
     logger = logging.getLogger("transformers")
@@ -58,7 +64,6 @@ def fit_vocabulary(model: PreTrainedModel, tokenizer: Any, resize: str = "auto")
     if old_bias is not None:
         _grow_bias(model, old_bias, needed)
     _check_lengths(model, needed)
-    return [f"embedding grown from {rows} to {needed} rows, to hold the tokenizer's ids; new rows start at the mean"]
 
 
 def _grow_bias(model: PreTrainedModel, old: torch.Tensor, needed: int) -> None:
