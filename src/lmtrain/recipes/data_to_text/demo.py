@@ -1,0 +1,119 @@
+"""``lmtrain nlg demo``: the chain from nothing but this machine, with the scores before the training and after it.
+
+The corpus is Python's own documentation (``data/nlg/miniature``). A small model first learns to write such sentences
+by itself; then it is trained to write the one that belongs to an input.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmtrain.config.nlg import NlgDemoOptions, NlgTraining
+from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
+from lmtrain.core.console import Say, counted, say
+from lmtrain.core.files import write_json, write_text
+from lmtrain.data.nlg.miniature import write_miniature
+from lmtrain.data.nlg.records import Record, read_records
+from lmtrain.data.nlg.text import ended
+from lmtrain.data.sources import Reading, resolve_sources
+from lmtrain.data.tokenizer_files import TokenizerFiles
+from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
+from lmtrain.engine.assembly import train
+from lmtrain.models import load_tokenizer
+from lmtrain.recipes.data_to_text.data import first_of_each, prepare
+from lmtrain.recipes.data_to_text.decoding import Search, decode
+from lmtrain.recipes.data_to_text.scoring import PartScores, score_texts
+from lmtrain.recipes.data_to_text.tasks import TASKS
+from lmtrain.recipes.data_to_text.training import resolved_training
+
+_TASK = TASKS["e2e"]  # whose scores are reported
+_SEARCH = Search(num_beams=5, length_penalty=0.8, no_repeat_ngram_size=4, max_new_tokens=32)
+_INPUTS = 100  # of the test part that are written for, before and after
+_VOCABULARY = 4096
+_SHAPE = "n_embd=128,n_layer=4,n_head=4,n_positions=128,resid_pdrop=0.0,embd_pdrop=0.0,attn_pdrop=0.0"
+_SHARE = 0.4  # of the time that the model learns to write in
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Scores before and after, and of some inputs (input, text before, text after, first reference)."""
+
+    before: PartScores
+    after: PartScores
+    samples: list[tuple[str, str, str, str]]
+
+
+def run_nlg_demo(options: NlgDemoOptions, *, say: Say = say, inputs: int = _INPUTS) -> Shown:
+    """Run the demo into ``options.output_dir``; the same call again takes over what was done."""
+    folder = Path(options.output_dir).expanduser()
+    corpus = folder / "corpus"
+    files = {part: corpus / f"{part}.jsonl" for part in ("train", "valid", "test")}
+    if not all(path.is_file() for path in files.values()):
+        write_miniature(corpus)
+    train_records = read_records(files["train"])
+    say("corpus", f"{counted(len(train_records), 'function')} of Python's standard library and what they do")
+    _learn_tokens(train_records, folder)
+    tokenizer: Any = load_tokenizer(ModelOptions(tokenizer_name=str(folder / "tokenizer")), "clm")
+    data = prepare(
+        _TASK.name,
+        {k: str(v) for k, v in files.items()},
+        TokenizerFiles.from_transformers(tokenizer),
+        folder / "data",
+        say,
+    )
+    base, adapted = folder / "base", folder / "adapted"
+    train(_base(options, folder), sys.argv[1:], minutes=options.minutes * _SHARE, say=say)
+    settings = NlgTraining(
+        model_name_or_path=str(base), use_peft=False, learning_rate=1e-3, warmup_steps=20, max_seq_length=128,
+        save_steps=1_000_000, overwrite_output_dir=options.overwrite_output_dir,
+    )  # fmt: skip
+    resolved = resolved_training(settings, _TASK, data.ids["train"], data.ids["valid"], adapted, options.seed)
+    train(resolved, sys.argv[1:], minutes=options.minutes * (1 - _SHARE), say=say)
+    records = read_records(data.records["test"])
+    numbers = first_of_each(records, inputs)
+    texts = {run: decode(run, data.ids["test"], numbers, _SEARCH, say=say) for run in (base, adapted)}
+    scores = {run: score_texts(_TASK, records, texts[run], run)["all"] for run in (base, adapted)}
+    write_json(folder / "scores.json", {run.name: found.as_json() for run, found in scores.items()})
+    samples = [
+        (records[n].context, ended(texts[base][n]), ended(texts[adapted][n]), records[n].completion)
+        for n in numbers[:3]
+    ]
+    return Shown(scores[base], scores[adapted], samples)
+
+
+def _learn_tokens(records: list[Record], folder: Path) -> None:
+    """A tokenizer for the texts, and the texts themselves, one a line."""
+    lines = folder / "corpus" / "text.txt"
+    if not lines.is_file():
+        write_text(lines, "".join(f"{text}\n" for record in records for text in (record.context, record.completion)))
+    if not (folder / "tokenizer" / "tokenizer.json").is_file():
+        found = train_tokenizer(resolve_sources([str(lines)], Reading()), TokenizerPlan("bpe", _VOCABULARY))
+        found.save(folder / "tokenizer")
+        say("tokenizer", found.line)
+
+
+def _base(options: NlgDemoOptions, folder: Path) -> Resolved:
+    """What could have been typed as ``lmtrain clm --model_type gpt2 …``: a model that only learns to write."""
+    training: dict[str, Any] = {
+        "output_dir": str(folder / "base"),
+        "seed": options.seed,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 2e-3,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.05,
+        "weight_decay": 0.1,
+        "max_grad_norm": 1.0,
+        "save_strategy": "no",
+    }
+    return Resolved(
+        "clm",
+        ModelOptions(model_type="gpt2", config_overrides=_SHAPE, tokenizer_name=str(folder / "tokenizer")),
+        DataOptions(train_file=[str(folder / "corpus" / "text.txt")], documents="lines", block_size=64),
+        MaskingOptions(),
+        RunOptions(overwrite_output_dir=options.overwrite_output_dir),
+        training,
+        frozenset(training) | {"train_file", "model_type", "config_overrides", "block_size", "documents"},
+    )

@@ -1,0 +1,173 @@
+"""E2E, WebNLG and DART from files to scores, in miniature; what is done is taken over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmtrain.config.nlg import NlgOptions
+from lmtrain.core.errors import UserError
+from lmtrain.data.nlg.records import Record
+from lmtrain.models import save_model
+from lmtrain.recipes.data_to_text import decoding, run
+from lmtrain.recipes.data_to_text.data import first_of_each
+from lmtrain.recipes.data_to_text.run import run_task
+from tiny_models import make
+
+FOOD, AREA = ("Chinese", "French", "Indian", "Thai"), ("riverside", "city centre")
+
+
+def e2e(path: Path, names: list[str]) -> str:
+    lines = []
+    for name in names:
+        for food in FOOD:
+            for area in AREA:
+                meaning = f"name : {name} | food : {food} | area : {area}"
+                lines.append(f"{meaning}||{name} serves {food} food in the {area}.")
+                if food == "Thai":
+                    lines.append(f"{meaning}||In the {area}, {name} has {food} food.")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """METEOR starts a virtual machine for each scoring; tests/evaluate/nlg are about it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    shape = "n_embd=32,n_layer=2,n_head=4,n_positions=160"
+    trained, tokenizer = make("gpt2", folder, config_overrides=shape)
+    save_model(trained, tokenizer, folder / "model")
+    return str(folder / "model")
+
+
+def options(tmp_path: Path, model: str, **changes: Any) -> NlgOptions:
+    values: dict[str, Any] = {
+        "task": "e2e",
+        "train": e2e(tmp_path / "train.txt", ["Aroma", "Bibimbap House"]),
+        "valid": None,
+        "test": e2e(tmp_path / "test.txt", ["Clowns"]),
+        "model_name_or_path": model,
+        "output_dir": str(tmp_path / "out"),
+        "max_steps": 4,
+        "warmup_steps": 1,
+        "max_seq_length": 96,
+        "num_beams": 2,
+        "max_new_tokens": 8,
+        "max_test_inputs": 3,
+        "bootstrap": 50,
+        "use_cpu": True,
+    }
+    return NlgOptions(**{**values, **changes})
+
+
+def test_every_stage_leaves_its_files_and_is_not_repeated(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = options(tmp_path, model)
+    said: list[tuple[str, str]] = []
+    found = run_task(asked, say=lambda topic, text: said.append((topic, text)))
+    assert found.keys() == {110} and found[110].keys() == {"all"}
+    scores = found[110]["all"]
+    assert scores.inputs == 3 and scores.values["BLEU"] is not None and 0 <= scores.values["BLEU"] <= 100
+    out = tmp_path / "out"
+    records = [json.loads(line) for line in (out / "data/train.jsonl").read_text().splitlines()]
+    assert records[0] == {
+        "context": "name : Aroma | food : Chinese | area : riverside",
+        "completion": "Aroma serves Chinese food in the riverside.",
+    }
+    assert set(json.loads((out / "data/train.ids.jsonl").read_text().splitlines()[0])) == {"context", "completion"}
+    assert (out / "seed-110/adapter_config.json").is_file()
+    rows = [json.loads(line) for line in (out / "seed-110/predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [0, 1, 2]
+    assert len((out / "seed-110/hypotheses.txt").read_text().splitlines()) == 3
+    assert (out / "seed-110/references.txt").read_text().split("\n\n")[
+        0
+    ] == "Clowns serves Chinese food in the riverside."
+    table = (out / "table.txt").read_text()
+    assert "gpt2-medium, LoRA r=4 (published)" in table and "70.4 ± 0.1" in table
+    assert "METEOR: not computed" in table
+    assert any("LoRA" in text for _, text in said)
+
+    monkeypatch.setattr(decoding, "beam_search", None)  # neither trained nor decoded again
+    monkeypatch.setattr("lmtrain.recipes.data_to_text.data.encode_file", None)
+    said.clear()
+    again = run_task(asked, say=lambda topic, text: said.append((topic, text)))
+    assert again[110]["all"] == scores
+    assert any("is finished" in text for _, text in said)
+
+
+def test_other_settings_of_the_search_decode_again(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_task(options(tmp_path, model), say=lambda topic, text: None)
+    calls = []
+    search = decoding.beam_search
+    monkeypatch.setattr(decoding, "beam_search", lambda *args, **more: calls.append(more) or search(*args, **more))
+    run_task(options(tmp_path, model, num_beams=3), say=lambda topic, text: None)
+    assert [call["num_beams"] for call in calls] == [3]
+
+
+def test_seeds_are_trainings_of_their_own_and_the_table_has_their_spread(tmp_path: Path, model: str) -> None:
+    found = run_task(options(tmp_path, model, seeds=["1,2"], use_peft=False), say=lambda topic, text: None)
+    assert found.keys() == {1, 2}
+    for seed in (1, 2):
+        assert (tmp_path / f"out/seed-{seed}/model.safetensors").is_file()
+    table = (tmp_path / "out/table.txt").read_text()
+    assert "seeds 1, 2; mean ± standard deviation" in table and " ± " in table.splitlines()[2]
+
+
+def test_webnlg_is_scored_by_part(tmp_path: Path, model: str) -> None:
+    def records(name: str, rows: list[Record]) -> str:
+        (tmp_path / name).write_text("".join(row.line() for row in rows))
+        return str(tmp_path / name)
+
+    train = [Record(f"Aroma : food : {food}", f"Aroma serves {food} food.", True) for food in FOOD]
+    test = [
+        Record("Clowns : area : riverside", "Clowns is by the river.", True),
+        Record("Clowns : area : riverside", "By the river is Clowns.", True),
+        Record("Mars : moon : Phobos", "Phobos is a moon of Mars.", False),
+    ]
+    asked = options(
+        tmp_path, model, task="webnlg", train=records("train.jsonl", train), test=records("test.jsonl", test)
+    )
+    found = run_task(asked, say=lambda topic, text: None)[110]
+    assert {part: scores.inputs for part, scores in found.items()} == {"unseen": 1, "seen": 1, "all": 2}
+    folder = tmp_path / "out/seed-110/references"
+    assert sorted(path.name for path in folder.iterdir()) == [f"reference{n}" for n in range(6)]
+    assert (folder / "reference1").read_text() == "by the river is clowns .\nphobos is a moon of mars .\n"
+
+
+def test_all_that_is_missing_is_said_at_once() -> None:
+    with pytest.raises(UserError) as error:
+        run_task(NlgOptions(seeds=["one", "1", "1"]))
+    flags = [problem.flag for problem in error.value.problems]
+    assert flags == [None, "--train", "--test", "--model", "--output_dir", "--seeds", "--seeds"]
+
+
+def test_a_file_that_is_none_is_named_by_its_flag(tmp_path: Path, model: str) -> None:
+    (tmp_path / "broken.txt").write_text("no separator here\n")
+    with pytest.raises(UserError) as error:
+        run_task(options(tmp_path, model, train=str(tmp_path / "broken.txt"), test=str(tmp_path / "missing.txt")))
+    assert [problem.flag for problem in error.value.problems] == ["--train", "--test"]
+    assert "broken.txt:1" in error.value.problems[0].text
+
+
+def test_the_settings_of_each_task_are_the_published_ones(tmp_path: Path, model: str) -> None:
+    for name, smoothing, decay, dropped in (("e2e", 0.1, 0.01, 0.1), ("webnlg", 0.1, 0.01, 0.1), ("dart", 0, 0, 0)):
+        asked = options(tmp_path, model, max_steps=-1)
+        resolved = run.resolved_training(asked, run.TASKS[name], tmp_path, None, tmp_path, 110)
+        assert resolved.training["label_smoothing_factor"] == smoothing
+        assert resolved.training["weight_decay"] == decay
+        assert (resolved.lora.lora_dropout, resolved.lora.lora_r, resolved.lora.lora_alpha) == (dropped, 4, 32)
+        assert resolved.model.dropout == 0.0 and resolved.lora.lora_query_value
+
+
+def test_inputs_are_decoded_once() -> None:
+    records = [Record("a", "1"), Record("b", "2"), Record("a", "3"), Record("c", "4")]
+    assert first_of_each(records) == [0, 1, 3] and first_of_each(records, 2) == [0, 1]
