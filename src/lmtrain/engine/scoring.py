@@ -46,7 +46,7 @@ class Scoring:
 
         def score(hidden: Tensor) -> Tensor:
             sums = linear_cross_entropy(
-                hidden, head.output.weight, head.output.bias, targets[positions],
+                hidden, head.output.weight, head.bias, targets[positions],
                 label_smoothing=label_smoothing, softcap=head.softcap, scale=head.scale,
                 accuracy=accuracy, kernel=self.kernel, dtype=dtype,
             )  # fmt: skip
