@@ -26,6 +26,9 @@ COMMANDS = {
     "causal-gpt2": ["causal.py", "--shape", "gpt2", "--repeats", "2", "--no-curve"],
     "masked": ["masked.py", "--repeats", "3"],
     "evaluate": ["evaluate.py", "--repeats", "3"],
+    "checkpoint": ["checkpoint.py", "--repeats", "3"],
+    "decode": ["decode.py", "--repeats", "3"],
+    "data-to-text": ["data_to_text.py", "--repeats", "2"],
     "characters": ["characters.py", "--repeats", "1"],
 }
 

@@ -41,13 +41,13 @@ def _cell(values: Sequence[float | None]) -> str:
     if len(known) < len(values):
         return ""
     mean = statistics.fmean(known)
-    return f"{mean:.4g}" if len(known) == 1 else f"{mean:.4g} ± {statistics.stdev(known):.2g}"
+    return f"{mean:.2f}" if len(known) == 1 else f"{mean:.2f} ± {statistics.stdev(known):.2f}"
 
 
 def _interval(bounds: tuple[float, float] | None) -> str:
     if bounds is None or any(math.isnan(bound) for bound in bounds):
         return ""
-    return f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
+    return f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"
 
 
 def _name(row: Published) -> str:

@@ -1,0 +1,110 @@
+"""``--work_dir``: a run folder that holds the original's checkpoints, and what the same command finds there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lmtrain.config.gpt2_ft import Gpt2FtOptions
+from lmtrain.config.save import as_dict, without_secrets
+from lmtrain.core.errors import Problem, UserError
+from lmtrain.core.files import read_json
+from lmtrain.engine.results import write_results
+from lmtrain.engine.resume import require_same_data
+from lmtrain.engine.run_folder import DECISIONS, RUN, Found, RunFolder, inspect
+from lmtrain.evaluate.measures import perplexity
+from lmtrain.recipes.gpt2_ft.order import Plan
+from lmtrain.recipes.gpt2_ft.recorder import Recorder
+
+COMMAND = "gpt2-ft"
+_CHECKPOINT = re.compile(r"model\.\d+\.pt$")
+_FREE = (
+    frozenset({"work_dir", "overwrite_work_dir", "log_interval", "save_interval"}) | Gpt2FtOptions.WITHOUT_EFFECT.keys()
+)
+"""Options that may differ from one start to the next: they do not change what is computed."""
+
+
+def path_of(options: Gpt2FtOptions) -> Path:
+    return Path(options.work_dir or os.environ.get("PT_OUTPUT_DIR") or "gpt2_model").expanduser()
+
+
+def look(options: Gpt2FtOptions) -> Found:
+    """What lies in ``--work_dir``. Raises :class:`UserError` where it would be written over.
+
+    The original writes into whatever it finds, so that checkpoints of two runs lie side by side.
+    """
+    folder = path_of(options)
+    with _in_its_flags():
+        found = inspect(folder, COMMAND, _recorded(options), overwrite=options.overwrite_work_dir)
+    if found.state == "new" and not options.overwrite_work_dir and not (folder / RUN).is_file():
+        others = sorted(entry.name for entry in _checkpoints(folder))
+        if others:
+            raise UserError(
+                f"{folder} holds checkpoints of another run ({', '.join(others[:3])}), which this one would write over "
+                "or lie between; choose another folder, or add --overwrite_work_dir to remove them",
+                flag="--work_dir",
+            )
+    return found
+
+
+def decided(options: Gpt2FtOptions, found: Found) -> dict[str, Any]:
+    """What an unfinished run decided when it began."""
+    if found.state == "unfinished":
+        with suppress(OSError, ValueError):
+            decisions: dict[str, Any] = read_json(path_of(options) / DECISIONS)
+            return decisions
+    return {}
+
+
+def require_same_pairs(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Raise :class:`UserError` when the run in ``folder`` began with other data than it would go on with."""
+    with _in_its_flags():
+        require_same_data(folder, _manifest(hashes))
+
+
+def begin(run: RunFolder, options: Gpt2FtOptions, argv: Sequence[str], hashes: Mapping[str, str]) -> None:
+    """Write down what the run is; of a run that is to be overwritten, remove the checkpoints."""
+    if options.overwrite_work_dir:
+        for checkpoint in _checkpoints(run.path):
+            checkpoint.unlink()
+    run.describe(COMMAND, without_secrets(COMMAND, argv), _recorded(options))
+    run.data(_manifest(hashes))
+
+
+def end(run: RunFolder, plan: Plan, recorder: Recorder) -> None:
+    """The last evaluation as ``eval_results.json``, and the run is finished."""
+    if recorder.evaluations:
+        last = recorder.evaluations[-1]
+        figures = {"eval_loss": last["loss"], "perplexity": perplexity(last["loss"]), "step": last["step"]}
+        write_results(run.path, "eval", figures)
+    run.status("finished", step=plan.total)
+
+
+def _recorded(options: Gpt2FtOptions) -> dict[str, Any]:
+    return {name: value for name, value in as_dict(options).items() if name not in _FREE}
+
+
+def _manifest(hashes: Mapping[str, str]) -> dict[str, Any]:
+    return {"stores": {split: {"key": value} for split, value in hashes.items()}}
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if _CHECKPOINT.match(entry.name)] if folder.is_dir() else []
+
+
+@contextmanager
+def _in_its_flags() -> Iterator[None]:
+    """Messages of the run folder, in the flags of this command."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(problems=tuple(_renamed(problem) for problem in error.problems)) from error
+
+
+def _renamed(problem: Problem) -> Problem:
+    text = problem.text.replace("--overwrite_output_dir", "--overwrite_work_dir").replace("--output_dir", "--work_dir")
+    return Problem(text, "--work_dir" if problem.flag == "--output_dir" else problem.flag)

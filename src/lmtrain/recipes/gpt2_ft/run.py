@@ -1,0 +1,212 @@
+"""``lmtrain gpt2-ft`` from its options to a finished ``--work_dir``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import TrainingArguments
+
+from lmtrain.config.gpt2_ft import Gpt2FtOptions, check_gpt2_ft, corners, without_effect
+from lmtrain.core.console import Say, counted, say
+from lmtrain.core.errors import Problem, Problems, UserError
+from lmtrain.data.layouts import Pairs
+from lmtrain.engine.allocator import keep_freed_memory
+from lmtrain.engine.arguments import OURS
+from lmtrain.engine.precision import Decision, choose_precision
+from lmtrain.engine.run_folder import RunFolder
+from lmtrain.engine.threads import choose_threads
+from lmtrain.models import describe
+from lmtrain.objectives import Causal, Completion
+from lmtrain.recipes.gpt2_ft import folder as work_dir
+from lmtrain.recipes.gpt2_ft import schedules
+from lmtrain.recipes.gpt2_ft.log import RULE, show
+from lmtrain.recipes.gpt2_ft.model import new_model
+from lmtrain.recipes.gpt2_ft.optimizer import DecayAfterAdam, groups
+from lmtrain.recipes.gpt2_ft.order import Plan, plan
+from lmtrain.recipes.gpt2_ft.pairs import read_pairs
+from lmtrain.recipes.gpt2_ft.recorder import Intervals, Recorder
+from lmtrain.recipes.gpt2_ft.trainer import Gpt2FtTrainer, Observer
+
+
+def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, say: Say = say) -> Path:
+    """Train as the options say, into ``--work_dir``; go on, or say that it is finished, where that holds this run.
+
+    Lines of the original's form go to standard output. Raises :class:`UserError`, with everything that can be known
+    before anything is written.
+    """
+    check_gpt2_ft(options)
+    _one_process()
+    for line in without_effect(options):
+        say("options", line)
+    folder = work_dir.path_of(options)
+    found = work_dir.look(options)
+    if found.state == "finished":
+        say("run", f"{folder} holds this run, which ended at micro-batch {found.step:,}")
+        return folder
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    transformers.set_seed(options.random_seed)
+    before = work_dir.decided(options, found)
+    if device.type == "cpu":
+        keep_freed_memory()
+        torch.set_num_threads(before.get("threads") or choose_threads(torch.get_num_threads())[0])
+    precision = _precision(options, device, before)
+    made = new_model(options, say, precision.name)
+    say("model", f"{describe(made.model)} · {precision.name} ({precision.reason})")
+    train, valid, hashes = _pairs(options, made.model.config, say)
+    if found.state == "unfinished":
+        work_dir.require_same_pairs(folder, hashes)
+    length = plan_of(options, len(train))
+    say("plan", _said(length, options))
+    with RunFolder(folder, overwrite=options.overwrite_work_dir) as run:
+        work_dir.begin(run, options, argv, hashes)
+        trainer = make_trainer(options, made.model, train, valid, precision, decided=before)
+        intervals = Intervals(options.log_interval, options.save_interval, options.eval_interval)
+        recorder = Recorder(length, intervals, trainer.validation_loss, partial(made.save, folder), log=run.log)
+        trainer.observer = recorder
+        run.decisions(
+            {
+                "precision": {"choice": precision.name, "reason": precision.reason},
+                "device": str(device),
+                "threads": torch.get_num_threads(),
+                **trainer.fast_paths.decisions,
+            }
+        )
+        for line in trainer.fast_paths.lines:
+            say("model", line)
+        run.status("training", step=found.step)
+        if found.checkpoint:
+            say("run", f"goes on from update {found.step}: {found.checkpoint}")
+        trainer.train(resume_from_checkpoint=str(found.checkpoint) if found.checkpoint else None)
+        made.export(folder)
+        work_dir.end(run, length, recorder)
+    show(RULE)
+    show("End of training")
+    say("run", f"to use it: lmtrain nlg decode --model {folder} --input test.jsonl --output predictions.jsonl")
+    return folder
+
+
+def _said(length: Plan, options: Gpt2FtOptions) -> str:
+    text = (
+        f"{length.total:,} micro-batches of {counted(options.train_batch_size, 'example')} "
+        f"({length.an_epoch:,} an epoch), {counted(length.total // options.grad_acc, 'update')}"
+    )
+    left = length.total % options.grad_acc
+    return text + (f"; the last {left} do not fill a window of --grad_acc and make none" if left else "")
+
+
+def make_trainer(
+    options: Gpt2FtOptions,
+    model: Any,
+    train: Pairs,
+    valid: Pairs,
+    precision: Decision,
+    observer: Observer | None = None,
+    decided: dict[str, Any] | None = None,
+) -> Gpt2FtTrainer:
+    """The trainer of a run on ``train``; ``model`` is GPT-2, with an adapter or whole. ``decided``: as
+    :class:`~lmtrain.engine.trainer.LMTrainer` takes it."""
+    length = plan_of(options, len(train))
+
+    def optimizer(model: Any) -> DecayAfterAdam:
+        return DecayAfterAdam(
+            groups(model, no_decay_bias=options.no_decay_bias),
+            lr=options.lr,
+            betas=(options.adam_beta1, options.adam_beta2),
+            eps=options.adam_epislon,
+            weight_decay=options.weight_decay,
+            correct_bias=options.correct_bias,
+        )
+
+    return Gpt2FtTrainer(
+        model,
+        training_arguments(options, precision),
+        train_dataset=train,
+        eval_dataset=valid,
+        objective=Completion() if options.obj == "clm" else Causal(),
+        make_optimizer=optimizer,
+        plan=length,
+        rate=rate_of(options, length),
+        observer=observer,
+        decided=decided,
+    )
+
+
+def training_arguments(options: Gpt2FtOptions, precision: Decision) -> TrainingArguments:
+    """What the loop has to know: the rest are the recipe's own strategies."""
+    no_accelerator = torch.accelerator.current_accelerator(check_available=True) is None
+    return TrainingArguments(
+        **{
+            **OURS,
+            **precision.arguments,
+            "output_dir": str(work_dir.path_of(options)),
+            "per_device_train_batch_size": options.train_batch_size,
+            "per_device_eval_batch_size": options.valid_batch_size,
+            "gradient_accumulation_steps": options.grad_acc,
+            "num_train_epochs": 1,  # that holds all of them
+            "max_grad_norm": options.clip,
+            "learning_rate": options.lr,
+            "label_smoothing_factor": options.label_smooth,
+            "seed": options.random_seed,
+            "use_cpu": no_accelerator,
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            "logging_strategy": "no",
+            "save_strategy": "steps",
+            "save_steps": max(1, options.save_interval // options.grad_acc),
+            "save_total_limit": 1,
+        }
+    )
+
+
+def rate_of(options: Gpt2FtOptions, length: Plan) -> schedules.Rate:
+    """The learning rate as a function of the micro-batches done."""
+    if options.scheduler == "linear":
+        return schedules.linear(options.lr, options.warmup_step, length.max_step)
+    if options.scheduler == "constant":
+        return schedules.constant(options.lr, options.warmup_step)
+    if options.scheduler == "cosine":
+        return schedules.cosine(options.lr, options.warmup_step, length.max_step)
+    if options.scheduler == "cycle":
+        return schedules.cycle(*corners(options))
+    return schedules.constant(options.lr)
+
+
+def plan_of(options: Gpt2FtOptions, examples: int) -> Plan:
+    """How long a run on so many examples is."""
+    max_step = corners(options)[0][-1] if options.scheduler == "cycle" else options.max_step
+    return plan(examples, options.train_batch_size, max_step, options.max_epoch)
+
+
+def _precision(options: Gpt2FtOptions, device: torch.device, decided: dict[str, Any]) -> Decision:
+    if options.precision == "auto" and (before := decided.get("precision", {}).get("choice")):
+        return Decision(before, "as this run began")
+    try:
+        return choose_precision("fp16" if options.fp16 else options.precision, device)
+    except UserError as error:
+        flag = "--fp16" if options.fp16 else "--precision"
+        raise UserError(problems=tuple(Problem(p.text, flag) for p in error.problems)) from error
+
+
+def _pairs(options: Gpt2FtOptions, config: Any, say: Say) -> tuple[Pairs, Pairs, dict[str, str]]:
+    """Of training and validation, and a hash of each."""
+    problems, found, hashes = Problems(), [], {}
+    for split, path in (("train", options.train_data), ("valid", options.valid_data)):
+        with problems.collect():
+            layout, hashes[split] = read_pairs(str(path), options.seq_len, config, f"--{split}_data", say)
+            found.append(layout)
+    problems.raise_if_any()
+    train, valid = found
+    return train, valid, hashes
+
+
+def _one_process() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "gpt2-ft trains in one process, as the recipes of its paper do; start it without a launcher, or with one "
+            "process: torchrun --nproc_per_node 1"
+        )
