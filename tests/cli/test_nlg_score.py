@@ -8,9 +8,16 @@ import pytest
 from lmtrain.cli.nlg_score import run
 from lmtrain.config.nlg_score import NlgScoreOptions
 from lmtrain.core.errors import UserError
+from lmtrain.evaluate.nlg import java
 
 TEXTS = ["alan bean was born in wheeler , texas .", "aarhus airport is in denmark", "it is long"]
 OTHER = ["alan bean is from wheeler", "airport aarhus in denmark", "long"]
+
+
+@pytest.fixture(autouse=True)
+def _without_meteor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its jar takes ten seconds to read its tables, and nothing here is about it."""
+    monkeypatch.setattr(java, "_package", lambda: None)
 
 
 def _options(folder: Path, **changes: object) -> NlgScoreOptions:

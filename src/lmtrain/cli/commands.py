@@ -134,6 +134,16 @@ _LIST = (
         ),
     ),
     Command(
+        "nlg score",
+        "The official scores of a data-to-text task, with intervals; or a comparison of two outputs.",
+        (
+            ("E2E's five scores, as one JSON object",
+             "lmtrain nlg score e2e --predictions hypotheses.txt --references references.txt --json"),
+            ("Whether one output is better than another",
+             "lmtrain nlg score e2e --predictions new.txt --against old.txt --references references.txt"),
+        ),
+    ),
+    Command(
         "check",
         "The plan of a run before it begins: what it takes, what stands in its way. Writes no run.",
         (

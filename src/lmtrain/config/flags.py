@@ -18,6 +18,7 @@ from lmtrain.config.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.nlg import NlgDemoOptions, NlgOptions, NlgTrainOptions
 from lmtrain.config.nlg_data import NlgConvertOptions, NlgEncodeOptions
 from lmtrain.config.nlg_decode import NlgDecodeOptions
+from lmtrain.config.nlg_score import NlgScoreOptions
 from lmtrain.config.training_arguments import training_flags
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag
@@ -42,6 +43,7 @@ COMMAND_OPTIONS: dict[str, type] = {
     "nlg convert": NlgConvertOptions,
     "nlg encode": NlgEncodeOptions,
     "nlg decode": NlgDecodeOptions,
+    "nlg score": NlgScoreOptions,
     "demo": options.DemoOptions,
     "profile": options.ProfileOptions,
     "check": options.CheckOptions,
