@@ -18,6 +18,7 @@ from transformers import (
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.engine import muon as muon_module
 from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.checkpoints.manifest import describe_files, read_manifest, write_manifest
 from lmtrain.engine.muon import Muon, maker_of, muon_for, orthogonalize
 from lmtrain.engine.precision import Decision
 from lmtrain.engine.trainer import LMTrainer
@@ -208,6 +209,8 @@ def test_resuming_without_the_momentum_would_show(tmp_path: Path) -> None:
     forgetful = _trainer("clm", tmp_path / "resumed")
     state = torch.load(tmp_path / "checkpoint-3" / "optimizer.pt", weights_only=True)
     torch.save({**state, "state": {}}, tmp_path / "checkpoint-3" / "optimizer.pt")
+    manifest = read_manifest(tmp_path / "checkpoint-3")
+    write_manifest(tmp_path / "checkpoint-3", {**manifest, "files": describe_files(tmp_path / "checkpoint-3")})
     forgetful.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     ends = weights(forgetful.model)
     assert any(not torch.equal(ends[name], expected) for name, expected in weights(whole.model).items())

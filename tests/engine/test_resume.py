@@ -13,10 +13,10 @@ from lmtrain.engine.run_folder import Found
 
 
 def checkpoint(folder: Path, step: int, *, optimizer: bool = True) -> Path:
-    folder.mkdir(parents=True)
+    (folder / "model").mkdir(parents=True)
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     if optimizer:
-        (folder / "optimizer.pt").write_bytes(b"")
+        (folder / "optimizer_0").mkdir()
     return folder
 
 

@@ -35,11 +35,12 @@ def test_unfinished_is_resumed_from_the_newest_complete_checkpoint(tmp_path: Pat
     begin(tmp_path)
     assert look(tmp_path) == run_folder.Found("unfinished")
     for step in (5, 100, 20):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        (tmp_path / f"checkpoint-{step}" / "global_step").mkdir(parents=True)
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     (tmp_path / "checkpoint-500").mkdir()  # begun and never completed
     found = look(tmp_path)
     assert (found.state, found.step, found.checkpoint) == ("unfinished", 100, tmp_path / "checkpoint-100")
+    assert found.passed_over == ("checkpoint-500: trainer_state.json is missing",)
 
 
 def test_finished_is_said(tmp_path: Path) -> None:
@@ -55,6 +56,14 @@ def test_another_run_is_refused_with_the_keys_that_differ(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="made by lmtrain clm"):
         look(tmp_path, command="mlm")
     assert look(tmp_path, learning_rate=0.5, overwrite=True).state == "new"
+
+
+def test_accepted_changes_go_on_even_from_the_end(tmp_path: Path) -> None:
+    begin(tmp_path, "finished", step=7)
+    assert look(tmp_path, accept_changes=True).state == "finished"
+    assert look(tmp_path, learning_rate=0.5, accept_changes=True).state == "unfinished"
+    with pytest.raises(UserError, match="made by lmtrain clm"):
+        look(tmp_path, command="mlm", accept_changes=True)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json", "checkpoint-10"])

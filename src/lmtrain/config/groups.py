@@ -262,6 +262,13 @@ class RunOptions:
         "auto",
         "Write checkpoints while training goes on, from a copy in memory: auto does where there is room for it.",
     )
+    max_bad_steps: int = option(
+        10,
+        "Stop (exit code 2) after so many steps in a row whose loss or gradient is not a number; such a step changes "
+        "no weight and is told with its examples.",
+        unit="steps",
+        at_least=1,
+    )
     accept_changes: bool = option(
         False,
         "Go on from a checkpoint although the options, the schedule or the data differ from when it was made.",

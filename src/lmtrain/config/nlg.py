@@ -113,6 +113,6 @@ class NlgDemoOptions:
     title: ClassVar[str] = "Demo"
 
     output_dir: str = option("runs/nlg-demo", "Folder for everything.", metavar="FOLDER")
-    minutes: float = option(2.0, "Time to train.", unit="minutes", above=0)
+    minutes: float = option(1.5, "Time to train.", unit="minutes", above=0)
     seed: int = option(110, "Seed of everything drawn at random.", at_least=0)
     overwrite_output_dir: bool = option(False, "Start anew when the folder holds an earlier demo.")

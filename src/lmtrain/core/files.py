@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,16 +14,36 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _CHUNK = 1 << 17  # larger ones are mapped afresh by each read, which doubles the time for small files
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS}  # network file systems, of a folder
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename in it survives a power cut (POSIX only)."""
-    with suppress(OSError):  # Windows cannot open folders; some network file systems refuse
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut (POSIX only).
+
+    Raises ``OSError`` when that fails, and not when the system knows no such thing.
+    """
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except OSError:
+        return  # Windows cannot open folders
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file below ``folder``, every folder and itself, the inner ones first."""
+    for entry in sorted(folder.rglob("*"), key=lambda path: len(path.parts), reverse=True):
+        if entry.is_dir():
+            sync_folder(entry)
+        elif entry.is_file():
+            with entry.open("rb") as stream:
+                os.fsync(stream.fileno())
+    sync_folder(folder)
 
 
 @contextmanager
@@ -51,24 +72,25 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty scratch folder beside ``path``; rename it to ``path`` only when all went well.
 
-    An earlier folder at ``path`` is replaced. Files inside are synced before the rename.
+    An earlier folder at ``path`` is replaced. Files and folders inside are synced before the rename. What a killed
+    process leaves behind is for :func:`clear_scratch`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         yield scratch
-        for file in scratch.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
         mask = os.umask(0)
         os.umask(mask)
         scratch.chmod(0o777 & ~mask)
-        sync_folder(scratch)
+        sync_tree(scratch)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
             path.replace(old)  # an empty folder may be replaced by a rename
-            scratch.replace(path)
+            try:
+                scratch.replace(path)
+            except BaseException:
+                old.replace(path)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             scratch.replace(path)
@@ -78,13 +100,37 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def clear_scratch(parent: Path, pattern: str) -> list[str]:
+    """Remove what killed :func:`atomic_folder` calls left in ``parent`` for the names of the glob ``pattern``.
+
+    A folder that was being replaced, and whose successor did not take its place, gets its name back. Returns the names
+    of what was removed. Call it when nobody else writes there.
+    """
+    gone = []
+    for left in sorted(parent.glob(f".{pattern}.*")):
+        if left.suffix not in (".tmp", ".old") or not left.is_dir():
+            continue
+        named = parent / left.name[1:].rsplit(".", 2)[0]
+        if left.suffix == ".old" and not named.exists() and any(left.iterdir()):
+            left.replace(named)
+            continue
+        shutil.rmtree(left, ignore_errors=True)
+        gone.append(left.name)
+    return gone
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic_file(path) as stream:
         stream.write(text.encode("utf-8"))
 
 
+def json_text(value: Any) -> str:
+    """``value`` as our files hold it."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> Any:

@@ -45,7 +45,8 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
         values["hub_token"] = resolved.model.token
     if torch.accelerator.current_accelerator(check_available=True) is None:
         values["use_cpu"] = True  # else the library takes bf16 for a GPU's that is missing
-    if values.get("save_strategy") == "best":
+    best_at_the_end = values.pop("load_best_model_at_end", False)  # the library allows it for few pairs of intervals
+    if values.get("save_strategy") == "best" or best_at_the_end or resolved.run.early_stopping_patience is not None:
         values.setdefault("metric_for_best_model", "loss")
     best = values.get("metric_for_best_model")
     if best is not None and values.get("greater_is_better") is None:
@@ -53,9 +54,11 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
             best.removeprefix("eval_"), True
         )  # the library's guess: all but losses
     try:
-        return TrainingArguments(**values)
+        arguments = TrainingArguments(**values)
     except (ValueError, ImportError) as error:  # conflicts that only the library knows
         raise UserError(f"the training options do not fit together: {error}") from error
+    arguments.load_best_model_at_end = bool(best_at_the_end)
+    return arguments
 
 
 def planned_steps(arguments: TrainingArguments, examples: int) -> int:

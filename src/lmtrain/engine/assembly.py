@@ -11,24 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from transformers import EarlyStoppingCallback
 
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.core.console import Say, amount, counted, duration, is_first_process, say
-from lmtrain.core.errors import Problems
 from lmtrain.core.files import read_json
-from lmtrain.data.corpus import Corpus, StoresMade, prepare_corpus, sources_of
-from lmtrain.data.tokenizer_files import TokenizerFiles
-from lmtrain.engine.allocator import keep_freed_memory
+from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.batch_size import MicroBatch, choose_micro_batch, examples_a_step
 from lmtrain.engine.budget import StepClock, steps_within
-from lmtrain.engine.fast_paths import require_isolation
+from lmtrain.engine.checkpoints.policy import Saving
+from lmtrain.engine.guarding import Guarding
 from lmtrain.engine.muon import maker_of
-from lmtrain.engine.precision import Decision, choose_precision, compute_dtype
+from lmtrain.engine.parts import Parts, assemble
+from lmtrain.engine.precision import compute_dtype
 from lmtrain.engine.progress import Progress
-from lmtrain.engine.requirements import check_requirements, require_a_step
+from lmtrain.engine.requirements import require_a_step
 from lmtrain.engine.results import named_as_the_scripts_do, speed_line, summary, write_results
 from lmtrain.engine.resume import require_same_data, resume_point
 from lmtrain.engine.run_folder import (
@@ -38,37 +37,16 @@ from lmtrain.engine.run_folder import (
     inspect,
     refuse_other_runs_results,
 )
-from lmtrain.engine.threads import choose_threads
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import (
-    check_kind,
-    describe,
-    load_model,
-    load_tokenizer,
-    max_positions,
-    require_positions,
     save_model,
 )
 from lmtrain.models.attention_dropout import cost_of_attention_dropout
+from lmtrain.models.lora import finished
 from lmtrain.models.quiet import quiet_libraries
-from lmtrain.objectives import Causal, Masked, Objective
 
-_DEFAULT_LENGTH = 1024
 _MATTERS = 1.5  # times as slow: less is not worth a line
 _MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(("model_type", "config_name", "config_overrides", "tokenizer_name"))
-
-
-@dataclass
-class Parts:
-    """What a run is made of, before anything is written: each made and checked."""
-
-    tokenizer: Any
-    model: Any
-    corpus: Corpus
-    objective: Objective
-    length: int
-    device: torch.device
-    precision: Decision
 
 
 @dataclass(frozen=True)
@@ -105,7 +83,7 @@ def train(
     found = resume_point(resolved.training.get("resume_from_checkpoint"), found)
     decided = _decided(folder, found)
     parts = assemble(resolved, decided, made_ahead=made_ahead, say=say)
-    if found.state == "unfinished":
+    if found.state == "unfinished" and not resolved.run.accept_changes:
         require_same_data(folder, parts.corpus.manifest())
     require_a_step(training_arguments(resolved, parts.precision), len(parts.corpus.splits["train"]))
     micro_batch = settle_micro_batch(resolved, parts, decided, say)
@@ -121,96 +99,6 @@ def train(
         trainer = make_trainer(resolved, parts, run, decided=decided, **sizes, **worked_out)
         run.decisions(known | worked_out | trainer.fast_paths.decisions | {"peak": trainer.peak.as_dict()})
         return _carry_out(trainer, resolved, parts, run, found, say)
-
-
-def assemble(
-    resolved: Resolved,
-    decided: dict[str, Any] | None = None,
-    *,
-    made_ahead: Callable[[], StoresMade] | None = None,
-    say: Say = say,
-) -> Parts:
-    """Open everything that a run needs; all problems of tokenizer, model, data and lengths are raised together."""
-    purpose: Any = resolved.command
-    seed = resolved.training.get("seed", 42)
-    transformers.set_seed(seed)
-    device = _device(resolved)
-    if device.type == "cpu":
-        keep_freed_memory()
-        torch.set_num_threads((decided or {}).get("threads") or choose_threads(torch.get_num_threads())[0])
-    tokenizer = loaded = sources = precision = None
-    length = 0
-    problems = Problems()
-    with problems.collect():
-        precision = _precision(resolved, device, decided or {})
-    with problems.collect():
-        sources = sources_of(resolved.data, cache_dir=resolved.model.cache_dir, token=resolved.model.token)
-    with problems.collect():
-        check_kind(resolved.model, purpose)
-        tokenizer = load_tokenizer(resolved.model, purpose)
-        loaded = load_model(resolved.model, purpose, tokenizer)
-        length = example_length(resolved, loaded.model.config)
-    if resolved.do_train and loaded is not None and precision is not None:
-        with problems.collect():
-            check_requirements(resolved, precision, loaded.model)
-    problems.raise_if_any()
-    assert tokenizer is not None and loaded is not None and precision is not None
-    model_line = f"{describe(loaded.model)} · {precision.name} ({precision.reason})"
-    say("model", "\n".join([model_line, *loaded.lines]))
-    corpus = prepare_corpus(
-        resolved.data,
-        TokenizerFiles.from_transformers(tokenizer),
-        purpose,
-        block_size=length,
-        seed=seed,
-        sources=sources,
-        wanted=resolved.splits,
-        made_ahead=made_ahead,
-        say=say,
-    )
-    say("data", "\n".join(corpus.ledger.lines()))
-    objective = _objective(resolved, tokenizer, seed)
-    if resolved.data.isolate_documents:
-        require_isolation(loaded.model, next(iter(corpus.splits.values())), objective)
-    return Parts(tokenizer, loaded.model, corpus, objective, length, device, precision)
-
-
-def example_length(resolved: Resolved, config: Any) -> int:
-    """Tokens of an example: as asked, else the smaller of 1,024 and the model's positions."""
-    name = "block_size" if resolved.command == "clm" else "max_seq_length"
-    asked: int | None = getattr(resolved.data, name)
-    if asked is None:
-        return min(_DEFAULT_LENGTH, max_positions(config) or _DEFAULT_LENGTH)
-    model = resolved.model.model_name_or_path or resolved.model.model_type or "the model"
-    require_positions(asked, config, model, f"--{name}")
-    return asked
-
-
-def _device(resolved: Resolved) -> torch.device:
-    if resolved.training.get("use_cpu"):
-        return torch.device("cpu")
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator or torch.device("cpu")
-
-
-def _precision(resolved: Resolved, device: torch.device, decided: dict[str, Any]) -> Decision:
-    requested = resolved.run.precision
-    for name in ("bf16", "fp16"):
-        if resolved.training.get(name):
-            requested = name  # the stock flags; config/ has refused contradictions
-    before = decided.get("precision", {}).get("choice")
-    if requested == "auto" and before:
-        return Decision(before, "as this run began")
-    return choose_precision(requested, device)
-
-
-def _objective(resolved: Resolved, tokenizer: Any, seed: int) -> Objective:
-    if resolved.command == "clm":
-        return Causal()
-    masking = resolved.masking
-    return Masked.for_tokenizer(
-        tokenizer, seed=seed, probability=masking.mlm_probability, whole_words=masking.mask_whole_words
-    )
 
 
 def _decided(folder: Path, found: Found) -> dict[str, Any]:
@@ -246,7 +134,7 @@ def make_trainer(
     """The trainer of a run. ``worked_out`` are training arguments that only a measurement or the caller could tell;
     ``model`` takes the place of the run's, ``callbacks`` that of the progress shown."""
     arguments = training_arguments(resolved, parts.precision, **worked_out)
-    progress = [Progress(run.log if run else None, summaries=False)] if not callbacks else []
+    own = [Progress(run.log if run else None, summaries=False), *_stopping_early(resolved)]
     return LMTrainer(
         parts.model if model is None else model,
         arguments,
@@ -254,12 +142,36 @@ def make_trainer(
         eval_dataset=parts.corpus.splits.get("validation"),
         objective=parts.objective,
         processing_class=parts.tokenizer,
-        callbacks=[*progress, *callbacks],
+        callbacks=list(callbacks) or own,
         make_optimizer=maker_of(resolved.training, parts.precision.name),
         packing=resolved.run.packing,
         compiles=resolved.run.compile,
         decided=decided,
+        saving=_saving(resolved, run),
+        guarding=_guarding(resolved, run),
     )
+
+
+def _saving(resolved: Resolved, run: RunFolder | None) -> Saving:
+    options, log = resolved.run, run.log if run else None
+    return Saving(
+        max_failed_saves=options.max_failed_saves,
+        keep_optimizer_states=options.keep_optimizer_states,
+        background=options.background_save,
+        accept_changes=options.accept_changes,
+        report=None if log is None else lambda cost: log.event("save", **cost),
+    )
+
+
+def _guarding(resolved: Resolved, run: RunFolder | None) -> Guarding:
+    log = run.log if run else None
+    report = None if log is None else lambda step: log.event("bad_step", **step)
+    return Guarding(resolved.run.max_bad_steps, report)
+
+
+def _stopping_early(resolved: Resolved) -> list[EarlyStoppingCallback]:
+    patience = resolved.run.early_stopping_patience
+    return [] if patience is None else [EarlyStoppingCallback(patience, resolved.run.early_stopping_threshold)]
 
 
 def settle_micro_batch(resolved: Resolved, parts: Parts, decided: dict[str, Any], say: Say) -> MicroBatch | None:
@@ -324,7 +236,9 @@ def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFol
 
 def _what_attention_dropout_costs(trainer: LMTrainer, parts: Parts) -> list[str]:
     dtype = compute_dtype(trainer.args, parts.model)
-    cost = cost_of_attention_dropout(parts.model, trainer.args.train_batch_size, parts.length, parts.device, dtype)
+    length = round(float(parts.corpus.splits["train"].lengths.mean()))
+    with trainer.dropping():
+        cost = cost_of_attention_dropout(parts.model, trainer.args.train_batch_size, length, parts.device, dtype)
     if cost is None or cost[0] < _MATTERS * cost[1]:
         return []
     slow, fast = (1000 * seconds * trainer.args.gradient_accumulation_steps for seconds in cost)
@@ -338,6 +252,8 @@ def _train(
     trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say
 ) -> dict[str, Any]:
     checkpoint = found.checkpoint
+    for line in found.passed_over:
+        say("attention", f"passed over {line}")
     if checkpoint:
         say("run", f"goes on from step {found.step}: {checkpoint}")
     elif found.state == "unfinished":
@@ -356,8 +272,14 @@ def _train(
     metrics |= trainer.meter.whole(trainer.state)
     run.status("saving", step=trainer.state.global_step)
     if trainer.is_world_process_zero():
-        save_model(trainer.accelerator.unwrap_model(trainer.model), parts.tokenizer, run.path)
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        model = finished(trained, resolved.lora, resolved.model, resolved.purpose, parts.tokenizer)
+        save_model(model, parts.tokenizer, run.path)
         write_results(run.path, "train", metrics)
+    run.exported(trainer.exported)
+    if trainer.exported.get("chosen") == "best":
+        best = trainer.exported
+        say("train", f"the model is that of step {best['step']}, which had the best {best['metric']}: {best['score']}")
     trainer.save_state()
     say("train", f"{counted(trainer.state.global_step, 'step')} · {amount(tokens)} tokens in {duration(seconds)} · "
                  f"loss {metrics['train_loss']:.4f} · {speed_line(metrics)}")  # fmt: skip

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from lmtrain.core.console import counted
 from lmtrain.core.runlog import RunLog
 from lmtrain.engine.callbacks import SPEED, WORTH_SAYING, TrainingClock
+from lmtrain.engine.guarding import MARKS
 
 
 class Display(Protocol):
@@ -124,9 +125,9 @@ class Progress(TrainerCallback):
     """Shows a run and writes it down.
 
     ``log`` receives an event at every logging step (``train``: step, epoch, tokens, loss, learning_rate,
-    grad_norm, time_left in seconds, memory in bytes, and the speed as :class:`Meter` measures it), at every evaluation
-    (``evaluation``) and at the end of training (``trained``). ``terminal`` None looks whether ``stream``
-    (standard error) is one. ``summaries`` False: an evaluation that is no part of training is written down, but its
+    grad_norm, spike and bad_steps where there are such, time_left in seconds, memory in bytes, and the speed as
+    :class:`Meter` measures it), at every evaluation (``evaluation``) and at the end of training (``trained``).
+    ``terminal`` None looks whether ``stream`` (standard error) is one. ``summaries`` False: an evaluation that is no part of training is written down, but its
     figures are left to the caller to show. Only the first process shows or writes anything.
     """
 
@@ -186,6 +187,7 @@ class Progress(TrainerCallback):
             "loss": logs["loss"],
             "learning_rate": logs.get("learning_rate"),
             "grad_norm": logs.get("grad_norm"),
+            **{name: logs[name] for name in MARKS if name in logs},
             **{name: logs[name] for name in SPEED if name in logs},
             "time_left": None if left is None else round(left, 1),
             "memory": memory_in_use(),
@@ -252,6 +254,10 @@ def memory_in_use() -> int:
 
 def describe_train(values: dict[str, Any]) -> str:
     parts = [f"loss {values['loss']:.4g}"]
+    if values.get("spike"):
+        parts.append("spike")
+    if values.get("bad_steps"):
+        parts.append(f"{counted(values['bad_steps'], 'step')} without update")
     if values.get("tokens_per_second"):
         parts.append(f"{values['tokens_per_second']:,.0f} tok/s")
     if values.get("mfu") is not None:

@@ -8,9 +8,8 @@ from typing import Any
 from lmtrain.config.values import NO, YES, user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
+from lmtrain.engine.checkpoints.read import STATE, has_optimizer_state, problem
 from lmtrain.engine.run_folder import DATA, Found
-
-_OPTIMIZERS = ("optimizer", "global_step")  # how the files of the optimizer's state begin; the second is DeepSpeed's
 
 
 def require_same_data(folder: Path, manifest: dict[str, Any]) -> None:
@@ -50,14 +49,16 @@ def resume_point(asked: str | None, found: Found) -> Found:
     if not folder.is_dir():
         raise UserError(f"no such folder: {asked}", flag=flag)
     try:
-        step = int(read_json(folder / "trainer_state.json")["global_step"])
+        step = int(read_json(folder / STATE)["global_step"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{asked} is no checkpoint of a run (those are called checkpoint-N); to begin with its weights, "
             "give it as --model_name_or_path",
             flag=flag,
         ) from None
-    if not any(entry.name.startswith(_OPTIMIZERS) for entry in folder.iterdir()):
+    if wrong := problem(folder):
+        raise UserError(f"{asked} cannot be gone on from: {wrong}; name an earlier one", flag=flag)
+    if not has_optimizer_state(folder):
         raise UserError(
             f"{asked} holds no optimizer state, so training cannot go on from it; to begin with its weights, "
             "give it as --model_name_or_path",

@@ -7,6 +7,7 @@
 ``status.json``        preparing, training, evaluating, finished, interrupted or failed; step
 ``metrics.jsonl``      one event a line
 ``run.lock``           held while a process works on the run
+``export.json``        which step the model in the folder is of, why that one, and its score
 ``checkpoint-N``       what a run resumes from
 (the rest)             the model and tokenizer as ``from_pretrained`` reads them, and results
 =====================  =====================================================================
@@ -36,12 +37,13 @@ from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json, write_json
 from lmtrain.core.runlog import RunLog
+from lmtrain.engine.checkpoints.read import newest
 
-RUN, DECISIONS, DATA, STATUS, METRICS, LOCK = (
-    "run.json", "decisions.json", "data.json", "status.json", "metrics.jsonl", "run.lock",
+RUN, DECISIONS, DATA, STATUS, METRICS, LOCK, EXPORT = (
+    "run.json", "decisions.json", "data.json", "status.json", "metrics.jsonl", "run.lock", "export.json",
 )  # fmt: skip
 _MODEL_FILES = re.compile(
-    r"(model.*\.safetensors|pytorch_model.*\.bin|adapter_model\.\w+|model\.safetensors\.index\.json|config\.json)$"
+    r"(model.*\.safetensors|pytorch_model.*\.bin|adapter_model\.\w+|model\.safetensors\.index\.json|(adapter_)?config\.json)$"
 )
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 
@@ -56,7 +58,9 @@ FREE_OPTIONS = frozenset(
         "save_steps", "save_strategy", "save_total_limit", "do_train", "do_eval", "config", "json", "local_rank",
         "per_device_eval_batch_size", "streaming", "ddp_timeout", "log_on_each_node", "save_on_each_node",
         "push_to_hub", "hub_always_push", "hub_revision", "hub_token", "hub_model_id", "hub_strategy",
-        "hub_private_repo", "packing", "auto_batch", "compile",
+        "hub_private_repo", "packing", "auto_batch", "compile", "max_failed_saves", "keep_optimizer_states",
+        "max_bad_steps",
+        "background_save", "accept_changes",
     }
 )  # fmt: skip
 
@@ -66,23 +70,13 @@ class Found:
     """What lies in an output folder before a command starts.
 
     ``state`` is ``"new"`` (nothing of ours), ``"unfinished"`` (resume, from ``checkpoint`` when there is one) or
-    ``"finished"`` (the same command has ended there).
+    ``"finished"`` (the same command has ended there). ``passed_over`` says what is wrong with newer checkpoints.
     """
 
     state: Literal["new", "unfinished", "finished"]
     checkpoint: Path | None = None
     step: int = 0
-
-
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a run as (step, folder), oldest first."""
-    found = []
-    if folder.is_dir():
-        for entry in folder.iterdir():
-            match = _CHECKPOINT.match(entry.name)
-            if match and entry.is_dir() and (entry / "trainer_state.json").is_file():
-                found.append((int(match[1]), entry))
-    return sorted(found)
+    passed_over: tuple[str, ...] = ()
 
 
 def differing(command: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -134,21 +128,28 @@ def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str)
             f"{folder}/{RUN} cannot be read ({error}); choose another folder, or add --overwrite_output_dir", flag=flag
         ) from error
     changed = [f"it was made by lmtrain {ran}"] if ran != command else differing(command, before, options)
-    if changed:
+    accepted = ran == command and bool(options.get("accept_changes"))
+    if changed and not accepted:
         shown = "\n".join(f"    {line}" for line in changed[:8])
         more = f"\n    and {len(changed) - 8} more" if len(changed) > 8 else ""
         raise UserError(
-            f"{folder} holds another run; choose another folder, or add --overwrite_output_dir to start over:\n"
-            f"{shown}{more}",
+            f"{folder} holds another run; choose another folder, or add --overwrite_output_dir to start over"
+            f"{'' if ran != command else ', or --accept_changes to go on otherwise'}:\n{shown}{more}",
             flag=flag,
         )
-    if status.get("state") == "finished":
+    if status.get("state") == "finished" and not changed:
         return Found("finished", step=int(status.get("step", 0)))
-    saved = checkpoints(folder)
-    if not saved or before.get("save_only_model"):  # without the optimizer's state a checkpoint is only a model
+    if before.get("save_only_model"):  # without the optimizer's state a checkpoint is only a model
         return Found("unfinished")
-    step, checkpoint = saved[-1]
-    return Found("unfinished", checkpoint, step)
+    found = newest(folder)
+    if found.checkpoint is None and found.reasons:
+        raise UserError(
+            f"{folder} holds an unfinished run, and none of its checkpoints can be gone on from{found.reasons}\n"
+            "To start over add --overwrite_output_dir; to train on from weights, give that checkpoint as "
+            "--model_name_or_path and another --output_dir",
+            flag=flag,
+        )
+    return Found("unfinished", found.checkpoint, found.step, found.passed_over)
 
 
 def _require_writable(folder: Path, flag: str) -> None:
@@ -251,6 +252,7 @@ class RunFolder:
             "trainer_state.json",
             "training_args.bin",
             "generation_config.json",
+            EXPORT,
         }
         for entry in self.path.iterdir():
             if entry.is_dir() and _CHECKPOINT.match(entry.name) and not entry.is_symlink():
@@ -278,6 +280,10 @@ class RunFolder:
 
     def data(self, manifest: dict[str, Any]) -> None:
         self._record(DATA, manifest)
+
+    def exported(self, what: dict[str, Any]) -> None:
+        """``what`` is :attr:`LMTrainer.exported`."""
+        self._record(EXPORT, what)
 
     def _record(self, name: str, value: Any) -> None:
         if self.writes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -59,6 +60,9 @@ class EpochOrder(Sampler[int]):
     :class:`EpochExamples`). So every process makes the same steps, and no example counts twice.
 
     ``by_length`` arranges the examples for batches that are padded; see :class:`ByLength`.
+
+    ``start`` is the place in the epoch's order that the next iteration begins at: a run resumed in mid-epoch asks for
+    none of the examples before, not even their numbers.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class EpochOrder(Sampler[int]):
         self.counters = counters
         self.by_length = by_length
         self.epoch = 0
+        self.start = 0
         self._fillers = -count % multiple if counters else 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -91,10 +96,29 @@ class EpochOrder(Sampler[int]):
             order = self.by_length.arrange(order, self.seed, self.epoch)
         if self.counters:
             order = order + self.epoch * self.count
-        for start in range(0, self.count, _CHUNK):  # Python integers for a part at a time
+        for start in range(min(self.start, self.count), self.count, _CHUNK):  # Python integers for a part at a time
             yield from order[start : start + _CHUNK].tolist()
-        for filler in range(self._fillers):
+        for filler in range(max(0, self.start - self.count), self._fillers):
             yield ~int(order[filler % self.count])
+
+
+class BatchesFrom(Sampler[list[int]]):
+    """The batches of ``batches`` over ``order`` from batch number ``first`` on, for whoever drops the first ones.
+
+    Accelerate's ``skip_first_batches`` counts off what it skips; what it gets to count is empty here, and costs
+    nothing, whatever the size of a batch. ``examples`` is where in the order that batch begins, over all processes.
+    """
+
+    def __init__(self, batches: Any, order: EpochOrder, first: int, examples: int) -> None:
+        self.batches, self.order, self.first, self.examples = batches, order, first, examples
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from repeat([], self.first)
+        self.order.start = self.examples
+        yield from self.batches
 
 
 class RankBatches(Sampler[list[int]]):

@@ -1,15 +1,26 @@
 """The loop: ``transformers.Trainer`` with our sums, our order and our evaluation.
 
 This folder alone touches the Trainer and its private methods; tests run it on the oldest and the newest supported
-version. What it changes, from the data on: ``reading``, ``settling`` (the fast paths), ``evaluating``, and the loss
-here:
+version. What it changes, from the data on: ``reading``, ``settling`` (the fast paths), ``evaluating``, ``seeding``
+(dropout), ``resuming``, ``saving``, and the loss here:
 
 ========================  ==============================================================================
 the loss                  summed over predicted positions, divided once by their number in the whole step;
                           logits at those positions only, where that is proven (``engine/fast_paths.py``)
 the order of examples     a function of (seed, epoch); resuming reads no earlier example
+dropout                   its random state follows from (seed, step, micro-batch, rank) (``training_step``)
+checkpoints               whole or not there, hashed, without pickles, written while training goes on
+                          (``_save_checkpoint``, ``_save``; sharded models keep the library's way)
+resuming                  the newest checkpoint that verifies; losses since the last log line, decisions, callbacks'
+                          counters and the end of an epoch go on too (``_load_from_checkpoint``,
+                          ``_load_optimizer_and_scheduler``, ``_load_scaler``, ``_load_rng_state``,
+                          ``_load_callback_state``, ``_init_training_state``, ``_run_epoch``,
+                          ``_maybe_log_save_evaluate``, ``get_batch_samples``)
+the best model            saved when it is found, kept whatever the limit (``_determine_best_metric``,
+                          ``_load_best_model``, ``_finalize_training``)
 evaluation                running sums, every example once over all processes, no label smoothing
-non-finite losses         shown as they are (``logging_nan_inf_filter`` is off)
+bad numbers               a loss or gradient that is not finite makes no update, is told with its examples and as
+                          what it is (``logging_nan_inf_filter`` is off) (``_get_grad_norm``; ``guarding``)
 several GPUs              a launcher, or one of them; never ``DataParallel``
 progress                  a bar in a terminal, plain lines elsewhere
 ========================  ==============================================================================
@@ -31,14 +42,18 @@ from transformers.trainer_utils import EvalPrediction
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.callbacks import Meter, step_work
+from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.collate import Collate, Guarded
 from lmtrain.engine.compiling import Compile
 from lmtrain.engine.evaluation import RunningSums
 from lmtrain.engine.fast_paths import FastPaths
+from lmtrain.engine.guarding import BadSteps, Guarding
 from lmtrain.engine.kind import objective_for
 from lmtrain.engine.progress import Progress
 from lmtrain.engine.sampling import EpochOrder
-from lmtrain.engine.trainer.evaluating import EvaluatingTrainer
+from lmtrain.engine.trainer.guarding import spoil_gradient
+from lmtrain.engine.trainer.pace import Pace
+from lmtrain.engine.trainer.saving import SavingTrainer
 from lmtrain.models.flops import ModelFlops
 from lmtrain.models.layers import no_more_compiling
 from lmtrain.objectives import Objective, model_loss_sums
@@ -46,7 +61,7 @@ from lmtrain.objectives import Objective, model_loss_sums
 _log = logging.getLogger(__name__)
 
 
-class LMTrainer(EvaluatingTrainer):
+class LMTrainer(SavingTrainer):
     """Train a causal or masked language model on a layout or on one's own data set.
 
     ``train_dataset`` and ``eval_dataset`` are layouts (``__getitems__`` gives :class:`Examples`), or any
@@ -57,7 +72,11 @@ class LMTrainer(EvaluatingTrainer):
     model, where ``args.optim`` does not name it. ``packing=False`` leaves padding where rows differ in length.
     ``compiles`` compiles the model's layers: ``on``, or ``auto`` where it is found to pay.
     ``decided`` are the ``decisions`` of :attr:`fast_paths` in an earlier part of the run, which are then taken
-    over. Any other argument of :class:`transformers.Trainer` may follow.
+    over. ``saving`` says how checkpoints are written and kept, ``guarding`` when steps without
+    numbers end it. Any other argument of :class:`transformers.Trainer` may follow.
+
+    ``args.load_best_model_at_end`` goes with any two intervals of saving and evaluating; set it after ``args`` is made,
+    since ``TrainingArguments`` itself refuses most.
 
     >>> trainer = LMTrainer(model, args, train_dataset=my_dataset)      # doctest: +SKIP
     >>> trainer.train()                                                 # doctest: +SKIP
@@ -83,6 +102,8 @@ class LMTrainer(EvaluatingTrainer):
         packing: bool = True,
         compiles: Compile = "off",
         decided: Mapping[str, Any] | None = None,
+        saving: Saving | None = None,
+        guarding: Guarding | None = None,
         **others: Any,
     ) -> None:
         args = args or TrainingArguments(output_dir="trainer_output")
@@ -96,13 +117,18 @@ class LMTrainer(EvaluatingTrainer):
         self.compiles = compiles
         self._decided = decided or {}
         self._fast_paths: FastPaths | None = None
+        self.saving = saving or Saving()
+        self.guarding = guarding or Guarding()
+        self.bad_steps = BadSteps()
+        self._pace = Pace(self)
+        self.exported: dict[str, Any] = {}
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[self.meter, *given],
+            callbacks=[self.meter, self.bad_steps, self._pace, *given],
             compute_metrics=compute_metrics,
             **others,
         )
@@ -166,7 +192,9 @@ class LMTrainer(EvaluatingTrainer):
     ) -> Any:
         """The summed loss of ``inputs`` divided by ``num_items_in_batch``; without it, their own mean."""
         if self.compute_loss_func is not None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            answer = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            spoil_gradient(answer[0] if return_outputs else answer)
+            return answer
         if "labels" not in inputs:
             raise ValueError(f"the data collator made no labels, only {', '.join(inputs)}")
         smoothing = self.args.label_smoothing_factor if model.training else 0.0
@@ -182,19 +210,27 @@ class LMTrainer(EvaluatingTrainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is everyone's, and the processes' gradients are averaged: undo that average.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        spoil_gradient(loss)
         return (loss, outputs) if return_outputs else loss
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the stock Trainer's; the terminal is left in order however it ends."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As the stock Trainer's; the terminal is left in order and the last save finished however it ends.
+
+        ``resume_from_checkpoint``: a checkpoint's folder, or True for the newest in ``args.output_dir`` that verifies.
+        Raises :class:`UserError` when there is none, or when it was made by another training.
+        """
+        point = self._begin(resume_from_checkpoint)
+        self._begin_saving()
         _ = self.fast_paths  # tried before the model is wrapped for several processes
         _ = self.peak
         if self.meter.flops is None and hasattr(self.model, "config"):
             self.meter.flops = ModelFlops.of(self.model, causal=self.objective.shifted)
         try:
-            with no_more_compiling() if self.fast_paths.compiled else nullcontext():
-                return super().train(*args, **kwargs)
+            with no_more_compiling() if self.fast_paths.compiled else nullcontext(), self._evaluating_once(point):
+                return super().train(point, *args, **kwargs)
         finally:
             self._close_displays()
+            self._end_saving()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the stock Trainer's; the terminal is left in order however it ends."""

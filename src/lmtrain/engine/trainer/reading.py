@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from accelerate.data_loader import DataLoaderShard, SkipBatchSampler, skip_first_batches
 from torch.utils.data import IterableDataset, Sampler
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.collate import Collate, EpochExamples
-from lmtrain.engine.sampling import ByLength, EpochOrder
+from lmtrain.engine.sampling import BatchesFrom, ByLength, EpochOrder
 from lmtrain.objectives import EVALUATION_EPOCH, Masked, Objective
 
 
@@ -96,4 +97,20 @@ class ReadingTrainer(Trainer):
         # 0.
         if self._order is not None:
             self._order.set_epoch(kwargs["epoch"])
+            self._order.start = 0
+            done = kwargs["steps_trained_in_current_epoch"]  # batches, of the epoch that is resumed
+            if done and kwargs["resume_from_checkpoint"] is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
+                kwargs["train_dataloader"] = self._from_batch(kwargs["train_dataloader"], done, self._order)
         return super()._run_epoch(*args, **kwargs)
+
+    def _from_batch(self, loader: Any, done: int, order: EpochOrder) -> Any:
+        """``loader``, which is about to have ``done`` batches skipped, such that they cost nothing."""
+        several = self.args.world_size > 1
+        if not isinstance(loader, DataLoaderShard) or (several and not order.counters):
+            return loader  # the last batch of one's own data set is filled up with the first ones, on several processes
+        loader = skip_first_batches(loader, 0)  # a loader like it, with a sampler whose source can be set
+        source = loader.batch_sampler
+        if isinstance(source, SkipBatchSampler):
+            examples = done * self._train_batch_size * self.args.world_size
+            source.batch_sampler = BatchesFrom(source.batch_sampler, order, done, examples)
+        return loader

@@ -1,0 +1,67 @@
+"""Which checkpoints stay, and what of them. At no moment does a half removed one carry a checkpoint's name."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from lmtrain.core.files import sync_folder
+from lmtrain.engine.checkpoints.manifest import MANIFEST, read_manifest, write_manifest
+from lmtrain.engine.checkpoints.read import OPTIMIZER, SCALER, SCHEDULER, checkpoints
+
+_FOR_GOING_ON = (OPTIMIZER, SCHEDULER, SCALER)
+
+
+def tidy(
+    folder: Path, step: int, *, limit: int | None, keep_optimizer_states: int | None, keep: Collection[int] = ()
+) -> None:
+    """After the checkpoint of ``step`` has been written: remove what is too many in ``folder``.
+
+    At most ``limit`` checkpoints stay; that of ``step``, which is known to be good, and those in ``keep`` (the best)
+    stay whatever the limit. Of those that stay the newest ``keep_optimizer_states`` can be gone on from, older ones
+    hold weights only. Later checkpoints than ``step`` belong to a part of the run that is being repeated: they are
+    left to be written over. Raises ``OSError`` when something cannot be removed.
+    """
+    earlier = [(number, path) for number, path in checkpoints(folder) if number <= step]
+    spared = {step, *keep}
+    if limit is not None and limit > 0:
+        for number, path in list(earlier):
+            if len(earlier) <= limit:
+                break
+            if number not in spared:
+                remove(path)
+                earlier.remove((number, path))
+    if keep_optimizer_states is not None:
+        for number, path in earlier[: max(0, len(earlier) - keep_optimizer_states)]:
+            if number != step:
+                keep_weights_only(path)
+
+
+def remove(checkpoint: Path) -> None:
+    """Take its name from a checkpoint, then delete it: a kill in between leaves scratch, not half a checkpoint."""
+    nameless = Path(tempfile.mkdtemp(prefix=f".{checkpoint.name}.", suffix=".tmp", dir=checkpoint.parent))
+    checkpoint.replace(nameless)
+    shutil.rmtree(nameless, ignore_errors=True)
+
+
+def keep_weights_only(checkpoint: Path) -> None:
+    """Delete what only training needs; first the manifest says so, for it must never list a file that is gone.
+
+    One without a manifest, of another trainer, is left as it is.
+    """
+    if not (checkpoint / MANIFEST).is_file():
+        return
+    with suppress(ValueError):  # damaged: it will be passed over as it is
+        content = read_manifest(checkpoint)
+        if content["optimizer_state"]:
+            for name in _FOR_GOING_ON:
+                content["files"].pop(name, None)
+            write_manifest(checkpoint, {**content, "optimizer_state": False})
+        left = [checkpoint / name for name in _FOR_GOING_ON if (checkpoint / name).is_file()]
+        for path in left:
+            path.unlink()
+        if left:
+            sync_folder(checkpoint)

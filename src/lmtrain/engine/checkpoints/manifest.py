@@ -1,0 +1,61 @@
+"""``manifest.json``: which files make a checkpoint, by size and SHA-256, and where it was made.
+
+The manifest carries a hash of itself, so a damaged byte anywhere in a checkpoint is noticed. Files that it does not
+list are no part of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lmtrain.core.files import json_text, sha256_file, sha256_json, write_json
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and hash of every file below ``folder`` but the manifest, by its path with ``/``."""
+    return {
+        entry.relative_to(folder).as_posix(): {"size": entry.stat().st_size, "sha256": sha256_file(entry)}
+        for entry in sorted(folder.rglob("*"))
+        if entry.is_file() and entry != folder / MANIFEST
+    }
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` (``step``, ``optimizer_state``, ``files``, ``versions``, ``machine``) as the manifest."""
+    content = {"format": _FORMAT, **{key: value for key, value in content.items() if key not in ("format", "sha256")}}
+    write_json(folder / MANIFEST, {**content, "sha256": sha256_json(content)})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, checked against its own hash. Raises ``ValueError`` with what is wrong, or ``OSError``."""
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        content = json.loads(text)
+    except ValueError:  # UnicodeDecodeError and JSONDecodeError are
+        raise ValueError(f"{MANIFEST} is damaged") from None
+    whole = isinstance(content, dict) and text == json_text(content)
+    if not whole or content.pop("sha256", None) != sha256_json(content):
+        raise ValueError(f"{MANIFEST} is damaged")
+    if content["format"] > _FORMAT:
+        raise ValueError(f"{MANIFEST} was written by a newer lmtrain (format {content['format']})")
+    return content
+
+
+def damage(folder: Path, content: dict[str, Any]) -> str | None:
+    """What of the files in ``folder`` is not as its manifest's ``content`` says; None when all is."""
+    for name, expected in content["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        size = path.stat().st_size
+        if size != expected["size"]:
+            return f"{name} has {size:,} bytes instead of {expected['size']:,}"
+    for name, expected in content["files"].items():  # the cheap checks of all files first
+        if sha256_file(folder / name) != expected["sha256"]:
+            return f"{name} is damaged (its hash differs)"
+    return None

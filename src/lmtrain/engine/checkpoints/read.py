@@ -1,0 +1,155 @@
+"""Which checkpoint a run can go on from, and its tensors, read without running code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmtrain.core.errors import UserError
+from lmtrain.core.files import read_json
+from lmtrain.engine.checkpoints.manifest import MANIFEST, damage, read_manifest
+
+STATE = "trainer_state.json"  # the Trainer's own record
+RUN_STATE = "run_state.json"  # what the Trainer's leaves out: see engine/trainer/resuming.py
+OPTIMIZER, SCHEDULER, SCALER = "optimizer.pt", "scheduler.pt", "scaler.pt"  # names that the stock Trainer reads too
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
+_OPTIMIZERS = ("optimizer", "global_step")  # how the optimizer's state may be called; the second is DeepSpeed's
+_NEVER_READ = ("training_args", "rng_state")  # the stock Trainer's pickles
+_WEIGHTS = ("model", "adapter_model", "pytorch_model", "global_step")
+_verified: dict[Path, tuple[Any, str | None]] = {}  # a run looks at one when it starts, and again when it loads it
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest checkpoint that a run can go on from, None where there is none; ``passed_over`` says of each newer
+    one what is wrong with it, ``weights_only`` names those without optimizer state."""
+
+    checkpoint: Path | None
+    step: int = 0
+    passed_over: tuple[str, ...] = ()
+    weights_only: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> str:
+        """Why there is none, to follow a sentence: empty where there is nothing to tell."""
+        lines = list(self.passed_over)
+        if self.weights_only:
+            lines.append(f"{', '.join(self.weights_only)}: weights only (--keep_optimizer_states)")
+        return ":\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The folders called ``checkpoint-N`` as (step, folder), oldest first, whatever is in them."""
+    if not folder.is_dir():
+        return []
+    named = [(_CHECKPOINT.match(entry.name), entry) for entry in folder.iterdir() if entry.is_dir()]
+    return sorted((int(match[1]), entry) for match, entry in named if match)
+
+
+def newest(folder: Path) -> Newest:
+    """The newest checkpoint in ``folder`` that verifies and has optimizer state."""
+    passed_over, light = [], []
+    for step, checkpoint in reversed(checkpoints(folder)):
+        wrong = problem(checkpoint)
+        if wrong is not None:
+            passed_over.append(f"{checkpoint.name}: {wrong}")
+        elif not has_optimizer_state(checkpoint):
+            light.append(checkpoint.name)
+        else:
+            return Newest(checkpoint, step, tuple(passed_over), tuple(light))
+    return Newest(None, 0, tuple(passed_over), tuple(light))
+
+
+def problem(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, in words that name the file; None when it verifies.
+
+    One of the stock Trainer has no hashes: of it only what a cut-off file shows can be noticed.
+    """
+    files = sorted(entry for entry in checkpoint.rglob("*") if entry.is_file())
+    as_it_is = [(entry.name, stat.st_size, stat.st_mtime_ns) for entry in files if (stat := entry.stat())]
+    known = _verified.get(checkpoint)
+    if known is None or known[0] != as_it_is:
+        known = _verified[checkpoint] = (as_it_is, _problem(checkpoint))
+    return known[1]
+
+
+def _problem(checkpoint: Path) -> str | None:
+    try:
+        if (checkpoint / MANIFEST).is_file():
+            return damage(checkpoint, read_manifest(checkpoint))
+        if (checkpoint / RUN_STATE).is_file():
+            return f"{MANIFEST} is missing"
+        return _stock_problem(checkpoint)
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        return f"{Path(error.filename or checkpoint).name} cannot be read ({error.strerror})"
+
+
+def _stock_problem(checkpoint: Path) -> str | None:
+    try:
+        int(read_json(checkpoint / STATE)["global_step"])
+    except FileNotFoundError:
+        return f"{STATE} is missing"
+    except (ValueError, KeyError, TypeError):
+        return f"{STATE} is damaged"
+    entries = sorted(checkpoint.iterdir())
+    if not any(entry.name.startswith(_WEIGHTS) for entry in entries):
+        return "it has no weights"
+    for entry in entries:
+        cut = (entry.suffix == ".safetensors" and not _is_whole(entry)) or (
+            entry.suffix in (".pt", ".bin", ".pth") and entry.is_file() and not zipfile.is_zipfile(entry)
+        )
+        if cut and not entry.name.startswith(_NEVER_READ):
+            return f"{entry.name} is cut off"
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says (https://github.com/huggingface/safetensors#format)."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(8)
+        if len(start) < 8:
+            return False
+        header = struct.unpack("<Q", start)[0]
+        if header > size:
+            return False
+        try:
+            tensors = json.loads(stream.read(header))
+        except ValueError:
+            return False
+    ends = [value["data_offsets"][1] for name, value in tensors.items() if name != "__metadata__"]
+    return size == 8 + header + max(ends, default=0)
+
+
+def has_optimizer_state(checkpoint: Path) -> bool:
+    """Whether training can go on from it, and not only its weights be used."""
+    if (checkpoint / MANIFEST).is_file():
+        return bool(read_manifest(checkpoint)["optimizer_state"])
+    return any(entry.name.startswith(_OPTIMIZERS) for entry in checkpoint.iterdir())
+
+
+def read_tensors(path: Path, map_location: Any = "cpu") -> Any:
+    """What :func:`~lmtrain.engine.checkpoints.write.write_tensors` or the stock Trainer wrote.
+
+    Raises :class:`UserError` where the file holds anything but tensors and plain values: reading that could run code.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0].split(" Please")[0]
+        raise UserError(
+            f"{path} is refused: it holds more than tensors, and reading it could run code ({reason}). Train from "
+            "another checkpoint, or from its weights alone with --model_name_or_path",
+            flag="--resume_from_checkpoint",
+        ) from None

@@ -1,0 +1,302 @@
+"""Checkpoints that are whole or not there, written while training goes on; the best and the last of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list, gather
+from safetensors import SafetensorError
+from transformers import TrainerCallback
+from transformers.trainer_utils import SaveStrategy, TrainOutput
+from transformers.utils import logging as transformers_logging
+
+from lmtrain.core.files import clear_scratch
+from lmtrain.engine.checkpoints.background import Buffers, Writer, Written
+from lmtrain.engine.checkpoints.keep import tidy
+from lmtrain.engine.checkpoints.policy import NoSaveSucceededError
+from lmtrain.engine.checkpoints.read import OPTIMIZER, RUN_STATE, SCALER, SCHEDULER, STATE, problem
+from lmtrain.engine.checkpoints.write import Contents, write_checkpoint
+from lmtrain.engine.memory import available
+from lmtrain.engine.run_folder import machine, versions
+from lmtrain.engine.trainer.pace import Pace
+from lmtrain.engine.trainer.resuming import WEIGHTS, ResumingTrainer
+from lmtrain.models.vocabulary import make_generation_config_valid
+
+_log = logging.getLogger(__name__)
+_FAILURES = (OSError, SafetensorError)  # a full disk, a lost right: what a later save may be spared
+_MAIN = torch.device("cpu")
+_SPARE = 1.25  # so much memory has to be free of what a copy takes
+
+
+class SavingTrainer(ResumingTrainer):
+    """A Trainer whose checkpoints appear by rename, and whose failed saves leave the run and earlier ones alone."""
+
+    exported: dict[str, Any]  # which step the model in memory is of, once training has ended
+    _failed: int = 0  # saves in a row
+    _best_saved: tuple[int, float | None] | None = None  # the step of the best checkpoint that is on disk, its score
+    _writer: Writer
+    _buffers: Buffers
+    _pace: Pace
+    _about: dict[str, Any]  # where this is made
+
+    # ---- one save --------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self._is_stock_saved:
+            super()._save_checkpoint(model, trial)
+            return
+        began = time.perf_counter()
+        self._settle_save()
+        self.store_flos()
+        losses = self._losses_of_all()
+        if not self.args.should_save:
+            return
+        folder = Path(self._get_output_dir(trial))
+        step, best = self.state.global_step, self.state.best_global_step
+        is_best = best == step and self.state.best_metric is not None
+        target = folder / f"checkpoint-{step}"
+        tensors = {} if self.args.save_only_model else self._states()
+        inner = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        # A weight that is not trained stays as it is, and need not be copied.
+        parts = inner.state_dict(keep_vars=True)
+        trained = {name: part for name, part in parts.items() if part.requires_grad or not _is_parameter(part)}
+        background = self._in_background(trained, tensors)
+        if background:
+            trained, tensors = self._buffers.copy([trained, tensors])
+        weights = {name: trained.get(name, part).detach() for name, part in parts.items()}
+        if getattr(inner, "generation_config", None) is not None:
+            make_generation_config_valid(inner)
+        state = self._trainer_state(str(target) if is_best else None)
+        best_saved = (step, self.state.best_metric) if is_best else self._best_saved
+        records = {STATE: state, RUN_STATE: self._run_state(losses) | {"best_saved": best_saved}}
+
+        def write_weights(place: Path) -> None:
+            self._save(str(place), weights)
+
+        contents = Contents(step, write_weights, tensors, records, bool(tensors), self._about)
+        limit, states = self.args.save_total_limit, self.saving.keep_optimizer_states
+        kept = [best_saved[0]] if best_saved else []
+
+        def write() -> int:
+            size = write_checkpoint(target, contents)
+            try:
+                tidy(folder, step, limit=limit, keep_optimizer_states=states, keep=kept)
+            except OSError as error:
+                _log.warning("an old checkpoint in %s could not be removed: %s", folder, error)
+            return size
+
+        if background:
+            self._writer.start(step, write)
+        else:
+            self._writer.now(step, write)
+        self._pace.saved(step, time.perf_counter() - began, is_best and self.state.best_metric, background)
+        if not background:
+            self._settle_save()
+            if self.args.push_to_hub and target.is_dir():
+                self._push_from_checkpoint(str(target))
+
+    def _settle_save(self, *, ending: bool = False) -> None:
+        """Wait for the save before, if there is one, and take note of how it went.
+
+        Raises :class:`NoSaveSucceededError` when too many have failed, unless training is ``ending`` anyway.
+        """
+        written = self._writer.result()
+        if written is None:
+            return
+        score = self._pace.score
+        cost = self._pace.report(written)
+        if written.error is None:
+            self._failed = 0
+            if score is not False:
+                self._best_saved = (written.step, score)
+                self.state.best_model_checkpoint = str(self._folder() / f"checkpoint-{written.step}")
+            if self.saving.report is not None:
+                self.saving.report(cost)
+            _log.info("checkpoint-%d: %s", written.step, cost)
+            return
+        self._note_failure(written, ending)
+
+    def _note_failure(self, written: Written, ending: bool) -> None:
+        error = written.error
+        assert error is not None
+        if not isinstance(error, _FAILURES):
+            raise error
+        self._failed += 1
+        most = self.saving.max_failed_saves
+        if self.saving.report is not None:
+            self.saving.report({"step": written.step, "failed": str(error), "in_a_row": self._failed})
+        if self._failed >= most and not ending:
+            raise NoSaveSucceededError(
+                f"the last {self._failed} saves in {self._folder()} have failed, so nothing more of this run would be "
+                f"kept: {error}. Make room or give back the right to write, then run the same command again",
+                flag="--max_failed_saves",
+            ) from error
+        _log.warning(
+            "checkpoint-%d could not be saved (%s); training goes on, earlier checkpoints are as they were "
+            "(%d of %d failures in a row that stop the run)",
+            written.step, error, self._failed, most,
+        )  # fmt: skip
+
+    def _folder(self) -> Path:
+        return Path(self._get_output_dir(None))
+
+    def _losses_of_all(self) -> list[float]:
+        """Each process's sum of losses since the last log line."""
+        mine = self._tr_loss[None]
+        return [float(x) for x in (gather(mine) if self.args.world_size > 1 else mine)]
+
+    def _states(self) -> dict[str, Any]:
+        schedule: Any = self.lr_scheduler
+        states = {OPTIMIZER: self.optimizer.state_dict(), SCHEDULER: schedule.state_dict()}
+        scaler = getattr(self.accelerator, "scaler", None)
+        return states if scaler is None else {**states, SCALER: scaler.state_dict()}
+
+    def _trainer_state(self, best_model_checkpoint: str | None) -> dict[str, Any]:
+        self.state.stateful_callbacks = self._callback_states()  # type: ignore[assignment]
+        values = dataclasses.asdict(self.state)
+        if best_model_checkpoint is not None:
+            values["best_model_checkpoint"] = best_model_checkpoint
+        return values
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The model and tokenizer as ``from_pretrained`` reads them. The library's leaves a pickle beside them."""
+        place = str(self.args.output_dir if output_dir is None else output_dir)
+        writes = self.args.should_save
+        if not writes and not getattr(self, "is_distributed_loading_by_transformers", False):
+            return
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        with _no_bar():
+            model.save_pretrained(place, state_dict=state_dict, is_main_process=writes)
+        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        if writes and tokenizer is not None:
+            tokenizer.save_pretrained(place)
+
+    # ---- meanwhile -------------------------------------------------------------------------------
+
+    def _in_background(self, *trees: Any) -> bool:
+        wanted = self.saving.background
+        if wanted != "auto":
+            return wanted == "on"
+        if self.args.push_to_hub or self._is_somebody_told():
+            return False
+        return self._pace.prepared or self._has_room(trees)
+
+    def _has_room(self, trees: Any) -> bool:
+        return available(_MAIN) > _SPARE * Buffers.needed(list(trees))
+
+    def _is_somebody_told(self) -> bool:
+        """Whether a callback that is not ours looks at a checkpoint when it hears of it: then it has to be there."""
+        return any(
+            type(callback).on_save is not TrainerCallback.on_save
+            and not type(callback).__module__.startswith(("lmtrain.", "transformers.trainer_callback"))
+            for callback in self.callback_handler.callbacks
+        )
+
+    def _prepare_buffers(self) -> None:
+        """Have the memory for copies ready before the first save, where there is going to be one."""
+        none = self.args.save_strategy == SaveStrategy.NO or not self.args.should_save or self._is_stock_saved
+        if none or self.args.save_only_model or self.saving.background == "off":
+            return
+        parts = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).state_dict(keep_vars=True)
+        trained = {name: part for name, part in parts.items() if part.requires_grad or not _is_parameter(part)}
+        trees = [trained, self._states()]
+        if self._in_background(*trees):
+            self._buffers.prepare(trees)
+            self._pace.prepared = True
+
+    def _begin_saving(self) -> None:
+        """Before training: forget an earlier one's saves, and clear away what killed ones left."""
+        self._writer, self._buffers, self._failed = Writer(), Buffers(), 0
+        self._about = {"versions": versions(), "machine": machine()}
+        self._pace.forget()
+        best = (self._carried or {}).get("best_saved")
+        self._best_saved = (best[0], best[1]) if best else None
+        if self.args.should_save:
+            for name in clear_scratch(Path(str(self.args.output_dir)), "checkpoint-*"):
+                _log.info("removed %s, which a killed save left", name)
+
+    def _end_saving(self) -> None:
+        """However training ends: the save that is under way is finished first."""
+        try:
+            self._settle_save(ending=True)
+        finally:
+            self._buffers = Buffers()
+
+    # ---- the best and the last -------------------------------------------------------------------
+
+    def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
+        """A new best is saved when it is found, whatever the interval of saving: a later save is another model."""
+        is_best: bool = super()._determine_best_metric(metrics, trial)
+        if is_best and self.args.load_best_model_at_end and self.args.save_strategy != SaveStrategy.NO:
+            self.control.should_save = True
+        return is_best
+
+    def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> TrainOutput:
+        self._take_up(self.model_wrapped, trial, None, start_time)  # nothing was left to train
+        self._settle_save(ending=True)
+        if self.args.world_size > 1 and not self._is_stock_saved:  # only who writes knows what is on disk
+            told: list[Any] = [self._best_saved, self.state.best_model_checkpoint]
+            broadcast_object_list(told)
+            self._best_saved, self.state.best_model_checkpoint = told
+        step, limit = self.state.global_step, self.args.save_total_limit
+        self.exported = {"step": step, "chosen": "last", **self._score_of(step)}
+        self.args.save_total_limit = None  # at 1 the library now deletes all but the best, and the last is resumed from
+        try:
+            output = super()._finalize_training(trial, num_train_samples, start_time)
+        finally:
+            self.args.save_total_limit = limit
+        return TrainOutput(output.global_step, output.metrics["train_loss"], output.metrics)
+
+    def _score_of(self, step: int) -> dict[str, Any]:
+        """The metric that chooses the best model, as it was last evaluated at ``step``."""
+        metric = self.args.metric_for_best_model or "loss"
+        metric = metric if metric.startswith("eval_") else f"eval_{metric}"
+        scores = [line[metric] for line in self.state.log_history if line.get("step") == step and metric in line]
+        return {"metric": metric, "score": scores[-1]} if scores else {}
+
+    def _load_best_model(self) -> None:
+        if self._is_stock_saved or self._best_saved is None:
+            super()._load_best_model()
+            return
+        step = self._best_saved[0]
+        best = self._folder() / f"checkpoint-{step}"
+        if step == self.state.global_step:
+            wrong = None  # it is in memory
+        else:
+            wrong = problem(best) if best.is_dir() else "it is gone"
+        if wrong is not None:
+            _log.warning("the best model (%s) cannot be loaded: %s; the last one stays", best, wrong)
+            return
+        if step != self.state.global_step:
+            self.state.best_model_checkpoint = str(best)
+            if (best / WEIGHTS).is_file():
+                self._load_from_checkpoint(str(best))
+            else:  # adapters, shards
+                super()._load_best_model()
+        if step != self.state.best_global_step:
+            _log.warning("step %s scored best and could not be saved; step %d is the best that was",
+                         self.state.best_global_step, step)  # fmt: skip
+        self.exported = {"step": step, "chosen": "best", **self._score_of(step)}
+
+
+def _is_parameter(part: Any) -> bool:
+    return isinstance(part, torch.nn.Parameter)
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Without the library's progress bar of shards, which would be drawn over the run's lines."""
+    was = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was:
+            transformers_logging.enable_progress_bar()
