@@ -128,8 +128,9 @@ def _parse_about(command: str, argv: Sequence[str]) -> Parsed:
     words = split_words(FlagTable(argv[0], {**own.flags, **table.flags}), argv[1:])
     mine = [setting for setting in words.settings if own.find(setting.name)]
     words.settings = [setting for setting in words.settings if setting not in mine]
-    if command == "profile" and not any(setting.name == "output_dir" for setting in words.settings):
-        words.settings.insert(0, Setting("output_dir", "--output_dir", ["unwritten"]))  # a profile writes nothing
+    leaves_none = command in ("profile", "verify-resume")
+    if leaves_none and not any(setting.name == "output_dir" for setting in words.settings):
+        words.settings.insert(0, Setting("output_dir", "--output_dir", ["unwritten"]))
     options = resolve(command, [gather(command, mine, problems)])
     parsed = _understood(table, words, problems)
     return Parsed(AboutRun(options, parsed.options), parsed.notes, parsed.environment)

@@ -160,6 +160,14 @@ _LIST = (
         ),
     ),
     Command(
+        "verify-resume",
+        "Kill a few steps of a run, resume it, and compare it to the bit with one that was left alone. Leaves no run.",
+        (
+            ("Whether a run could be stopped anywhere, by the options that it will have",
+             "lmtrain verify-resume clm --model_name_or_path ./gpt2 --train_file book.txt --block_size 512"),
+        ),
+    ),
+    Command(
         "gpt2-ft",
         "Train GPT-2 on encoded pairs as microsoft/LoRA's gpt2_ft.py does: its flags, its arithmetic, its checkpoints.",
         (

@@ -12,7 +12,7 @@ from lmtrain.config.legacy import TWINS
 from lmtrain.config.treatment import GROUPS, TREATMENT
 from lmtrain.config.values import Flag
 
-_NAME_COLUMN = 16
+_NAME_COLUMN = 17
 _FLAG_COLUMN = 34
 _LONGEST_HELP = 240  # characters; the library's own texts run to several hundred
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from lmtrain.core.console import is_first_process, say
-from lmtrain.core.errors import ExitCode, Problem, UserError
+from lmtrain.core.errors import ExitCode, Interrupted, Problem, UserError
 
 _BROKEN_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
 
@@ -31,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_first_process():
             print(problem_block(name, error.problems), file=sys.stderr, flush=True)
         return int(error.exit_code)
+    except Interrupted as stopped:
+        if is_first_process():
+            print(f"\nlmtrain {name}: interrupted ({stopped}); the same command goes on", file=sys.stderr, flush=True)
+        return ExitCode.INTERRUPTED
     except KeyboardInterrupt:
         from lmtrain.config.flags import TRAINING_COMMANDS
 

@@ -6,21 +6,31 @@ import sys
 
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import is_first_process
-from lmtrain.core.errors import ExitCode
+from lmtrain.core.errors import ExitCode, Interrupted
 from lmtrain.core.startup import heavy_imports
+from lmtrain.core.stopping import Stop
 from lmtrain.data.ahead import Ahead
 
 
 def run(options: Resolved) -> int:
-    ahead = Ahead(options)  # tokenizes on the other core meanwhile
-    with heavy_imports():
-        from lmtrain.engine.assembly import train
-        from lmtrain.engine.processes import leave_together
-        from lmtrain.models.quiet import quiet_for_commands
+    with Stop(minutes=options.run.max_minutes).listening() as stop:
+        ahead = Ahead(options)  # tokenizes on the other core meanwhile
+        with heavy_imports():
+            from lmtrain.engine.assembly import train
+            from lmtrain.engine.processes import leave_together
+            from lmtrain.models.quiet import quiet_for_commands
 
-    quiet_for_commands()
-    outcome = train(options, sys.argv[1:], made_ahead=ahead.made)
-    leave_together()
+        quiet_for_commands()
+        outcome, interrupted = None, None
+        try:
+            outcome = train(options, sys.argv[1:], made_ahead=ahead.made, stop=stop)
+        except Interrupted as error:
+            interrupted = error.with_traceback(None)  # which would keep the trainer alive
+        if interrupted is None or interrupted.together:
+            leave_together()
+        if interrupted is not None:
+            raise interrupted
+    assert outcome is not None
     if is_first_process() and not outcome.was_finished and options.do_train:
         example = {"clm": "'Once upon a time'", "mlm": "'a text with a mask token'"}.get(options.command, "'a context'")
         print(f"{outcome.folder}")

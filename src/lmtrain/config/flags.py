@@ -22,6 +22,7 @@ from lmtrain.config.nlg_score import NlgScoreOptions
 from lmtrain.config.training_arguments import training_flags
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag
+from lmtrain.config.verify_resume import VerifyResumeOptions
 
 # Groups of the training commands, by their attribute in Resolved.
 TRAINING_GROUPS: dict[str, type] = {
@@ -47,13 +48,14 @@ COMMAND_OPTIONS: dict[str, type] = {
     "demo": options.DemoOptions,
     "profile": options.ProfileOptions,
     "check": options.CheckOptions,
+    "verify-resume": VerifyResumeOptions,
     "export": ExportOptions,
     "gpt2-ft": Gpt2FtOptions,
 }
 TRAINING_COMMANDS = ("clm", "mlm", "sft")
 # By command: groups that it has no option of.
 WITHOUT_GROUP: dict[str, tuple[str, ...]] = {"clm": ("pairs",), "mlm": ("pairs",), "sft": ("masking",)}
-ABOUT_A_RUN = ("profile", "check")  # commands in front of a training command, whose options follow
+ABOUT_A_RUN = ("profile", "check", "verify-resume")  # commands in front of a training command, whose options follow
 
 # Options of its groups that a training has no use for, and what to say to who types them.
 NOT_IN: dict[str, dict[str, str]] = {

@@ -283,6 +283,14 @@ class RunOptions:
     early_stopping_threshold: float = option(
         0.0, "What a score must be better by to count for --early_stopping_patience.", at_least=0
     )
+    max_minutes: float | None = option(
+        None,
+        "Stop after so long, early enough for a last checkpoint, as before a cluster's wall clock ends the job; the "
+        "same command goes on.",
+        unit="minutes",
+        above=0,
+        shown_default="no limit",
+    )
     overwrite_output_dir: bool = option(
         False,
         "Start anew in an --output_dir that holds another run; without it that run is continued or refused.",

@@ -45,9 +45,13 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):  # noqa: N818 -- nothing went wrong
-    """Stopped by a signal or because the time was up; the same command goes on."""
+    """Stopped by a signal or because the time was up; the same command goes on. ``together``: so are all processes."""
 
     exit_code = ExitCode.INTERRUPTED
+
+    def __init__(self, text: str, *, together: bool = False) -> None:
+        self.together = together
+        super().__init__(text)
 
 
 class Problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from transformers import EarlyStoppingCallback
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.core.console import Say, amount, counted, duration, is_first_process, say
+from lmtrain.core.errors import Interrupted
 from lmtrain.core.files import read_json
+from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.batch_size import MicroBatch, choose_micro_batch, examples_a_step
@@ -64,13 +66,15 @@ def train(
     *,
     minutes: float | None = None,
     made_ahead: Callable[[], StoresMade] | None = None,
+    stop: Stop | None = None,
     say: Say = say,
 ) -> Outcome:
     """Train and evaluate as the options say; resume, or say that it is finished, when the folder holds this run.
 
     ``made_ahead`` gives the stores that this process made already. ``minutes`` replaces epochs and steps by a time:
     the number of steps that fit is measured once, written into the run's decisions and replayed when the run is
-    resumed. Raises :class:`UserError` before anything is written wherever the input shows it.
+    resumed. Raises :class:`UserError` before anything is written wherever the input shows it, and
+    :class:`Interrupted` when training was ended by ``stop``, with a checkpoint.
     """
     if not resolved.do_train or resolved.output_dir is None:
         scores = evaluate(resolved, made_ahead=made_ahead, say=say)
@@ -96,7 +100,7 @@ def train(
         worked_out: dict[str, Any] = {}
         if minutes is not None:
             worked_out["max_steps"] = decided.get("max_steps") or _steps_within(resolved, parts, minutes, decided, say)
-        trainer = make_trainer(resolved, parts, run, decided=decided, **sizes, **worked_out)
+        trainer = make_trainer(resolved, parts, run, decided=decided, stop=stop, **sizes, **worked_out)
         run.decisions(known | worked_out | trainer.fast_paths.decisions | {"peak": trainer.peak.as_dict()})
         return _carry_out(trainer, resolved, parts, run, found, say)
 
@@ -129,6 +133,7 @@ def make_trainer(
     decided: dict[str, Any] | None = None,
     model: Any = None,
     callbacks: Sequence[Any] = (),
+    stop: Stop | None = None,
     **worked_out: Any,
 ) -> LMTrainer:
     """The trainer of a run. ``worked_out`` are training arguments that only a measurement or the caller could tell;
@@ -149,6 +154,7 @@ def make_trainer(
         decided=decided,
         saving=_saving(resolved, run),
         guarding=_guarding(resolved, run),
+        stop=stop,
     )
 
 
@@ -207,7 +213,12 @@ def _steps_within(
     """
 
     def trial(model: Any, clock: StepClock, steps: int) -> None:
-        changes = {"max_steps": steps, "eval_strategy": "no", "save_strategy": "no", "push_to_hub": False}
+        changes: dict[str, Any] = {
+            "max_steps": steps,
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "push_to_hub": False,
+        }
         with quiet_libraries():
             twin = make_trainer(resolved, parts, None, decided=decided, model=model, callbacks=[clock], **changes)
             decided.update(twin.fast_paths.decisions)
@@ -260,7 +271,12 @@ def _train(
         say("run", "starts over: it stopped before there was a checkpoint to go on from")
     run.status("training", step=found.step)
     try:
-        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with trainer.stop.deferred() if trainer.stop else nullcontext():
+            result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.is_asked_to_stop:
+            reason = trainer.stop.reason if trainer.stop else None
+            at = f"saved at step {trainer.state.global_step}"
+            raise Interrupted(f"{reason or 'another process was asked to stop'}; {at}", together=True)
     except BaseException:
         run.status("training", step=trainer.state.global_step)  # how far it came; the folder writes down why it ended
         raise

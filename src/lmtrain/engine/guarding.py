@@ -15,7 +15,7 @@ from lmtrain.core.errors import UserError
 
 MARKS: Final = ("spike", "bad_steps")  # what a log line says beside its figures; see BadSteps, is_spike
 LOOKED_BACK: Final = 50  # logged losses that a new one is compared with
-_FEWEST = 10  # of them: fewer say little about how much losses vary
+_FEWEST = 20  # of them: fewer say little about how much losses vary
 _DEVIATIONS = 6.0
 _LEAST = 0.01  # of the median: losses that hardly vary do not make every flutter a spike
 
@@ -74,7 +74,7 @@ def is_spike(loss: float, earlier: Sequence[float]) -> bool:
 
     For normally distributed losses these are about four standard deviations, and unlike those they are not widened by
     the outliers themselves (Leys et al. 2013, Journal of Experimental Social Psychology 49(4), 764-766). A deviation
-    counts as 1 % of the median at least; before there are ten finite losses nothing stands out.
+    counts as 1 % of the median at least; before there are twenty finite losses nothing stands out.
     """
     finite = [value for value in earlier if math.isfinite(value)]
     if len(finite) < _FEWEST:

@@ -127,8 +127,9 @@ class Progress(TrainerCallback):
     ``log`` receives an event at every logging step (``train``: step, epoch, tokens, loss, learning_rate,
     grad_norm, spike and bad_steps where there are such, time_left in seconds, memory in bytes, and the speed as
     :class:`Meter` measures it), at every evaluation (``evaluation``) and at the end of training (``trained``).
-    ``terminal`` None looks whether ``stream`` (standard error) is one. ``summaries`` False: an evaluation that is no part of training is written down, but its
-    figures are left to the caller to show. Only the first process shows or writes anything.
+    ``terminal`` None looks whether ``stream`` (standard error) is one. ``summaries`` False: an evaluation that is no
+    part of training is written down, but its figures are left to the caller to show. Only the first process shows or
+    writes anything.
     """
 
     def __init__(

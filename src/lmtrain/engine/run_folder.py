@@ -34,7 +34,7 @@ from lmtrain import __version__
 from lmtrain.config.save import defaults
 from lmtrain.config.values import user_path
 from lmtrain.core.console import is_first_process
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.core.files import read_json, write_json
 from lmtrain.core.runlog import RunLog
 from lmtrain.engine.checkpoints.read import newest
@@ -60,7 +60,7 @@ FREE_OPTIONS = frozenset(
         "push_to_hub", "hub_always_push", "hub_revision", "hub_token", "hub_model_id", "hub_strategy",
         "hub_private_repo", "packing", "auto_batch", "compile", "max_failed_saves", "keep_optimizer_states",
         "max_bad_steps",
-        "background_save", "accept_changes",
+        "background_save", "accept_changes", "max_minutes",
     }
 )  # fmt: skip
 
@@ -234,7 +234,7 @@ class RunFolder:
         if not self.writes:
             return
         if kind is not None and (self.path / STATUS).is_file():
-            interrupted = issubclass(kind, KeyboardInterrupt)
+            interrupted = issubclass(kind, KeyboardInterrupt | Interrupted)
             with suppress(OSError):
                 self.status("interrupted" if interrupted else "failed", reason=str(error) or kind.__name__)
         if self.log is not None:

@@ -37,7 +37,7 @@ class GuardingTrainer(EvaluatingTrainer):
     guarding: Guarding
     bad_steps: BadSteps
     _micro_losses: list[Tensor]  # of the step, on this process
-    _sum_before: Tensor | None = None  # of the losses since the last log line, before the step
+    _sum_before: Tensor  # of the losses since the last log line, before the step
     _place: tuple[int, int] = (0, 0)  # the epoch, the run's first step in it
     _since_log: int = 0  # steps
 
@@ -91,19 +91,27 @@ class GuardingTrainer(EvaluatingTrainer):
                 step, loss, norm, shown, bad.in_a_row, most,
             )  # fmt: skip
         if bad.in_a_row == 1 and not self._are_weights_finite(model):
-            raise BadNumbersError(
-                f"before step {step} weights of the model are no numbers already, so nothing can be learned. Start "
-                f"from an earlier checkpoint; {_WHAT_TO_TRY}",
-                flag="--learning_rate",
-            )
+            raise self._lost_weights(step)
         if bad.in_a_row >= most:
             raise BadNumbersError(
                 f"the last {counted(bad.in_a_row, 'step')}, up to {step}, had losses or gradients that are no numbers "
-                f"(the last one's loss {loss:.4g}, gradient {norm:.4g}{shown}) and changed no weight. Checkpoints in "
-                f"{self.args.output_dir} are from before or unharmed; {_WHAT_TO_TRY}. With changed options go on by "
+                f"(the last one's loss {loss:.4g}, gradient {norm:.4g}{shown}) and changed no weight. The checkpoints in "
+                f"{self.args.output_dir} are unharmed; {_WHAT_TO_TRY}. With changed options go on by "
                 "--accept_changes, or bear more with --max_bad_steps",
                 flag="--learning_rate",
             )
+
+    def _lost_weights(self, step: int) -> BadNumbersError:
+        if step == 1:
+            return BadNumbersError(
+                "the model holds weights that are no numbers, so it cannot learn; take another one, or load it in fp32",
+                flag="--model_name_or_path",
+            )
+        return BadNumbersError(
+            f"before step {step} weights are no numbers already, by an update too large for their format. Start from an "
+            f"earlier checkpoint; {_WHAT_TO_TRY}",
+            flag="--learning_rate",
+        )
 
     def _gathered_losses(self) -> Tensor:
         """(processes, micro-batches) of the step."""

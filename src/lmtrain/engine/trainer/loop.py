@@ -18,6 +18,7 @@ resuming                  the newest checkpoint that verifies; losses since the 
                           ``_maybe_log_save_evaluate``, ``get_batch_samples``)
 the best model            saved when it is found, kept whatever the limit (``_determine_best_metric``,
                           ``_load_best_model``, ``_finalize_training``)
+stopping                  after a step, with a checkpoint; an evaluation that is cut short is made up for
 evaluation                running sums, every example once over all processes, no label smoothing
 bad numbers               a loss or gradient that is not finite makes no update, is told with its examples and as
                           what it is (``logging_nan_inf_filter`` is off) (``_get_grad_norm``; ``guarding``)
@@ -41,6 +42,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalPrediction
 
 from lmtrain.core.errors import UserError
+from lmtrain.core.stopping import Stop
 from lmtrain.engine.callbacks import Meter, step_work
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.collate import Collate, Guarded
@@ -53,7 +55,7 @@ from lmtrain.engine.progress import Progress
 from lmtrain.engine.sampling import EpochOrder
 from lmtrain.engine.trainer.guarding import spoil_gradient
 from lmtrain.engine.trainer.pace import Pace
-from lmtrain.engine.trainer.saving import SavingTrainer
+from lmtrain.engine.trainer.stopping import StoppingTrainer, StopWhenAsked
 from lmtrain.models.flops import ModelFlops
 from lmtrain.models.layers import no_more_compiling
 from lmtrain.objectives import Objective, model_loss_sums
@@ -61,7 +63,7 @@ from lmtrain.objectives import Objective, model_loss_sums
 _log = logging.getLogger(__name__)
 
 
-class LMTrainer(SavingTrainer):
+class LMTrainer(StoppingTrainer):
     """Train a causal or masked language model on a layout or on one's own data set.
 
     ``train_dataset`` and ``eval_dataset`` are layouts (``__getitems__`` gives :class:`Examples`), or any
@@ -104,6 +106,7 @@ class LMTrainer(SavingTrainer):
         decided: Mapping[str, Any] | None = None,
         saving: Saving | None = None,
         guarding: Guarding | None = None,
+        stop: Stop | None = None,
         **others: Any,
     ) -> None:
         args = args or TrainingArguments(output_dir="trainer_output")
@@ -118,6 +121,7 @@ class LMTrainer(SavingTrainer):
         self._decided = decided or {}
         self._fast_paths: FastPaths | None = None
         self.saving = saving or Saving()
+        self.stop = stop
         self.guarding = guarding or Guarding()
         self.bad_steps = BadSteps()
         self._pace = Pace(self)
@@ -128,7 +132,7 @@ class LMTrainer(SavingTrainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[self.meter, self.bad_steps, self._pace, *given],
+            callbacks=[StopWhenAsked(self), self.meter, self.bad_steps, self._pace, *given],
             compute_metrics=compute_metrics,
             **others,
         )
@@ -164,7 +168,7 @@ class LMTrainer(SavingTrainer):
         works = [step_work(batch, self.objective.count(batch["labels"]), device) for batch in batch_samples]
         mine = torch.stack(works).sum(0)
         copies = self.get_tp_size()  # ranks that see the same batch
-        everyone = self.accelerator.gather(mine[None]).sum(0) // copies if self.args.world_size > 1 else mine
+        everyone = self._sum_of_all(mine) // copies
         self.meter.add(everyone)
         return (everyone if self.args.average_tokens_across_devices else mine)[1]
 
@@ -192,7 +196,7 @@ class LMTrainer(SavingTrainer):
     ) -> Any:
         """The summed loss of ``inputs`` divided by ``num_items_in_batch``; without it, their own mean."""
         if self.compute_loss_func is not None:
-            answer = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            answer: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             spoil_gradient(answer[0] if return_outputs else answer)
             return answer
         if "labels" not in inputs:

@@ -238,6 +238,12 @@ class ResumingTrainer(SeedingTrainer):
                 self._tr_loss, self._last_norm, model, trial, int(self.state.epoch or 0), ignored, start_time,
                 learning_rate=self._last_rate,
             )  # fmt: skip
+        if carried and carried.get("owes_evaluation") and not self.control.should_training_stop:
+            self.control.should_evaluate = True
+            self._maybe_log_save_evaluate(
+                self._tr_loss, self._last_norm, model, trial, int(self.state.epoch or 0), ignored, start_time,
+                learning_rate=self._last_rate,
+            )  # fmt: skip
         return over or self.control.should_training_stop
 
     def _take_up_losses(self, carried: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ class SavingTrainer(ResumingTrainer):
     """A Trainer whose checkpoints appear by rename, and whose failed saves leave the run and earlier ones alone."""
 
     exported: dict[str, Any]  # which step the model in memory is of, once training has ended
+    save_seconds: float = 0.0  # that the last save took, its pause and its writing
     _failed: int = 0  # saves in a row
     _best_saved: tuple[int, float | None] | None = None  # the step of the best checkpoint that is on disk, its score
     _writer: Writer
@@ -112,6 +113,7 @@ class SavingTrainer(ResumingTrainer):
             return
         score = self._pace.score
         cost = self._pace.report(written)
+        self.save_seconds = cost["pause_seconds"] + cost["write_seconds"]
         if written.error is None:
             self._failed = 0
             if score is not False:

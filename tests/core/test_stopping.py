@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from lmtrain.core.errors import Interrupted
-from lmtrain.engine.stopping import SAME_MOMENT, Stop
+from lmtrain.core.stopping import SAME_MOMENT, Stop
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
@@ -95,17 +95,14 @@ def test_another_thread_leaves_signals_alone() -> None:
 def test_the_time_leaves_room_for_a_step_and_a_checkpoint(clock: Clock, said: list[str]) -> None:
     stop = Stop(minutes=1, clock=clock, say=lambda topic, text: said.append(text))
     asked_at = None
-    stop.step_ended()
     for step in range(1, 100):
-        clock.now += 2.0 if step == 5 else 1.0
-        stop.step_ended()
-        if step == 10:
-            clock.now += 7.0
-            stop.saved(7.0)
+        seconds = 2.0 if step == 5 else 1.0
+        clock.now += seconds
+        stop.step_took(seconds, save_seconds=7.0 if step > 10 else 0.0)
         if stop.asked:
             asked_at = clock.now
             break
-    assert asked_at is not None and 60 - 9 - 1 <= asked_at <= 60 - 9, "the slowest step took 2 s, the save 7"
+    assert asked_at is not None and 60 - 9 <= asked_at < 60 - 9 + 1, "the slowest step took 2 s, the save 7"
     assert "1 min 00 s of --max_minutes" in str(stop.reason)
 
 
@@ -113,5 +110,5 @@ def test_without_a_limit_time_asks_for_nothing(clock: Clock) -> None:
     stop = Stop(clock=clock)
     for _ in range(10):
         clock.now += 1e6
-        stop.step_ended()
+        stop.step_took(1e6, 1.0)
     assert not stop.asked

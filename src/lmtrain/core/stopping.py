@@ -32,8 +32,8 @@ _NAMES: Final = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK")  # the last is Wind
 class Stop:
     """Whether the run was asked to stop, and how soon it has to.
 
-    ``minutes`` after its making it asks itself (:attr:`time_is_up`), early enough for another step and a checkpoint as
-    long as the slowest so far. ``clock`` gives seconds.
+    ``minutes`` after its making it asks itself, early enough for another step and a checkpoint (:meth:`step_took`).
+    ``clock`` gives seconds.
     """
 
     def __init__(
@@ -46,8 +46,7 @@ class Stop:
         self._deferred = 0
         self._until = None if minutes is None else clock() + 60 * minutes
         self._minutes = minutes
-        self._step_ended: float | None = None
-        self._slowest_step = self._slowest_save = 0.0
+        self._slowest_step = 0.0
 
     @property
     def asked(self) -> bool:
@@ -99,16 +98,8 @@ class Stop:
 
     # ---- the time ----------------------------------------------------------------------------------
 
-    def step_ended(self) -> None:
-        """Note how long the step took, and ask when another one and a checkpoint would come too late."""
-        now = self._clock()
-        if self._step_ended is not None:
-            self._slowest_step = max(self._slowest_step, now - self._step_ended)
-        self._step_ended = now
-        if self._until is not None and now + self._slowest_step + self._slowest_save >= self._until:
+    def step_took(self, seconds: float, save_seconds: float) -> None:
+        """Ask when another such step and a checkpoint, which takes ``save_seconds``, would come too late."""
+        self._slowest_step = max(self._slowest_step, seconds)
+        if self._until is not None and self._clock() + self._slowest_step + save_seconds >= self._until:
             self.ask(f"the {duration(60 * (self._minutes or 0))} of --max_minutes are over")
-
-    def saved(self, seconds: float) -> None:
-        """A checkpoint took so long, which is no part of a step."""
-        self._slowest_save = max(self._slowest_save, seconds)
-        self._step_ended = None

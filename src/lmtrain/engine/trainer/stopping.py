@@ -1,0 +1,96 @@
+"""A training that can be asked to stop: it finishes the step, saves it and ends, and goes on from there."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lmtrain.core.stopping import Stop
+from lmtrain.engine.trainer.saving import SavingTrainer
+
+
+class _EvaluationStopped(Exception):  # noqa: N818 -- nothing went wrong
+    """Left in the middle; it is made up for when the run goes on."""
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ends training after the step in which it was asked for, with a checkpoint.
+
+    An evaluation that is due then, or under way, is left to the part of the run that goes on.
+    """
+
+    def __init__(self, trainer: StoppingTrainer) -> None:
+        self._trainer = trainer
+        self._began = 0.0
+        self._stopping = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._stopping = False
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        trainer = self._trainer
+        if trainer.stop is None:
+            return
+        trainer.stop.step_took(time.monotonic() - self._began, trainer.save_seconds)
+        if trainer.is_asked_to_stop:
+            self._stopping = control.should_training_stop = control.should_save = True
+            trainer.owes_evaluation = control.should_evaluate
+            control.should_evaluate = False
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._stopping:  # the end of the epoch, if it is one, comes when the run goes on
+            control.should_log = control.should_evaluate = control.should_save = False
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        trainer = self._trainer
+        # Several processes would have to agree on the batch; they finish the evaluation.
+        if trainer.is_in_train and args.world_size == 1 and trainer.stop is not None and trainer.stop.asked:
+            raise _EvaluationStopped
+
+
+class StoppingTrainer(SavingTrainer):
+    """A Trainer that looks at a :class:`Stop` after each step; all processes stop after the same one."""
+
+    stop: Stop | None
+    owes_evaluation: bool = False
+    _asked_anywhere: Tensor | None = None
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """As all processes know it: with several, what each said when the step began."""
+        if self.args.world_size == 1:
+            return self.stop is not None and self.stop.asked
+        return self._asked_anywhere is not None and bool(self._asked_anywhere)
+
+    def _sum_of_all(self, mine: Tensor) -> Tensor:
+        """The sum of ``mine`` (n,) over all processes; they hear at the same time whether one was asked to stop."""
+        if self.args.world_size == 1:
+            return mine
+        asked = self.stop is not None and self.stop.asked
+        everyones = self.accelerator.gather(torch.cat([mine, mine.new_tensor([asked])])[None]).sum(0)
+        self._asked_anywhere = everyones[-1] > 0  # stays on the device: read at the step's end, when it is long there
+        sums: Tensor = everyones[:-1]
+        return sums
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        except _EvaluationStopped:
+            self.owes_evaluation = True
+            self.control.should_evaluate, self.control.should_training_stop = False, True
+            self._save_checkpoint(model, trial)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _run_state(self, losses: list[float]) -> dict[str, Any]:
+        return super()._run_state(losses) | {"owes_evaluation": self.owes_evaluation}

@@ -1,0 +1,91 @@
+"""Signals to real processes: a verified checkpoint, exit code 75, and the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import World
+
+from lmtrain.engine.checkpoints.read import newest
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")]
+_LONG = 400  # steps: more than are made before the signal comes
+
+
+def start(world: World, out: Path, cache: Path, *more: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    environment = {**os.environ, "LMTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    words = (
+        f"-m lmtrain clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --use_cpu "
+        f"--save_strategy no --logging_steps 1 --output_dir {out}"
+    ).split()
+    return subprocess.Popen(
+        [sys.executable, *launcher, *words, *more],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_steps(process: subprocess.Popen[str], out: Path) -> None:
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        log = out / "metrics.jsonl"
+        if log.is_file() and log.read_text().count('"loss"') >= 3:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    raise AssertionError("no step was made")
+
+
+def state(out: Path) -> str:
+    return str(json.loads((out / "status.json").read_text())["state"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_in_training_leaves_a_checkpoint_to_go_on_from(
+    number: signal.Signals, world: World, tmp_path: Path, own_cache: Path
+) -> None:
+    out = tmp_path / "out"
+    process = start(world, out, own_cache, "--max_steps", str(_LONG))
+    wait_for_steps(process, out)
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 75, said
+    assert "the same command goes on" in said and "Traceback" not in said
+    assert state(out) == "interrupted"
+    found = newest(out)
+    assert found.checkpoint is not None and not found.passed_over
+    assert f"saved at step {found.step}" in said and found.step < _LONG
+    again = start(world, out, own_cache, "--max_steps", str(_LONG), "--max_minutes", "10")
+    said = again.communicate(timeout=240)[1]
+    assert again.returncode == 0, said
+    assert f"goes on from step {found.step}" in said and state(out) == "finished"
+
+
+def test_two_processes_stop_after_the_same_step(world: World, tmp_path: Path, own_cache: Path) -> None:
+    """torchrun makes 1 of the workers' 75; the run's status says what happened."""
+    out = tmp_path / "out"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    process = start(world, out, own_cache, "--max_steps", str(_LONG), launcher=torchrun)
+    wait_for_steps(process, out)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode != 0 and state(out) == "interrupted", said
+    found = newest(out)
+    assert found.checkpoint is not None and not found.passed_over
+
+
+def test_the_time_that_was_allowed(world: World, tmp_path: Path, own_cache: Path) -> None:
+    out = tmp_path / "out"
+    process = start(world, out, own_cache, "--max_steps", "1000000", "--max_minutes", "0.4")
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 75, said
+    assert "of --max_minutes are over" in said and newest(out).checkpoint is not None
