@@ -45,7 +45,7 @@ def test_a_profile_of_masked_lines_names_their_padding(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["profile", "check"])
+@pytest.mark.parametrize("command", ["profile", "check", "verify-resume"])
 def test_what_is_asked_about_must_be_said(command: str, capsys: pytest.CaptureFixture[str], world: World) -> None:
     for words in ([], ["--train_file", "a.txt"], ["evaluate"]):
         assert main([command, *words]) == 2

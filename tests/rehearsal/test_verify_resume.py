@@ -107,6 +107,7 @@ def test_what_is_killed_is_gone_with_its_own() -> None:
     kill(process)
     assert process.returncode == -9
     process.stdout.read()  # ends when nobody can write any more
+    process.stdout.close()
     assert time.monotonic() - began < 30, "the child has ended before its time"
     kill(process)  # once more does nothing
 
@@ -158,3 +159,27 @@ def test_a_killed_run_is_the_straight_one(
     assert "optimizer state" in extents
     left = [path.name for path in tmp_path.rglob("*") if "lmtrain-verify" in path.name or path.name == "unwritten"]
     assert left == []
+
+
+# Dropout that depends on the process, as it would if it came from a generator that nobody saved.
+_FAULT = """
+import os
+import lmtrain.core.streams as streams
+derive = streams.derive
+streams.derive = lambda seed, purpose, *at: derive(seed + os.getpid() * (purpose == "dropout"), purpose, *at)
+"""
+
+
+@pytest.mark.slow
+def test_a_fault_of_resuming_is_noticed(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_FAULT)
+    for name, value in {"LMTRAIN_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+                        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert main(f"verify-resume {command} --dropout 0.1 --steps 4".split()) == 1
+    shown = capfd.readouterr().out
+    assert "NOT the same run" in shown
+    unlike = {line[:20].strip() for line in shown.splitlines() if "step 1: " in line or "the first" in line}
+    assert unlike == {"losses", "gradient norms", "final weights", "optimizer state"}

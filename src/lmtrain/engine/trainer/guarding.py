@@ -95,8 +95,8 @@ class GuardingTrainer(EvaluatingTrainer):
         if bad.in_a_row >= most:
             raise BadNumbersError(
                 f"the last {counted(bad.in_a_row, 'step')}, up to {step}, had losses or gradients that are no numbers "
-                f"(the last one's loss {loss:.4g}, gradient {norm:.4g}{shown}) and changed no weight. The checkpoints in "
-                f"{self.args.output_dir} are unharmed; {_WHAT_TO_TRY}. With changed options go on by "
+                f"(the last one's loss {loss:.4g}, gradient {norm:.4g}{shown}) and changed no weight. The checkpoints "
+                f"in {self.args.output_dir} are unharmed; {_WHAT_TO_TRY}. With changed options go on by "
                 "--accept_changes, or bear more with --max_bad_steps",
                 flag="--learning_rate",
             )
@@ -108,8 +108,8 @@ class GuardingTrainer(EvaluatingTrainer):
                 flag="--model_name_or_path",
             )
         return BadNumbersError(
-            f"before step {step} weights are no numbers already, by an update too large for their format. Start from an "
-            f"earlier checkpoint; {_WHAT_TO_TRY}",
+            f"before step {step} weights are no numbers already, by an update too large for their format. Start from "
+            f"an earlier checkpoint; {_WHAT_TO_TRY}",
             flag="--learning_rate",
         )
 
