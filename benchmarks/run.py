@@ -28,7 +28,7 @@ COMMANDS = {
     "evaluate": ["evaluate.py", "--repeats", "3"],
     "checkpoint": ["checkpoint.py", "--repeats", "3"],
     "decode": ["decode.py", "--repeats", "3"],
-    "data-to-text": ["data_to_text.py", "--repeats", "2"],
+    "data-to-text": ["data_to_text.py", "--no-curve", "--repeats", "2"],
     "characters": ["characters.py", "--repeats", "1"],
 }
 
