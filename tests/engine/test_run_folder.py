@@ -66,6 +66,19 @@ def test_accepted_changes_go_on_even_from_the_end(tmp_path: Path) -> None:
         look(tmp_path, command="mlm", accept_changes=True)
 
 
+def test_a_finished_run_is_extended_by_more_steps_and_by_nothing_else(tmp_path: Path) -> None:
+    begin(tmp_path, "finished", step=7)
+    with pytest.raises(UserError, match="or --extend to go on for longer"):
+        look(tmp_path, num_train_epochs=5.0)
+    assert look(tmp_path, num_train_epochs=5.0, extend=True).state == "unfinished"
+    assert look(tmp_path, extend=True) == run_folder.Found("finished", step=7), "nothing more was asked for"
+    with pytest.raises(UserError, match="num_train_epochs was None and is now 2.0"):
+        look(tmp_path, num_train_epochs=2.0, extend=True)  # three is what it had
+    with pytest.raises(UserError, match="learning_rate") as caught:
+        look(tmp_path, num_train_epochs=5.0, learning_rate=0.5, extend=True)
+    assert "num_train_epochs" not in str(caught.value), "that is what --extend is for"
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json", "checkpoint-10"])
 def test_somebody_elses_model_is_not_written_over(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir() if name.startswith("checkpoint") else (tmp_path / name).write_text("x")

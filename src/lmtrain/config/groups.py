@@ -283,6 +283,9 @@ class RunOptions:
     early_stopping_threshold: float = option(
         0.0, "What a score must be better by to count for --early_stopping_patience.", at_least=0
     )
+    extend: bool = option(
+        False, "Go on with the run in --output_dir, a finished one too, for more --num_train_epochs or --max_steps."
+    )
     max_minutes: float | None = option(
         None,
         "Stop after so long, early enough for a last checkpoint, as before a cluster's wall clock ends the job; the "

@@ -164,7 +164,7 @@ def _saving(resolved: Resolved, run: RunFolder | None) -> Saving:
         max_failed_saves=options.max_failed_saves,
         keep_optimizer_states=options.keep_optimizer_states,
         background=options.background_save,
-        accept_changes=options.accept_changes,
+        accept_changes=options.accept_changes or options.extend,
         report=None if log is None else lambda cost: log.event("save", **cost),
     )
 

@@ -60,9 +60,10 @@ FREE_OPTIONS = frozenset(
         "push_to_hub", "hub_always_push", "hub_revision", "hub_token", "hub_model_id", "hub_strategy",
         "hub_private_repo", "packing", "auto_batch", "compile", "max_failed_saves", "keep_optimizer_states",
         "max_bad_steps",
-        "background_save", "accept_changes", "max_minutes",
+        "background_save", "accept_changes", "max_minutes", "extend",
     }
 )  # fmt: skip
+_LENGTH = {"num_train_epochs": 3.0, "max_steps": 0}  # of a run; where none is given, what the library takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +80,17 @@ class Found:
     passed_over: tuple[str, ...] = ()
 
 
-def differing(command: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """One line for each option whose change would change the result of a run of ``command``."""
-    lines = []
+def differing(command: str, before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The options whose change would change the result of a run of ``command``: what they were and what they are."""
     missing = defaults(command)  # an option that is younger than the run had its default
-    for key in sorted((before.keys() | now.keys()) - FREE_OPTIONS):
-        was, is_now = (options.get(key, missing.get(key)) for options in (before, now))
-        if was != is_now:
-            lines.append(f"--{key} was {was!r} and is now {is_now!r}")
-    return lines
+    keys = sorted((before.keys() | now.keys()) - FREE_OPTIONS)
+    values = {key: (before.get(key, missing.get(key)), now.get(key, missing.get(key))) for key in keys}
+    return {key: (was, is_now) for key, (was, is_now) in values.items() if was != is_now}
+
+
+def _longer(changed: dict[str, tuple[Any, Any]]) -> set[str]:
+    """Those of the changes that only make the run longer."""
+    return {key for key, (was, now) in changed.items() if key in _LENGTH and now and now > (was or _LENGTH[key])}
 
 
 def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool) -> Found:
@@ -127,14 +130,21 @@ def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str)
         raise UserError(
             f"{folder}/{RUN} cannot be read ({error}); choose another folder, or add --overwrite_output_dir", flag=flag
         ) from error
-    changed = [f"it was made by lmtrain {ran}"] if ran != command else differing(command, before, options)
-    accepted = ran == command and bool(options.get("accept_changes"))
-    if changed and not accepted:
-        shown = "\n".join(f"    {line}" for line in changed[:8])
-        more = f"\n    and {len(changed) - 8} more" if len(changed) > 8 else ""
+    changed = differing(command, before, options) if ran == command else {}
+    longer = _longer(changed)
+    extends = longer if options.get("extend") else set()
+    lines = [f"--{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items() if key not in extends]
+    if ran != command:
+        lines = [f"it was made by lmtrain {ran}"]
+    if lines and not (ran == command and options.get("accept_changes")):
+        shown = "\n".join(f"    {line}" for line in lines[:8])
+        more = f"\n    and {len(lines) - 8} more" if len(lines) > 8 else ""
+        ways = "" if ran != command else ", or --accept_changes to go on otherwise"
+        if changed and longer == changed.keys():
+            ways = ", or --extend to go on for longer"
         raise UserError(
-            f"{folder} holds another run; choose another folder, or add --overwrite_output_dir to start over"
-            f"{'' if ran != command else ', or --accept_changes to go on otherwise'}:\n{shown}{more}",
+            f"{folder} holds another run; choose another folder, or add --overwrite_output_dir to start over{ways}:\n"
+            f"{shown}{more}",
             flag=flag,
         )
     if status.get("state") == "finished" and not changed:
