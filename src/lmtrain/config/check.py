@@ -24,7 +24,6 @@ from lmtrain.config.options import (
     TextOptions,
     TokenizerOptions,
 )
-from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import Problems
 

@@ -54,9 +54,7 @@ def resolved_training(
     return Resolved(
         "sft",
         # The original's GPT-2 drops nothing but in the adapter.
-        ModelOptions(
-            model_name_or_path=options.model_name_or_path, tokenizer_name=options.tokenizer_name, dropout=0.0
-        ),
+        ModelOptions(model_name_or_path=options.model_name_or_path, tokenizer_name=options.tokenizer_name, dropout=0.0),
         DataOptions(
             train_file=[str(train)],
             validation_file=[str(valid)] if valid else [],
