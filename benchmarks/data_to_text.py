@@ -57,7 +57,7 @@ def main() -> int:
     options.add_argument("--shape", choices=SHAPES, default="gpt2", help="tiny shows that it works, and times nothing")
     options.add_argument(
         "--no-curve", action="store_true",
-        help="leave out the 50 losses in fp32 beside the original's (an hour on two cores; tests/parity has them small)",
+        help="leave out the 50 losses in fp32 beside the original's (an hour on two cores; see tests/parity)",
     )  # fmt: skip
     args = options.parse_args()
     shape = SHAPES[args.shape]

@@ -72,7 +72,7 @@ def test_a_finished_run_is_extended_by_more_steps_and_by_nothing_else(tmp_path: 
         look(tmp_path, num_train_epochs=5.0)
     assert look(tmp_path, num_train_epochs=5.0, extend=True).state == "unfinished"
     assert look(tmp_path, extend=True) == run_folder.Found("finished", step=7), "nothing more was asked for"
-    with pytest.raises(UserError, match="num_train_epochs was None and is now 2.0"):
+    with pytest.raises(UserError, match=r"num_train_epochs was None and is now 2\.0"):
         look(tmp_path, num_train_epochs=2.0, extend=True)  # three is what it had
     with pytest.raises(UserError, match="learning_rate") as caught:
         look(tmp_path, num_train_epochs=5.0, learning_rate=0.5, extend=True)
