@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from lmtrain.config.nlg import NlgOptions
 from lmtrain.core.errors import UserError
@@ -17,6 +19,7 @@ from lmtrain.recipes.data_to_text.data import first_of_each
 from lmtrain.recipes.data_to_text.run import run_task
 from tiny_models import make
 
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 FOOD, AREA = ("Chinese", "French", "Indian", "Thai"), ("riverside", "city centre")
 
 
@@ -171,3 +174,26 @@ def test_the_settings_of_each_task_are_the_published_ones(tmp_path: Path, model:
 def test_inputs_are_decoded_once() -> None:
     records = [Record("a", "1"), Record("b", "2"), Record("a", "3"), Record("c", "4")]
     assert first_of_each(records) == [0, 1, 3] and first_of_each(records, 2) == [0, 1]
+
+
+@pytest.mark.skipif(not (SHARED / "e2e").is_dir(), reason="needs the E2E corpus and GPT-2's tokenizer")
+def test_e2e_itself_from_its_lines_to_its_scores(tmp_path: Path) -> None:
+    for name, count in (("valid", 300), ("test", 40)):
+        lines = (SHARED / "e2e" / f"{name}.txt").read_text(encoding="utf-8").splitlines()[:count]
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = AutoTokenizer.from_pretrained(SHARED / "gpt2")
+    torch.manual_seed(1)
+    GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, n_positions=256)).save_pretrained(tmp_path / "gpt2")
+    words.save_pretrained(tmp_path / "gpt2")
+    asked = options(
+        tmp_path, str(tmp_path / "gpt2"), train=str(tmp_path / "valid.txt"), test=str(tmp_path / "test.txt"),
+        valid=str(tmp_path / "test.txt"), learning_rate=1e-2, max_steps=12, max_seq_length=192,
+    )  # fmt: skip
+    scores = run_task(asked, say=lambda topic, text: None)[110]["all"]
+    assert scores.inputs == 3
+    assert {name for name, value in scores.values.items() if value is not None} >= {"BLEU", "ROUGE_L", "CIDEr"}
+    logged = [json.loads(line) for line in (tmp_path / "out/seed-110/metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in logged if line["event"] == "log" and "loss" in line]
+    assert losses, "the training said how it went"
+    trained = json.loads((tmp_path / "out/seed-110/eval_results.json").read_text())
+    assert trained["eval_loss"] < 10.9, "below ln 50,257 and some smoothing"
