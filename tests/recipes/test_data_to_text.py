@@ -192,8 +192,5 @@ def test_e2e_itself_from_its_lines_to_its_scores(tmp_path: Path) -> None:
     scores = run_task(asked, say=lambda topic, text: None)[110]["all"]
     assert scores.inputs == 3
     assert {name for name, value in scores.values.items() if value is not None} >= {"BLEU", "ROUGE_L", "CIDEr"}
-    logged = [json.loads(line) for line in (tmp_path / "out/seed-110/metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in logged if line["event"] == "log" and "loss" in line]
-    assert losses, "the training said how it went"
     trained = json.loads((tmp_path / "out/seed-110/eval_results.json").read_text())
     assert trained["eval_loss"] < 10.9, "below ln 50,257 and some smoothing"
