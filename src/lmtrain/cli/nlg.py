@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.startup import heavy_imports
+from lmtrain.core.stopping import Stop
 
 if TYPE_CHECKING:
     from lmtrain.config.nlg import NlgOptions
 
 
 def run(options: NlgOptions) -> int:
-    with heavy_imports():
-        from lmtrain.models.quiet import quiet_for_commands
-        from lmtrain.recipes.data_to_text.run import run_task
+    with Stop().listening() as stop:
+        with heavy_imports():
+            from lmtrain.models.quiet import quiet_for_commands
+            from lmtrain.recipes.data_to_text.run import run_task
 
-    quiet_for_commands()
-    run_task(options)
+        quiet_for_commands()
+        run_task(options, stop=stop)
     folder = Path(str(options.output_dir)).expanduser()
     if is_first_process():
         if options.json:

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.startup import heavy_imports
+from lmtrain.core.stopping import Stop
 
 if TYPE_CHECKING:
     from lmtrain.config.nlg import NlgTrainOptions
 
 
 def run(options: NlgTrainOptions) -> int:
-    with heavy_imports():
-        from lmtrain.engine.processes import leave_together
-        from lmtrain.models.quiet import quiet_for_commands
-        from lmtrain.recipes.data_to_text.run import run_training
+    with Stop().listening() as stop:
+        with heavy_imports():
+            from lmtrain.engine.processes import to_the_end
+            from lmtrain.models.quiet import quiet_for_commands
+            from lmtrain.recipes.data_to_text.run import run_training
 
-    quiet_for_commands()
-    outcome = run_training(options)
-    leave_together()
+        quiet_for_commands()
+        outcome = to_the_end(lambda: run_training(options, stop=stop))
     if is_first_process():
         print(outcome.folder)
     return ExitCode.OK

@@ -6,7 +6,7 @@ import sys
 
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import is_first_process
-from lmtrain.core.errors import ExitCode, Interrupted
+from lmtrain.core.errors import ExitCode
 from lmtrain.core.startup import heavy_imports
 from lmtrain.core.stopping import Stop
 from lmtrain.data.ahead import Ahead
@@ -17,20 +17,11 @@ def run(options: Resolved) -> int:
         ahead = Ahead(options)  # tokenizes on the other core meanwhile
         with heavy_imports():
             from lmtrain.engine.assembly import train
-            from lmtrain.engine.processes import leave_together
+            from lmtrain.engine.processes import to_the_end
             from lmtrain.models.quiet import quiet_for_commands
 
         quiet_for_commands()
-        outcome, interrupted = None, None
-        try:
-            outcome = train(options, sys.argv[1:], made_ahead=ahead.made, stop=stop)
-        except Interrupted as error:
-            interrupted = error.with_traceback(None)  # which would keep the trainer alive
-        if interrupted is None or interrupted.together:
-            leave_together()
-        if interrupted is not None:
-            raise interrupted
-    assert outcome is not None
+        outcome = to_the_end(lambda: train(options, sys.argv[1:], made_ahead=ahead.made, stop=stop))
     if is_first_process() and not outcome.was_finished and options.do_train:
         example = {"clm": "'Once upon a time'", "mlm": "'a text with a mask token'"}.get(options.command, "'a context'")
         print(f"{outcome.folder}")

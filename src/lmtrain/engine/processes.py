@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+from lmtrain.core.errors import Interrupted
+
+_T = TypeVar("_T")
+
+
+def to_the_end(work: Callable[[], _T]) -> _T:
+    """What ``work`` returns, once all processes have left their group; or the interruption that ended it for all."""
+    interrupted = None
+    try:
+        result = work()
+    except Interrupted as error:
+        interrupted = error.with_traceback(None)  # which would keep the trainer alive
+    if interrupted is None or interrupted.together:
+        leave_together()
+    if interrupted is not None:
+        raise interrupted
+    return result
 
 
 def leave_together() -> None:

@@ -22,6 +22,7 @@ from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.files import write_json, write_text
+from lmtrain.core.stopping import Stop
 from lmtrain.data.nlg.records import read_records
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.assembly import Outcome, train
@@ -35,7 +36,11 @@ from lmtrain.recipes.data_to_text.training import resolved_training
 
 
 def run_task(
-    options: NlgOptions, *, say: Say = say, on_progress: Callable[[int, int], None] | None = None
+    options: NlgOptions,
+    *,
+    stop: Stop | None = None,
+    say: Say = say,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, dict[str, PartScores]]:
     """Everything, by seed and part of the test set; what an earlier call finished is taken over."""
     seeds = _checked(options)
@@ -50,7 +55,7 @@ def run_task(
     found: dict[int, dict[str, PartScores]] = {}
     for seed in seeds:
         run = folder / f"seed-{seed}"
-        train_task(options, task, data.ids["train"], data.ids.get("valid"), run, seed, say=say)
+        train_task(options, task, data.ids["train"], data.ids.get("valid"), run, seed, stop=stop, say=say)
         search = Search(
             options.num_beams,
             task.length_penalty if options.length_penalty is None else options.length_penalty,
@@ -69,20 +74,28 @@ def run_task(
 
 
 def train_task(
-    options: NlgTraining, task: Task, train_ids: Path, valid_ids: Path | None, folder: Path, seed: int, *, say: Say
+    options: NlgTraining,
+    task: Task,
+    train_ids: Path,
+    valid_ids: Path | None,
+    folder: Path,
+    seed: int,
+    *,
+    stop: Stop | None = None,
+    say: Say,
 ) -> Outcome:
     """The training alone, into a run folder: resumed, or found finished, where it was begun before."""
-    return train(resolved_training(options, task, train_ids, valid_ids, folder, seed), sys.argv[1:], say=say)
+    return train(resolved_training(options, task, train_ids, valid_ids, folder, seed), sys.argv[1:], stop=stop, say=say)
 
 
-def run_training(options: NlgTrainOptions, *, say: Say = say) -> Outcome:
+def run_training(options: NlgTrainOptions, *, stop: Stop | None = None, say: Say = say) -> Outcome:
     """``lmtrain nlg train``: with the settings of E2E where they are not given."""
     problems = Problems()
     _require(options, problems, "train")
     problems.raise_if_any()
     valid = Path(options.valid).expanduser() if options.valid else None
     train_file, folder = Path(str(options.train)).expanduser(), Path(str(options.output_dir)).expanduser()
-    return train_task(options, TASKS["e2e"], train_file, valid, folder, options.seed, say=say)
+    return train_task(options, TASKS["e2e"], train_file, valid, folder, options.seed, stop=stop, say=say)
 
 
 def _checked(options: NlgOptions) -> list[int]:
