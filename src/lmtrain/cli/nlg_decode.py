@@ -182,10 +182,10 @@ def _products_in(options: NlgDecodeOptions) -> Iterator[Any]:
     """The device, with its products in the precision that was chosen."""
     import torch
 
+    from lmtrain.engine.machine import best_device
     from lmtrain.engine.precision import choose_precision
 
-    found = None if options.use_cpu else torch.accelerator.current_accelerator(check_available=True)
-    device = found or torch.device("cpu")
+    device = best_device(use_cpu=options.use_cpu)
     decision = choose_precision(options.precision, device)
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(decision.name)
     with torch.autocast(device.type, dtype=low or torch.bfloat16, enabled=low is not None):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lmtrain.config.about import option
-from lmtrain.config.groups import ModelOptions
+from lmtrain.config.groups import MAKES_A_MODEL, ModelOptions
 from lmtrain.core.errors import Problems
 
 _TARGETS = ("hf", "peft", "loralib", "merged")
@@ -16,18 +16,11 @@ _TARGETS = ("hf", "peft", "loralib", "merged")
 class ExportOptions(ModelOptions):
     """``lmtrain export MODEL OUT --to ...``: the same model in another form, compared before it is left there."""
 
-    without: ClassVar[frozenset[str]] = frozenset(
-        {
-            "model_name_or_path",
-            "model_type",
-            "config_name",
-            "config_overrides",
-            "resize_embeddings",
-            "attention_dropout",
-            "dropout",
-            "attn_implementation",
-        }
-    )
+    without: ClassVar[frozenset[str]] = MAKES_A_MODEL | {
+        "model_name_or_path",
+        "resize_embeddings",
+        "attn_implementation",
+    }
     title: ClassVar[str] = "Export"
 
     model: str | None = option(

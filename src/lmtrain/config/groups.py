@@ -13,6 +13,9 @@ from typing import ClassVar, Literal
 
 from lmtrain.config.about import option
 
+# What makes a model or changes it: no options of commands that only use one.
+MAKES_A_MODEL = frozenset({"model_type", "config_name", "config_overrides", "attention_dropout", "dropout"})
+
 
 @dataclass
 class ModelOptions:

@@ -7,25 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lmtrain.config.about import option
-from lmtrain.config.groups import ModelOptions
+from lmtrain.config.groups import MAKES_A_MODEL, ModelOptions
 
 
 @dataclass
 class NlgDecodeOptions(ModelOptions):
     """``lmtrain nlg decode``: what a model writes for each input, by beam search."""
 
-    without: ClassVar[frozenset[str]] = frozenset(
-        {
-            "model_type",
-            "config_name",
-            "config_overrides",
-            "tokenizer_name",
-            "use_fast_tokenizer",
-            "resize_embeddings",
-            "attention_dropout",
-            "dropout",
-        }
-    )
+    without: ClassVar[frozenset[str]] = MAKES_A_MODEL | {"tokenizer_name", "use_fast_tokenizer", "resize_embeddings"}
     title: ClassVar[str] = "Decoding"
 
     model_name_or_path: str | None = option(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from lmtrain.config.about import option
 from lmtrain.config.adapter import LoraOptions
-from lmtrain.config.groups import DataOptions, MaskingOptions, ModelOptions, RunOptions, TextOptions
+from lmtrain.config.groups import MAKES_A_MODEL, DataOptions, MaskingOptions, ModelOptions, RunOptions, TextOptions
 from lmtrain.config.pairs import PairOptions
 
 __all__ = [
@@ -64,19 +64,12 @@ class TokenizerOptions(TextOptions):
 class PrepareOptions(ModelOptions, DataOptions):
     """``lmtrain prepare``: tokenize text into a store that later runs read."""
 
-    without: ClassVar[frozenset[str]] = frozenset(
-        {
-            "model_type",
-            "config_name",
-            "config_overrides",
-            "resize_embeddings",
-            "attention_dropout",
-            "dropout",
-            "attn_implementation",
-            "isolate_documents",
-            "test_file",
-        }
-    )
+    without: ClassVar[frozenset[str]] = MAKES_A_MODEL | {
+        "resize_embeddings",
+        "attn_implementation",
+        "isolate_documents",
+        "test_file",
+    }
     title: ClassVar[str] = "Store"
 
     objective: Literal["clm", "mlm"] = option(
@@ -97,20 +90,13 @@ class PrepareOptions(ModelOptions, DataOptions):
 class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions):
     """``lmtrain evaluate``: loss, perplexity and bits per byte of a model on text."""
 
-    without: ClassVar[frozenset[str]] = frozenset(
-        {
-            "model_type",
-            "config_name",
-            "config_overrides",
-            "attention_dropout",
-            "dropout",
-            "max_train_samples",
-            "shuffle_documents",
-            "train_file",
-            "validation_split_percentage",
-            "validation_split_mode",
-        }
-    )
+    without: ClassVar[frozenset[str]] = MAKES_A_MODEL | {
+        "max_train_samples",
+        "shuffle_documents",
+        "train_file",
+        "validation_split_percentage",
+        "validation_split_mode",
+    }
     title: ClassVar[str] = "Evaluation"
 
     per_device_eval_batch_size: int = option(8, "Examples of one forward pass.", unit="examples", at_least=1)
@@ -127,9 +113,7 @@ class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions):
 class GenerateOptions(ModelOptions):
     """``lmtrain generate``: completions of a causal model, ranked fillings of a masked one."""
 
-    without: ClassVar[frozenset[str]] = frozenset(
-        {"model_type", "config_name", "config_overrides", "resize_embeddings", "attention_dropout", "dropout"}
-    )
+    without: ClassVar[frozenset[str]] = MAKES_A_MODEL | {"resize_embeddings"}
     title: ClassVar[str] = "Generation"
 
     prompt: list[str] = option([], "Prompts; - reads one from standard input.", metavar="PROMPT", positional=True)

@@ -20,6 +20,12 @@ _EACH_S = 0.03  # for each size but the last
 _SMALLEST, _LARGEST = 256, 8192  # sides of the square matrices; at 8,192 three of them take 0.8 GB in fp32
 
 
+def best_device(*, use_cpu: bool = False) -> torch.device:
+    """The machine's accelerator; the CPU where there is none, or it is to be left alone."""
+    found = None if use_cpu else torch.accelerator.current_accelerator(check_available=True)
+    return found or torch.device("cpu")
+
+
 @dataclass(frozen=True, slots=True)
 class Peak:
     """The most floating-point operations a second that a matrix product reached, and how it was measured.

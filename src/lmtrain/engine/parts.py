@@ -18,6 +18,7 @@ from lmtrain.data.pairs import pair_sources_of, prepare_pairs
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.fast_paths import require_isolation
+from lmtrain.engine.machine import best_device
 from lmtrain.engine.precision import Decision, choose_precision
 from lmtrain.engine.requirements import check_requirements
 from lmtrain.engine.threads import choose_threads
@@ -52,7 +53,7 @@ def assemble(
     purpose = resolved.purpose
     seed = resolved.training.get("seed", 42)
     transformers.set_seed(seed)
-    device = _device(resolved)
+    device = best_device(use_cpu=bool(resolved.training.get("use_cpu")))
     if device.type == "cpu":
         keep_freed_memory()
         torch.set_num_threads((decided or {}).get("threads") or choose_threads(torch.get_num_threads())[0])
@@ -107,13 +108,6 @@ def example_length(resolved: Resolved, config: Any) -> int:
     model = resolved.model.model_name_or_path or resolved.model.model_type or "the model"
     require_positions(asked, config, model, f"--{name}")
     return asked
-
-
-def _device(resolved: Resolved) -> torch.device:
-    if resolved.training.get("use_cpu"):
-        return torch.device("cpu")
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator or torch.device("cpu")
 
 
 def _precision(resolved: Resolved, device: torch.device, decided: dict[str, Any]) -> Decision:

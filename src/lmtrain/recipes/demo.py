@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lmtrain.config.options import DataOptions, DemoOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, amount, say
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import Outcome, train
+from lmtrain.engine.machine import best_device
 from lmtrain.engine.precision import choose_precision
 from lmtrain.engine.run_folder import inspect
 from lmtrain.generate import Completion, Settings, complete
@@ -84,7 +83,7 @@ def run_demo(options: DemoOptions, say: Say = say, *, shape: Shape | None = None
 
 
 def _shape_for_this_machine() -> Shape:
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = best_device()
     fast = device.type != "cpu" or choose_precision("auto", device).name == "bf16"
     return FAST if fast else SLOW
 

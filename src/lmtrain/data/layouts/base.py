@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -11,13 +11,7 @@ from lmtrain.core.types import Examples
 from lmtrain.data.ledger import SplitLedger
 from lmtrain.data.store import TokenStore
 
-if TYPE_CHECKING:
-    from lmtrain.data.layouts.blocks import Blocks
-    from lmtrain.data.layouts.lines import Lines
-    from lmtrain.data.layouts.pairs import Pairs
-
 Ids = Sequence[int]
-_AnyLayout = TypeVar("_AnyLayout", "Blocks", "Lines", "Pairs")
 
 
 class Layout(Protocol):
@@ -120,7 +114,28 @@ def examples_of(rows: list[Row], indices: Sequence[int], pad_id: int, width: int
     return Examples(ids, lengths, special, np.asarray(indices, np.int64), segments=segments, answer=answer)
 
 
-def rebuild(kind: type[_AnyLayout], made_of: tuple[Any, ...], settings: dict[str, Any], n: int) -> _AnyLayout:
+class Shortened:
+    """A layout whose first examples can be taken, and that pickles as what it is made of (its store as a path)."""
+
+    _made_of: tuple[Any, ...]
+    _settings: dict[str, Any]
+    _n: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._made_of, self._settings, self._n)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def take(self, n: int) -> Self:
+        """The first ``n`` examples."""
+        return _rebuild(type(self), self._made_of, self._settings, min(n, self._n))
+
+
+_AnyShortened = TypeVar("_AnyShortened", bound=Shortened)
+
+
+def _rebuild(kind: type[_AnyShortened], made_of: tuple[Any, ...], settings: dict[str, Any], n: int) -> _AnyShortened:
     """A layout of the same documents that ends after ``n`` examples."""
     layout = kind(*made_of, **settings)
     layout._n = min(n, layout._n)

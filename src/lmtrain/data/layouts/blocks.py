@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import Documents, Ids, Row, examples_of, item_of, rebuild
+from lmtrain.data.layouts.base import Documents, Ids, Row, Shortened, examples_of, item_of
 from lmtrain.data.ledger import SplitLedger
 from lmtrain.data.store import TokenStore
 
 
-class Blocks:
+class Blocks(Shortened):
     """The documents in a row, cut into blocks of ``block_size`` tokens.
 
     What does not fill a block is dropped, at most once per split; with ``drop_remainder=False`` it is a short
@@ -69,16 +68,6 @@ class Blocks:
             "isolate_documents": isolate_documents,
             "pad_id": pad_id,
         }
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return rebuild, (Blocks, self._made_of, self._settings, self._n)  # the store pickles as its path
-
-    def __len__(self) -> int:
-        return self._n
-
-    def take(self, n: int) -> Blocks:
-        """The first ``n`` blocks."""
-        return rebuild(Blocks, self._made_of, self._settings, min(n, self._n))
 
     def _range(self, index: int) -> tuple[int, int]:
         """Where block ``index`` begins and ends in the row."""

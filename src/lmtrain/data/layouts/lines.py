@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import Documents, Ids, Row, examples_of, item_of, rebuild
+from lmtrain.data.layouts.base import Documents, Ids, Row, Shortened, examples_of, item_of
 from lmtrain.data.ledger import FILL_BATCH, SplitLedger
 from lmtrain.data.packing import fill
 from lmtrain.data.store import TokenStore
 
 
-class Lines:
+class Lines(Shortened):
     """Each document an example between its special tokens, its content cut to fit ``max_length``.
 
     Batches are padded to their longest example, or to ``pad_to``.
@@ -48,16 +47,6 @@ class Lines:
         self._n = len(self._row.documents)
         self._made_of = (store, self._row.documents, max_length, tuple(prefix), tuple(suffix))
         self._settings = {"pad_to": pad_to, "pad_id": pad_id}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return rebuild, (Lines, self._made_of, self._settings, self._n)
-
-    def __len__(self) -> int:
-        return self._n
-
-    def take(self, n: int) -> Lines:
-        """The first ``n`` documents."""
-        return rebuild(Lines, self._made_of, self._settings, min(n, self._n))
 
     def _line(self, index: int) -> Row:
         if not 0 <= index < self._n:

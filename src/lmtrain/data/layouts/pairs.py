@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import Ids, Row, examples_of, item_of, rebuild
+from lmtrain.data.layouts.base import Ids, Row, Shortened, examples_of, item_of
 from lmtrain.data.ledger import FILL_BATCH, SplitLedger
 from lmtrain.data.memory_store import MemoryStore
 from lmtrain.data.packing import fill
@@ -19,7 +19,7 @@ from lmtrain.data.store import TokenStore
 OnLong = Literal["truncate", "skip", "error"]
 
 
-class Pairs:
+class Pairs(Shortened):
     """Pairs of documents, number 2p the context of pair p and 2p + 1 its completion, each pair an example::
 
         context [5 6]   completion [8 9]      prefix (1,), between (3,), suffix (2,)
@@ -117,16 +117,6 @@ class Pairs:
         if short := self.n_left_out - long:
             said.append(f"{counted(short, 'pair')} without a token to learn left out")
         return "; ".join(said) or None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return rebuild, (Pairs, self._made_of, self._settings, self._n)
-
-    def __len__(self) -> int:
-        return self._n
-
-    def take(self, n: int) -> Pairs:
-        """The first ``n`` pairs."""
-        return rebuild(Pairs, self._made_of, self._settings, min(n, self._n))
 
     def _number(self, index: int) -> int:
         """The number in the store of the pair that example ``index`` is made of."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lmtrain.config.options import ModelOptions
 from lmtrain.core.console import Say, counted, duration
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json, sha256_file, sha256_json, write_json
+from lmtrain.engine.machine import best_device
 from lmtrain.engine.memory import available
 from lmtrain.generate import beam_search
 from lmtrain.generate.token_files import read_contexts, write_predictions
@@ -60,7 +60,7 @@ def decode(
         contexts = read_contexts(ids, "--test")
         with quiet_libraries():
             loaded = load_model(options, "clm", tokenizer)
-        device = torch.device("cpu") if use_cpu else _device()
+        device = best_device(use_cpu=use_cpu)
         _require_room([contexts[number] for number in numbers], loaded.model, search)
         began = time.perf_counter()
         # fp32 whatever the training's precision: results are those of any batch size
@@ -82,13 +82,7 @@ def decode(
     return {number: tokenizer.decode(row, clean_up_tokenization_spaces=False) for number, row in results.items()}
 
 
-def _device() -> torch.device:
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
 def _rows(path: Path) -> list[dict[str, Any]]:
-    import json
-
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

@@ -18,6 +18,7 @@ from lmtrain.core.errors import Problem, Problems, UserError
 from lmtrain.data.layouts import Pairs
 from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.arguments import OURS
+from lmtrain.engine.machine import best_device
 from lmtrain.engine.precision import Decision, choose_precision
 from lmtrain.engine.run_folder import RunFolder
 from lmtrain.engine.threads import choose_threads
@@ -49,7 +50,7 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, say: Say = 
     if found.state == "finished":
         say("run", f"{folder} holds this run, which ended at micro-batch {found.step:,}")
         return folder
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = best_device()
     transformers.set_seed(options.random_seed)
     before = work_dir.decided(options, found)
     if device.type == "cpu":
