@@ -13,23 +13,33 @@ from typing import Any
 
 from lmtrain.config.adapter import check_lora
 from lmtrain.config.export import ExportOptions, check_export
+from lmtrain.config.filter import FilterOptions, check_filter
+from lmtrain.config.generate import GenerateOptions, check_generate
+from lmtrain.config.key_tokens import check_key_tokens
+from lmtrain.config.mix import Mix
+from lmtrain.config.model_size import parameters
 from lmtrain.config.muon import MuonArgs, is_muon
 from lmtrain.config.options import (
     DataOptions,
     EvaluateOptions,
-    GenerateOptions,
     ModelOptions,
     PrepareOptions,
     Resolved,
     TextOptions,
     TokenizerOptions,
 )
+from lmtrain.config.push import PushOptions, check_push
+from lmtrain.config.report import ReportOptions, check_report
+from lmtrain.config.samples import check_samples
 from lmtrain.config.values import user_path
-from lmtrain.core.errors import Problems
+from lmtrain.core.errors import Problems, UserError
 
 _TENSORFLOW = (".ckpt", ".h5", ".pb", ".ckpt.index", ".ckpt.meta")
 # What an evaluation ends in, and whether more of it is better (see engine/evaluation.py).
-SCORES = {"loss": False, "perplexity": False, "bits_per_byte": False, "accuracy": True}
+SCORES = {
+    "loss": False, "perplexity": False, "bits_per_byte": False, "accuracy": True,
+    "loss_with_keys": False, "loss_without_keys": False,
+}  # fmt: skip
 _DATA_FILES = {
     "train_file": "--train_file",
     "validation_file": "--validation_file",
@@ -44,8 +54,14 @@ def check(command: str, options: Any, problems: Problems) -> None:
     elif isinstance(options, TokenizerOptions):
         _data(options, problems)
         _needs_text(options, problems)
+        if options.like and options.type:
+            problems.add("has its kind already; give one of --like and --type", flag="--like")
         if not options.output_dir:
             problems.add("say where the tokenizer goes, such as --output_dir my-tokenizer", flag="--output_dir")
+    elif isinstance(options, FilterOptions):
+        _data(options, problems)
+        _needs_text(options, problems)
+        check_filter(options, problems)
     elif isinstance(options, PrepareOptions):
         _prepare(options, problems)
     elif isinstance(options, EvaluateOptions):
@@ -55,14 +71,13 @@ def check(command: str, options: Any, problems: Problems) -> None:
             problems.add("nothing to evaluate on; name a text: --validation_file TEXT", flag="--validation_file")
     elif isinstance(options, ExportOptions):
         check_export(options, problems)
+    elif isinstance(options, PushOptions):
+        check_push(options, problems)
+    elif isinstance(options, ReportOptions):
+        check_report(options, problems)
     elif isinstance(options, GenerateOptions):
         _model_given(options, problems)
-        if not options.do_sample and options.num_return_sequences > max(1, options.num_beams):
-            problems.add(
-                f"{options.num_return_sequences} completions would all be the same without sampling; "
-                f"leave out --greedy, or use --num_beams {options.num_return_sequences}",
-                flag="--num_return_sequences",
-            )
+        check_generate(options, problems)
 
 
 def _training(options: Resolved, problems: Problems) -> None:
@@ -75,6 +90,8 @@ def _training(options: Resolved, problems: Problems) -> None:
         _muon(options.training, problems)
     _schedule(options, problems)
     check_lora(options.lora, options.given, options.model, problems)
+    check_key_tokens(options.keys, options.given, problems)
+    check_samples(options.samples, options.training, options.do_train, options.do_eval, problems)
     data = options.data
     if data.compat and data.compat != f"run_{options.command}":
         problems.add(f"{data.compat} is the other script; here it is --compat run_{options.command}", flag="--compat")
@@ -83,12 +100,30 @@ def _training(options: Resolved, problems: Problems) -> None:
             "run_clm puts no end-of-text token between documents; give only one of --compat and --append_eos",
             flag="--compat",
         )
+    _chunking(data, problems)
+    if data.chunking == "documents" and "append_eos" in options.given and data.append_eos:
+        problems.add(
+            "windows of single documents have no end-of-text tokens; give only one of --chunking documents and "
+            "--append_eos",
+            flag="--chunking",
+        )
     if data.pad_to_max_length and not data.line_by_line:
         problems.add("only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length")
     if options.do_train and not options.output_dir:
         problems.add("say where the run goes, such as --output_dir runs/mine", flag="--output_dir")
     elif options.do_train and options.output_dir:
         _not_its_own_start(options.model, user_path(options.output_dir), problems)
+
+
+def _chunking(data: DataOptions, problems: Problems) -> None:
+    if data.chunking != "documents":
+        return
+    if data.compat:
+        problems.add(f"{data.compat} joins documents; give only one of --chunking and --compat", flag="--chunking")
+    if data.isolate_documents:
+        problems.add("each window is of one document already; leave it out", flag="--isolate_documents")
+    if not data.drop_remainder:
+        problems.add("--chunking documents leaves out what fills no window; give one of them", flag="--drop_remainder")
 
 
 def _not_its_own_start(model: ModelOptions, output: Path, problems: Problems) -> None:
@@ -117,6 +152,15 @@ def _model(options: Resolved, problems: Problems) -> None:
             "leave out one of the two",
             flag="--config_overrides",
         )
+    if model.model_size:
+        with problems.collect():
+            parameters(model.model_size)
+        if model.model_name_or_path or model.config_name or not model.model_type:
+            problems.add(
+                "gives a new model its shape, so it goes with --model_type (gpt2, llama, mistral, bert, roberta, "
+                "modernbert), and not with a model that has one",
+                flag="--model_size",
+            )
     _no_tensorflow(model, problems)
 
 
@@ -146,8 +190,13 @@ def _data(data: TextOptions, problems: Problems) -> None:
         problems.add("chooses a configuration of --dataset_name, which is missing", flag="--dataset_config_name")
     if data.dataset_name and data.dataset_name.lower().endswith((".py", ".txt", ".csv", ".json", ".jsonl")):
         problems.add(f"{data.dataset_name} is a file; give files with --train_file", flag="--dataset_name")
-    for name in named:
-        for path in getattr(data, name):
+    paths = {name: getattr(data, name) for name in named}
+    if isinstance(data, DataOptions) and data.mix:
+        paths["train_file"] = []
+        with problems.collect():
+            paths["train_file"] = _mixed_files(data)
+    for name, found in paths.items():
+        for path in found:
             _exists(path, _DATA_FILES[name], problems)
     if isinstance(data, DataOptions):
         stdin = [name for name in named if "-" in getattr(data, name)]
@@ -156,6 +205,14 @@ def _data(data: TextOptions, problems: Problems) -> None:
                 f"standard input is read once, and {_DATA_FILES[stdin[0]]} reads it",
                 flag=_DATA_FILES[stdin[1]],
             )
+
+
+def _mixed_files(data: DataOptions) -> list[str]:
+    """The training files of a mix, without their names; none while something about it is wrong."""
+    if data.dataset_name:
+        raise UserError("mixes files; save the data sets as files first, and name these", flag="--mix")
+    mix = Mix.of(data.mix)
+    return [path for paths in mix.paths(data.train_file).values() for path in paths] if mix else []
 
 
 def _exists(path: str, flag: str, problems: Problems) -> None:
@@ -266,7 +323,7 @@ def _schedule(options: Resolved, problems: Problems) -> None:
         for name, value in (("lr_scheduler_type", "reduce_lr_on_plateau"), ("lr_scheduler_type", "greedy")):
             if given.get(name) == value:
                 problems.add(f"{value} follows the evaluation loss; add --eval_strategy steps", flag=f"--{name}")
-    _metric(options.command, given.get("metric_for_best_model"), problems)
+    _metric(options, given.get("metric_for_best_model"), problems)
     if strategy == "no" and given.get("save_strategy") == "best":
         problems.add("best needs evaluations to choose by; add --eval_strategy steps", flag="--save_strategy")
     if given.get("load_best_model_at_end"):
@@ -293,9 +350,11 @@ def _schedule(options: Resolved, problems: Problems) -> None:
     _json_files(given, problems)
 
 
-def _metric(command: str, name: str | None, problems: Problems) -> None:
+def _metric(options: Resolved, name: str | None, problems: Problems) -> None:
     """The library would only miss a score after the first evaluation."""
-    known = SCORES if command == "clm" else [score for score in SCORES if score != "bits_per_byte"]
+    without = {"bits_per_byte"} if options.command != "clm" else set()
+    without |= {score for score in SCORES if score.endswith("_keys") and not options.keys.words}
+    known = [score for score in SCORES if score not in without]
     if name is not None and name.removeprefix("eval_") not in known:
         problems.add(
             f"evaluation has no score {name!r}; choose one of {', '.join(known)}", flag="--metric_for_best_model"
@@ -345,6 +404,9 @@ def _prepare(options: PrepareOptions, problems: Problems) -> None:
     for flag, value in wrong.items():
         if value:
             problems.add(hint, flag=flag)
+    _chunking(options, problems)
+    if options.chunking == "documents" and options.objective == "mlm":
+        problems.add("belongs to --objective clm", flag="--chunking")
     if options.pad_to_max_length and not options.line_by_line:
         problems.add("only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length")
     if options.compat and options.compat != f"run_{options.objective}":

@@ -14,11 +14,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from lmtrain.config import options
 from lmtrain.config.about import About
 from lmtrain.config.export import ExportOptions
+from lmtrain.config.filter import FilterOptions
 from lmtrain.config.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.nlg import NlgDemoOptions, NlgOptions, NlgTrainOptions
 from lmtrain.config.nlg_data import NlgConvertOptions, NlgEncodeOptions
 from lmtrain.config.nlg_decode import NlgDecodeOptions
 from lmtrain.config.nlg_score import NlgScoreOptions
+from lmtrain.config.push import PushOptions
+from lmtrain.config.report import ReportOptions
 from lmtrain.config.training_arguments import training_flags
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag
@@ -32,9 +35,12 @@ TRAINING_GROUPS: dict[str, type] = {
     "masking": options.MaskingOptions,
     "run": options.RunOptions,
     "lora": options.LoraOptions,
+    "keys": options.KeyTokenOptions,
+    "samples": options.SampleOptions,
 }
 COMMAND_OPTIONS: dict[str, type] = {
     "tokenizer": options.TokenizerOptions,
+    "filter": FilterOptions,
     "prepare": options.PrepareOptions,
     "evaluate": options.EvaluateOptions,
     "generate": options.GenerateOptions,
@@ -50,11 +56,15 @@ COMMAND_OPTIONS: dict[str, type] = {
     "check": options.CheckOptions,
     "verify-resume": VerifyResumeOptions,
     "export": ExportOptions,
+    "report": ReportOptions,
+    "push": PushOptions,
     "gpt2-ft": Gpt2FtOptions,
 }
 TRAINING_COMMANDS = ("clm", "mlm", "sft")
 # By command: groups that it has no option of.
-WITHOUT_GROUP: dict[str, tuple[str, ...]] = {"clm": ("pairs",), "mlm": ("pairs",), "sft": ("masking",)}
+WITHOUT_GROUP: dict[str, tuple[str, ...]] = {
+    "clm": ("pairs",), "mlm": ("pairs", "keys"), "sft": ("masking", "keys")
+}  # fmt: skip
 ABOUT_A_RUN = ("profile", "check", "verify-resume")  # commands in front of a training command, whose options follow
 
 # Options of its groups that a training has no use for, and what to say to who types them.
@@ -68,14 +78,19 @@ NOT_IN: dict[str, dict[str, str]] = {
     },
     "mlm": {
         "block_size": "masked training calls this --max_seq_length",
+        "chunking": "is for causal training (lmtrain clm); lines as examples: --line_by_line",
         "append_eos": "masked training puts the tokenizer's own special tokens around each document",
+        "sample_max_new_tokens": "a masked model fills masks and writes nothing behind a prompt",
+        "sample_temperature": "a masked model fills masks with the likeliest tokens",
     },
     "sft": {
+        "mix": "is for documents (lmtrain clm, lmtrain mlm)",
         "block_size": "pairs are not joined into blocks; the longest one is --max_seq_length",
         "text_column": "pairs have two texts: --context_column and --completion_column",
         "documents": "a record is a pair",
         "keep_linebreaks": "a record is a pair, and its line breaks are kept",
         "isolate_documents": "each pair is an example of its own",
+        "chunking": "each pair is an example of its own",
         "line_by_line": "each pair is an example of its own",
         "pad_to_max_length": "pairs are packed; --no_packing pads them to the longest of their batch",
         "drop_remainder": "pairs are not joined into blocks, so nothing remains",

@@ -14,7 +14,9 @@ from typing import ClassVar, Literal
 from lmtrain.config.about import option
 
 # What makes a model or changes it: no options of commands that only use one.
-MAKES_A_MODEL = frozenset({"model_type", "config_name", "config_overrides", "attention_dropout", "dropout"})
+MAKES_A_MODEL = frozenset(
+    {"model_type", "model_size", "config_name", "config_overrides", "attention_dropout", "dropout"}
+)
 
 
 @dataclass
@@ -32,6 +34,13 @@ class ModelOptions:
         None,
         "Without --model_name_or_path: the type of a new model, such as gpt2, llama, bert, roberta.",
         metavar="TYPE",
+    )
+    model_size: str | None = option(
+        None,
+        "With --model_type: how many parameters the new model has, embeddings included, such as 10m, 124m or 1.3b. "
+        "Width and layers follow from it and from the vocabulary.",
+        metavar="SIZE",
+        shown_default="the type's own",
     )
     config_name: str | None = option(
         None,
@@ -136,7 +145,19 @@ class DataOptions(TextOptions):
         [], "Text to evaluate on.", metavar="PATH", shown_default="a part of the training text"
     )
     test_file: list[str] = option([], "Text for a test, scored on its own.", metavar="PATH")
+    mix: list[str] = option(
+        [],
+        "Shares of the training examples that texts have; each is then named: --train_file code=src/ prose=books/.",
+        metavar="NAME=SHARE",
+        shown_default="all of the text, once an epoch",
+    )
     append_eos: bool = option(True, "Put the end-of-text token after each document (causal training).")
+    chunking: Literal["blocks", "documents"] = option(
+        "blocks",
+        "How documents become blocks in causal training: blocks joins them, end-of-text tokens between, and loses "
+        "nothing; documents takes the full windows of each by itself and drops the rests and the short ones. The "
+        "ledger says what either costs.",
+    )
     isolate_documents: bool = option(
         False,
         "Keep the documents of a block apart: attention stays inside each, its positions start anew, and its first "
@@ -296,6 +317,10 @@ class RunOptions:
         unit="minutes",
         above=0,
         shown_default="no limit",
+    )
+    skip_check: bool = option(
+        False,
+        "Begin without the rehearsal, in which saving, loading, evaluating, generating and a first pass are tried.",
     )
     overwrite_output_dir: bool = option(
         False,

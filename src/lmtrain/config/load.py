@@ -81,7 +81,7 @@ def read_settings(path: str, *, label: str = "--config") -> list[Setting]:
             try:
                 content = yaml.safe_load(text)
             except yaml.YAMLError as error:
-                raise ValueError(" ".join(str(error).split())) from None
+                raise ValueError(_yaml_problem(error)) from None
         elif suffix == ".toml":
             import tomllib
 
@@ -100,6 +100,13 @@ def read_settings(path: str, *, label: str = "--config") -> list[Setting]:
     return [Setting(str(key).replace("-", "_"), f"{path}: {key}", value=value) for key, value in content.items()]
 
 
+def _yaml_problem(error: Any) -> str:
+    """What and where, without the line itself, which may hold a token."""
+    mark = getattr(error, "problem_mark", None)
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    return f"{getattr(error, 'problem', None) or 'it cannot be understood'}{where}"
+
+
 def gather(command: str, settings: Iterable[Setting], problems: Problems) -> Gathered:
     """Understand settings of one source (a file, or the command line)."""
     gathered = Gathered(flag_table(command), problems)
@@ -109,9 +116,12 @@ def gather(command: str, settings: Iterable[Setting], problems: Problems) -> Gat
             if setting.value != command:
                 problems.add(f"these are options of lmtrain {setting.value}, not {command}", flag=setting.label)
             continue
+        before = dict(gathered.values)
         name = _understand(gathered, setting)
         if name is None:
             continue
+        if name in seen and isinstance(before.get(name), list):  # --mix code=0.7 --mix prose=0.3 is one list
+            gathered.values[name] = before[name] + gathered.values[name]
         earlier = seen.get(name)
         if earlier and earlier.name != setting.name and earlier.as_words() != setting.as_words():
             problems.add(f"says something else than {earlier.label}; give one of them", flag=setting.label)
@@ -172,7 +182,9 @@ def _take(gathered: Gathered, setting: Setting, flag: Flag, *, negated: bool = F
             value = from_file(flag, setting.value)
     except UserError as error:
         gathered.failed.add(flag.name)
-        gathered.problems.add(error.problems[0].text, flag=setting.label)
+        hides = flag.about.secret and setting.words != []
+        text = "takes one word; what was given is not repeated here" if hides else error.problems[0].text
+        gathered.problems.add(text, flag=setting.label)
         return None
     if negated:
         if not isinstance(value, bool):

@@ -29,6 +29,7 @@ class NlgDecodeOptions(ModelOptions):
     output: str | None = option(
         None, 'File for the results: JSONL of {"id": line, "predict": [...]}, lines counted from 0.', metavar="FILE"
     )
+    overwrite_output: bool = option(False, "Replace the file for the results where there is one.")
     num_beams: int = option(10, "Beams of the search.", at_least=1, aliases=("beam",))
     length_penalty: float = option(
         0.8, "A finished text scores its log-probability divided by its length to this power."

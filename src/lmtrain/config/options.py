@@ -13,13 +13,17 @@ from typing import Any, ClassVar, Literal
 
 from lmtrain.config.about import option
 from lmtrain.config.adapter import LoraOptions
+from lmtrain.config.generate import GenerateOptions
 from lmtrain.config.groups import MAKES_A_MODEL, DataOptions, MaskingOptions, ModelOptions, RunOptions, TextOptions
+from lmtrain.config.key_tokens import KeyTokenOptions
 from lmtrain.config.pairs import PairOptions
+from lmtrain.config.samples import SampleOptions
 
 __all__ = [
-    "AboutRun", "CheckOptions", "DataOptions", "DemoOptions", "EvaluateOptions", "GenerateOptions", "LoraOptions",
+    "AboutRun", "CheckOptions", "DataOptions", "DemoOptions", "EvaluateOptions", "GenerateOptions", "KeyTokenOptions",
+    "LoraOptions",
     "MaskingOptions", "ModelOptions", "PairOptions", "PrepareOptions", "ProfileOptions", "Resolved", "RunOptions",
-    "TextOptions", "TokenizerOptions",
+    "SampleOptions", "TextOptions", "TokenizerOptions",
 ]  # fmt: skip
 
 
@@ -37,19 +41,37 @@ class TokenizerOptions(TextOptions):
         aliases=("source",),
     )
     output_dir: str | None = option(None, "Folder for the tokenizer.", metavar="FOLDER")
-    type: Literal["bpe", "wordpiece", "unigram"] = option(
-        "bpe", "Kind of tokenizer: byte-level BPE, BERT's WordPiece, or a unigram model."
+    type: Literal["bpe", "wordpiece", "unigram"] | None = option(
+        None,
+        "Kind of tokenizer: byte-level BPE, BERT's WordPiece, or a unigram model.",
+        shown_default="bpe, or that of --like",
+    )
+    like: str | None = option(
+        None,
+        "A tokenizer (a folder, a tokenizer.json, a checkpoint or a hub name) to be like: the same kind, normalisation "
+        "and special tokens, with a new vocabulary.",
+        metavar="TOKENIZER",
     )
     vocab_size: int = option(8192, "Size of the vocabulary, special tokens included.", unit="tokens", at_least=2)
     special_tokens: list[str] = option(
         [],
-        "Special tokens, in order.",
+        "Special tokens, in order; beside --like they are added to its own.",
         metavar="TOKEN",
         shown_default="<|endoftext|>, or BERT's five for wordpiece",
     )
-    min_frequency: int = option(2, "A pair must occur so often to become a token.", unit="times", at_least=0)
+    min_frequency: int | None = option(
+        None,
+        "A pair must occur so often to become a token.",
+        unit="times",
+        at_least=0,
+        shown_default="2; with --like what transformers takes, 0",
+    )
     sample_bytes: int | None = option(
-        None, "Learn from at most so much of the text.", unit="bytes", at_least=1, shown_default="all of it"
+        None,
+        "Learn from about so much of the text, taken from all over it.",
+        unit="bytes",
+        at_least=1,
+        shown_default="all of it",
     )
     model_max_length: int | None = option(
         None,
@@ -91,6 +113,7 @@ class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions):
     """``lmtrain evaluate``: loss, perplexity and bits per byte of a model on text."""
 
     without: ClassVar[frozenset[str]] = MAKES_A_MODEL | {
+        "mix",
         "max_train_samples",
         "shuffle_documents",
         "train_file",
@@ -107,31 +130,6 @@ class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions):
         None, "Folder for eval_results.json.", metavar="FOLDER", shown_default="results are only printed"
     )
     json: bool = option(False, "Print the results as one JSON object.")
-
-
-@dataclass
-class GenerateOptions(ModelOptions):
-    """``lmtrain generate``: completions of a causal model, ranked fillings of a masked one."""
-
-    without: ClassVar[frozenset[str]] = MAKES_A_MODEL | {"resize_embeddings"}
-    title: ClassVar[str] = "Generation"
-
-    prompt: list[str] = option([], "Prompts; - reads one from standard input.", metavar="PROMPT", positional=True)
-    prompts_file: str | None = option(None, "A file of prompts, one a line.", metavar="FILE")
-    max_new_tokens: int = option(64, "Longest completion.", unit="tokens", at_least=1)
-    do_sample: bool = option(True, "Draw tokens at random; --greedy always takes the likeliest.", off="greedy")
-    temperature: float = option(1.0, "Below 1 sharpens, above 1 flattens the distribution drawn from.", above=0)
-    top_k: int = option(50, "Draw from the so many likeliest tokens; 0 means all.", unit="tokens", at_least=0)
-    top_p: float = option(1.0, "Draw from the likeliest tokens that make up this probability.", above=0, at_most=1)
-    num_return_sequences: int = option(1, "Completions for each prompt.", at_least=1)
-    num_beams: int = option(1, "Beams of a beam search; 1 means none.", at_least=1)
-    repetition_penalty: float = option(1.0, "Above 1 makes tokens that occurred already less likely.", above=0)
-    seed: int = option(42, "Seed of what is drawn.", at_least=0)
-    top: int = option(5, "Fillings shown for each mask (masked models).", at_least=1)
-    batch_size: int = option(8, "Prompts completed at once.", unit="prompts", at_least=1)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Number format of the products.")
-    use_cpu: bool = option(False, "Leave the accelerator alone.")
-    json: bool = option(False, "Print one JSON object a line.")
 
 
 @dataclass
@@ -199,6 +197,8 @@ class Resolved:
     notes: tuple[str, ...] = ()
     lora: LoraOptions = field(default_factory=LoraOptions)
     pairs: PairOptions = field(default_factory=PairOptions)
+    keys: KeyTokenOptions = field(default_factory=KeyTokenOptions)
+    samples: SampleOptions = field(default_factory=SampleOptions)
 
     @property
     def purpose(self) -> Literal["clm", "mlm"]:

@@ -162,8 +162,9 @@ TREATMENT: dict[str, Treatment] = {
     ),
     "local_rank": Treatment("subsumed", _MACHINES, "The launcher says it in the environment (LOCAL_RANK)."),
     # Hub
-    **_honored(
-        _HUB,
-        "push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push hub_revision",
+    **_honored(_HUB, "push_to_hub hub_model_id hub_token hub_private_repo hub_revision"),
+    "hub_strategy": Treatment(
+        "subsumed", _HUB, "The finished model is uploaded, once, when it was compared; checkpoints never are."
     ),
+    "hub_always_push": Treatment("subsumed", _HUB, "There is one upload, and nothing it could wait for."),
 }  # fmt: skip

@@ -49,6 +49,12 @@ def user_path(text: str) -> Path:
         return Path(text)
 
 
+def repeatable(word: str) -> str:
+    """A word that nothing takes, for a message: of ``token=abc`` only ``token=…``, since it may be a secret."""
+    name, equals, _ = word.partition("=")
+    return f"{name}=…" if equals else word
+
+
 def is_truth_word(word: str) -> bool:
     return word.lower() in YES | NO
 
@@ -65,7 +71,7 @@ def from_words(flag: Flag, words: list[str]) -> Any:
     if "list" in flag.types and (len(words) > 1 or "str" not in flag.types):
         return [_checked(flag, word) for word in words]
     if len(words) > 1:
-        extra = " ".join(words[1:])
+        extra = " ".join(map(repeatable, words[1:]))
         raise flag.fail(f"takes one value, and {extra!r} is left over; a value with spaces needs quotes")
     return _checked(flag, _from_text(flag, words[0]))
 

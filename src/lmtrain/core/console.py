@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Protocol
+from typing import Protocol, TextIO
 
 
 class Say(Protocol):
@@ -18,9 +18,14 @@ class Say(Protocol):
 
 
 def say(topic: str, text: str) -> None:
-    """``● store      9.5 M tokens in 0.4 s``, on standard error; further lines of a text stand below its first."""
+    """``● store      9.5 M tokens in 0.4 s``, on :func:`told_to`; further lines of a text stand below its first."""
     if is_first_process():
-        print(f"● {topic:<10} " + text.replace("\n", "\n" + " " * 13), file=sys.stderr, flush=True)
+        print(f"● {topic:<10} " + text.replace("\n", "\n" + " " * 13), file=told_to(), flush=True)
+
+
+def told_to() -> TextIO:
+    """Standard error; in a notebook, which shows that as alarm, standard output."""
+    return sys.stdout if type(sys.stderr).__module__.startswith("ipykernel") else sys.stderr
 
 
 def counted(number: int, noun: str) -> str:

@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     OK = 0
     OUR_FAULT = 1
     WRONG_INPUT = 2
+    UPLOAD_FAILED = 69  # EX_UNAVAILABLE: the model lies complete in its folder; lmtrain push uploads it alone
     INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
     NO_SAVE_SUCCEEDED = 76
 
@@ -42,6 +43,12 @@ class UserError(Exception):
     def __init__(self, text: str = "", *, flag: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
         self.problems = problems or (Problem(text, flag),)
         super().__init__("; ".join(f"{p.flag}: {p.text}" if p.flag else p.text for p in self.problems))
+
+
+class OwnResultWrong(Exception):  # noqa: N818 -- says what happened, as the others do
+    """What lmtrain itself made is not what it should be, and was noticed: shown without a traceback, exit code 1."""
+
+    exit_code = ExitCode.OUR_FAULT
 
 
 class Interrupted(Exception):  # noqa: N818 -- nothing went wrong

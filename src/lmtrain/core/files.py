@@ -72,8 +72,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty scratch folder beside ``path``; rename it to ``path`` only when all went well.
 
-    An earlier folder at ``path`` is replaced. Files and folders inside are synced before the rename. What a killed
-    process leaves behind is for :func:`clear_scratch`.
+    An earlier folder at ``path`` is replaced; of a link only the link. Files and folders inside are synced before the
+    rename. What a killed process leaves behind is for :func:`clear_scratch`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
@@ -83,6 +83,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         os.umask(mask)
         scratch.chmod(0o777 & ~mask)
         sync_tree(scratch)
+        if path.is_symlink():
+            path.unlink()  # what it leads to is not ours to replace
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
             path.replace(old)  # an empty folder may be replaced by a rename
@@ -108,7 +110,7 @@ def clear_scratch(parent: Path, pattern: str) -> list[str]:
     """
     gone = []
     for left in sorted(parent.glob(f".{pattern}.*")):
-        if left.suffix not in (".tmp", ".old") or not left.is_dir():
+        if left.suffix not in (".tmp", ".old") or not left.is_dir() or left.is_symlink():
             continue
         named = parent / left.name[1:].rsplit(".", 2)[0]
         if left.suffix == ".old" and not named.exists() and any(left.iterdir()):

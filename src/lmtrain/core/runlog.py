@@ -7,7 +7,13 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+
+class Events(Protocol):
+    """Where events go: a :class:`RunLog`, or what has one."""
+
+    def event(self, kind: str, **values: Any) -> None: ...
 
 
 def _plain(value: Any) -> Any:
