@@ -296,3 +296,12 @@ def test_reading_needs_neither_torch_nor_transformers_nor_arrow(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_pipe_has_one_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two would each get a part of it, and train on different texts without a word."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("-", str(tmp_path / "pipe")):
+        with pytest.raises(UserError, match="can be read only once, and of 2 processes"):
+            resolve_sources([name], Reading())

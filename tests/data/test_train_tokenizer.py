@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from lmtrain.core.errors import UserError
 from lmtrain.data.tokenization import choose_encoder
 from lmtrain.data.tokenizer_files import TokenizerFiles
+from lmtrain.data.tokenizer_text import TrainingText
 from lmtrain.data.train_tokenizer import TokenizerPlan, Trained, train_tokenizer
 
 LINES = [CODE[i : i + 900] for i in range(0, len(CODE), 900)]
@@ -91,6 +93,39 @@ def test_a_sample_ends_in_time_and_comes_from_everywhere() -> None:
     read = [n for n, source in enumerate(sources) if source.reads]
     assert len(read) < len(sources) / 2
     assert max(read) > len(sources) / 2, "not only the first files"
+
+
+def test_a_sample_of_one_long_file_is_no_head_of_it() -> None:
+    places = [f"place{n:04d} " + "word " * 40 + "\n" for n in range(2000)]
+    text = TrainingText([Texts("".join(places))], 20_000)
+    found = [int(word) for chunk in text for word in re.findall(r"place(\d+)", chunk)]
+    assert 20_000 <= text.trained_bytes < 22_000
+    assert len(found) > 50 and min(found) < 200 and max(found) > 1800
+    quarters = [sum(1 for n in found if q * 500 <= n < (q + 1) * 500) for q in range(4)]
+    assert min(quarters) > 0.5 * max(quarters)
+    again = TrainingText([Texts("".join(places))], 20_000)
+    assert list(again) == list(TrainingText([Texts("".join(places))], 20_000)), "the same text gives the same sample"
+
+
+def test_another_kind_is_compared_with_gpt2s_of_its_size() -> None:
+    byte_level = train_tokenizer([Texts(*LINES)], TokenizerPlan(vocab_size=700))
+    assert byte_level.beside == () and "every byte comes back" in byte_level.line
+    unigram = train_tokenizer([Texts(*LINES)], TokenizerPlan(kind="unigram", vocab_size=700))
+    ((name, figure),) = unigram.beside
+    assert name == "a BPE like GPT-2's of 700" and f"{name}: {figure:.2f}" in unigram.line
+    assert figure == pytest.approx(byte_level.bytes_per_token, rel=1e-9), "learned from the same text"
+
+
+def test_what_does_not_come_back_is_said() -> None:
+    wordpiece = train_tokenizer([Texts(*LINES)], TokenizerPlan(kind="wordpiece", vocab_size=700))
+    assert wordpiece.lost is not None and "not every text comes back: " in wordpiece.line
+
+
+def test_wordpiece_with_more_characters_than_tokens() -> None:
+    alphabet = "".join(chr(0x4E00 + n) + " " for n in range(300))
+    with pytest.raises(UserError, match="too few: the characters of this text") as caught:
+        train_tokenizer([Texts(alphabet)], TokenizerPlan(kind="wordpiece", vocab_size=100))
+    assert caught.value.problems[0].flag == "--vocab_size"
 
 
 @pytest.mark.parametrize(

@@ -11,25 +11,30 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from lmtrain.config.mix import Mix
 from lmtrain.config.options import DataOptions, TextOptions
 from lmtrain.core.console import Say, silent
 from lmtrain.core.errors import UserError
 from lmtrain.core.streams import stream
 from lmtrain.core.types import Source
 from lmtrain.data.cache import cache_folder
-from lmtrain.data.layouts import Blocks, Lines, Pairs
-from lmtrain.data.ledger import Ledger
+from lmtrain.data.chunking import costs
+from lmtrain.data.layouts import Blocks, Joined, Lines, Mixed, Pairs, Windows
+from lmtrain.data.ledger import Chunking, Ledger
 from lmtrain.data.prepare import Prepared, Request, prepare
 from lmtrain.data.sources import Reading, TextSource, hub_source, resolve_sources
 from lmtrain.data.splits import split_documents
+from lmtrain.data.store import TokenStore
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 Objective = Literal["clm", "mlm"]
-AnyLayout = Blocks | Lines | Pairs
+AnyLayout = Blocks | Lines | Windows | Pairs | Joined
 _PIECE_BYTES = 1 << 19  # several pieces of a long document make a batch, so that all cores share it
 _SCRIPT_BATCH = 1000  # rows that run_clm and run_mlm group at a time
 StoresMade = dict[Path, tuple[Prepared, list[tuple[str, str]]]]  # by folder, with what was to be said of it
@@ -44,10 +49,16 @@ class Corpus:
     ledger: Ledger
     stores: dict[str, Prepared]
     lines: list[str] = field(default_factory=list)
+    documents: dict[str, list[tuple[TokenStore, np.ndarray]]] = field(
+        default_factory=dict
+    )  # by split: which of a store
 
     def manifest(self) -> dict[str, Any]:
         """From which text and tokenizer, for a run's folder."""
+        train = self.splits.get("train")
+        mix = {"mix": {"shares": train.shares, "seed": train.seed}} if isinstance(train, Mixed) else {}
         return {
+            **mix,
             "stores": {
                 name: {k: p.store.manifest[k] for k in ("key", "sources", "tokenizer", "reading", "cut", "versions")}
                 for name, p in self.stores.items()
@@ -81,8 +92,12 @@ def sources_of(
     token: str | None = None,
     reading: Reading | None = None,
 ) -> dict[str, list[Source]]:
-    """The sources of each split that the options name, read as the options say, or as ``reading`` does."""
+    """The sources of each split that the options name, read as the options say, or as ``reading`` does.
+
+    Those of a mix are under ``train/NAME``.
+    """
     reading = reading or reading_of(options)
+    mix = Mix.of(getattr(options, "mix", []))
     if options.dataset_name:
         found = hub_source(
             options.dataset_name,
@@ -94,10 +109,11 @@ def sources_of(
             streaming=bool(getattr(options, "streaming", False)),
         )
         return {name: [found[name]] for name in _FILES if name in found}
+    named = {split: list(paths) for split, name in _FILES.items() if (paths := getattr(options, name, []))}
+    if mix:
+        named = {f"train/{name}": paths for name, paths in mix.paths(named.pop("train", [])).items()} | named
     files = {
-        split: resolve_sources(paths, reading, flag=f"--{name}")
-        for split, name in _FILES.items()
-        if (paths := getattr(options, name, []))
+        name: resolve_sources(paths, reading, flag=f"--{_FILES[_split_of(name)]}") for name, paths in named.items()
     }
     if options.text_column and files and all(isinstance(s, TextSource) for found in files.values() for s in found):
         raise UserError(
@@ -131,7 +147,6 @@ def prepare_corpus(
     if not requests:
         raise UserError("no text is named", flag="--train_file")
     cache = cache_folder(options.data_cache_dir)
-    percentage = options.validation_split_percentage
     stores: dict[str, Prepared] = {}
     ledger = Ledger()
     lines: list[str] = []
@@ -152,29 +167,31 @@ def prepare_corpus(
             say_made("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.folder}")
     if not ledger.documents:
         raise UserError("there is no document in the text", flag="--train_file")
-    splits: dict[str, AnyLayout] = {}
-    around = tokenizer.around_document(objective, append_eos=options.append_eos and not options.compat)
+    layouts: dict[str, dict[str, AnyLayout]] = {}
+    chosen: dict[str, list[tuple[TokenStore, np.ndarray]]] = {}
+    joins = options.append_eos and not options.compat and not by_document(options, objective)
+    around = tokenizer.around_document(objective, append_eos=joins)
     for name, made in stores.items():
-        documents = {name: _all(made)}
-        if name == "train" and splitting:
-            split = split_documents(made.store, options.validation_split_mode, percentage, seed)
-            documents = {"train": split.train, "validation": split.validation}
-            lines.append(split.line)
-            say("held out", split.line.removeprefix("held out "))
+        documents, line = _divided(name, made, options, splitting, seed)
+        if line:
+            lines.append(line)
+            say("held out", line.removeprefix("held out "))
         for part, numbers in documents.items():
-            if part == "train" and options.shuffle_documents:
-                numbers = stream(seed, "documents").permutation(numbers)
             if part in wanted:
-                splits[part] = _lay_out(options, objective, made, numbers, block_size, around, tokenizer.pad_id or 0)
+                chosen.setdefault(part, []).append((made.store, numbers))
+                laid_out = _lay_out(options, objective, made, numbers, block_size, around, tokenizer.pad_id or 0)
+                layouts.setdefault(part, {})[name.partition("/")[2]] = laid_out
+    splits = {part: _as_one(part, found, options, seed) for part, found in layouts.items()}
     for name, most in (("train", options.max_train_samples), ("validation", options.max_eval_samples)):
         if most is not None and name in splits:
             splits[name] = splits[name].take(most)
     for name, layout in splits.items():
-        ledger.splits[name] = layout.ledger
+        chunking = _chunking(options, objective, chosen[name], block_size, tokenizer)
+        ledger.splits[name] = replace(layout.ledger, chunking=chunking)
         if layout.note:
             lines.append(f"{name}: {layout.note}")
             say(name, layout.note)
-    return Corpus(splits, ledger, stores, lines)
+    return Corpus(splits, ledger, stores, lines, chosen)
 
 
 def requests_of(
@@ -188,7 +205,7 @@ def requests_of(
     percentage = options.validation_split_percentage
     reading = {k: v for k, v in asdict(reading_of(options)).items() if k != "piece_bytes"}
     may_cut = splitting and options.validation_split_mode == "first" and not options.compat
-    cuts = {name: percentage if name == "train" and may_cut else 0.0 for name in sources}
+    cuts = {name: percentage if _split_of(name) == "train" and may_cut else 0.0 for name in sources}
     return {name: Request(found, tokenizer, reading, cuts[name]) for name, found in sources.items()}, splitting
 
 
@@ -198,12 +215,19 @@ def wanted_sources(
     """The sources to read for the ``wanted`` splits, and whether a part of the training text becomes validation."""
     if options.preprocessing_num_workers:  # both engines are written with rayon, which reads this when it starts
         os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
-    sources = {name: found for name, found in sources.items() if name in wanted or name == "train"}
+    sources = {name: found for name, found in sources.items() if _split_of(name) in (*wanted, "train")}
     percentage = options.validation_split_percentage
-    splitting = "train" in sources and "validation" in wanted and "validation" not in sources and percentage > 0
+    trains = [name for name in sources if _split_of(name) == "train"]
+    splitting = bool(trains) and "validation" in wanted and "validation" not in sources and percentage > 0
     if not splitting and "train" not in wanted:
-        sources.pop("train", None)
+        for name in trains:
+            del sources[name]
     return sources, splitting
+
+
+def _split_of(name: str) -> str:
+    """The split that a store is for: it is ``train/NAME`` for a text of a mix."""
+    return name.partition("/")[0]
 
 
 class SaySplits:
@@ -223,10 +247,53 @@ class SaySplits:
             self._say(topic, text)
 
 
-def _all(made: Prepared) -> Any:
-    import numpy as np
+def _divided(
+    name: str, made: Prepared, options: DataOptions, splitting: bool, seed: int
+) -> tuple[dict[str, np.ndarray], str]:
+    """Which documents of a store belong to which split, and what is to be said of a part held out."""
+    of, _, text = name.partition("/")
+    documents, line = {of: np.arange(len(made.store))}, ""
+    if of == "train" and splitting:
+        percentage = options.validation_split_percentage
+        split = split_documents(made.store, options.validation_split_mode, percentage, seed)
+        documents = {"train": split.train, "validation": split.validation}
+        line = split.line.replace("held out ", f"held out of {text} ", 1) if text else split.line
+    if "train" in documents and options.shuffle_documents:
+        documents["train"] = stream(seed, "documents").permutation(documents["train"])
+    return documents, line
 
-    return np.arange(len(made.store))
+
+def _as_one(part: str, layouts: dict[str, AnyLayout], options: DataOptions, seed: int) -> AnyLayout:
+    """The layout of a split: the texts of a mix in their shares for training, one after the other for evaluation."""
+    mix = Mix.of(options.mix)
+    if mix is None or list(layouts) == [""]:
+        return next(iter(layouts.values()))
+    return Mixed(layouts, mix.shares, seed) if part == "train" else Joined(layouts)
+
+
+def by_document(options: DataOptions, objective: Objective) -> bool:
+    """Whether documents become windows of their own instead of being joined."""
+    return objective == "clm" and options.chunking == "documents"
+
+
+def _chunking(
+    options: DataOptions,
+    objective: Objective,
+    documents: Sequence[tuple[TokenStore, np.ndarray]],
+    block_size: int,
+    tokenizer: TokenizerFiles,
+) -> Chunking | None:
+    """What either way of chunking costs a split; None where there is one way."""
+    if objective != "clm" or options.compat:
+        return None
+    return costs(
+        [np.asarray(store.lengths[numbers], np.int64) for store, numbers in documents],
+        block_size,
+        tokenizer.around_document("clm", append_eos=options.append_eos and tokenizer.eos_id is not None),
+        tokenizer.around_document("clm", append_eos=False),
+        taken=options.chunking,
+        drop_remainder=options.drop_remainder,
+    )
 
 
 def _lay_out(
@@ -237,10 +304,12 @@ def _lay_out(
     block_size: int,
     around: tuple[tuple[int, ...], tuple[int, ...]],
     pad_id: int,
-) -> Blocks | Lines:
+) -> Blocks | Lines | Windows:
     if objective == "mlm" and options.line_by_line:
         pad_to = block_size if options.pad_to_max_length else None
         return Lines(made.store, documents, block_size, *around, pad_to=pad_to, pad_id=pad_id)
+    if by_document(options, objective):
+        return Windows(made.store, documents, block_size, *around, pad_id=pad_id)
     return Blocks(
         made.store,
         documents,

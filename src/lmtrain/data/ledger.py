@@ -14,13 +14,47 @@ FILL_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkCost:
+    """What a way of chunking makes of a split: its ``examples``, the ``specials`` that it adds, the tokens it drops."""
+
+    examples: int
+    specials: int
+    dropped: int
+
+    def __add__(self, other: ChunkCost) -> ChunkCost:
+        return ChunkCost(self.examples + other.examples, self.specials + other.specials, self.dropped + other.dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """Both ways of ``--chunking`` for one split, and which of them was ``taken``."""
+
+    taken: str
+    blocks: ChunkCost
+    documents: ChunkCost
+
+    def line(self, tokens: int) -> str:
+        """For people, of a split of ``tokens`` tokens of text."""
+
+        def told(way: str, cost: ChunkCost) -> str:
+            drop, add = ("drops", "adds") if way == self.taken else ("would drop", "add")
+            added = f" and {add} {counted(cost.specials, 'special token')}" if cost.specials else ""
+            share = cost.dropped / tokens if tokens else 0.0
+            return f"{way} {drop} {counted(cost.dropped, 'token')} ({share:.1%}){added}"
+
+        ways = {"blocks": self.blocks, "documents": self.documents}
+        first = self.taken
+        return "; ".join(told(way, ways[way]) for way in (first, *(way for way in ways if way != first)))
+
+
+@dataclass(frozen=True, slots=True)
 class SplitLedger:
     """Where the tokens of one split went.
 
     ``tokens`` are those of the documents' text, ``specials`` those that the layout puts around documents;
     ``placed`` are the tokens of both kinds in examples, ``dropped`` those in none: nothing else happens to
     them. ``fill``: for examples of uneven length, the shares of positions that hold tokens in shuffled batches of
-    ``FILL_BATCH``, padded and packed.
+    ``FILL_BATCH``, padded and packed. ``chunking``: where documents become blocks, what either way of it costs.
     """
 
     documents: int
@@ -31,6 +65,7 @@ class SplitLedger:
     placed: int
     dropped: int
     fill: Fill | None = None
+    chunking: Chunking | None = None
 
     def __post_init__(self) -> None:
         if self.tokens + self.specials != self.placed + self.dropped:
@@ -111,4 +146,6 @@ class Ledger:
                 lines.append(
                     f"fill       {name}: tokens fill {padded} of a padded batch of {FILL_BATCH}, {packed} packed"
                 )
+            if split.chunking:
+                lines.append(f"chunking   {name}: {split.chunking.line(split.tokens)}")
         return lines + self.notes

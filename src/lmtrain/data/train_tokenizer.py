@@ -1,14 +1,14 @@
-"""A tokenizer of one's own: byte-level BPE, BERT's WordPiece or a unigram model, learned from sources.
+"""A tokenizer of one's own: byte-level BPE, BERT's WordPiece or a unigram model, or like another; learned from sources.
 
 It is saved as files that ``AutoTokenizer`` loads, without importing transformers. The byte-level kinds (bpe,
-unigram) keep the whole alphabet of 256 bytes, so every text comes back exactly and nothing is unknown.
+unigram) keep the whole alphabet of 256 bytes, so every text comes back exactly and nothing is unknown; that is tried
+on text before the tokenizer is given out.
 """
 
 from __future__ import annotations
 
 import time
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,27 +16,35 @@ from typing import Any, Literal
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder, write_json
 from lmtrain.core.types import Source, Tally
+from lmtrain.data.like_tokenizer import describe, is_gpt2s_kind, train_like
+from lmtrain.data.round_trip import lost
+from lmtrain.data.tokenizer_text import TrainingText
 
 Kind = Literal["bpe", "wordpiece", "unigram"]
 END_OF_TEXT = "<|endoftext|>"
 _BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 _SPOKEN = {"bpe": "byte-level BPE", "wordpiece": "WordPiece", "unigram": "byte-level unigram"}
 _ALPHABET = 256  # one token for each byte value
-_HELD_OUT_ONE_IN = 20
-_HELD_OUT_BYTES = 2 << 20
-_CHUNK = 1 << 16  # characters given to the trainer at once
+_BASELINE_BYTES = 16 << 20  # of the text, that the baseline learns from: it is there for one figure
+_MIN_FREQUENCY = 2
 
 
 @dataclass(frozen=True)
 class TokenizerPlan:
-    """What to train. ``special_tokens`` empty: ``<|endoftext|>``, or BERT's five for WordPiece."""
+    """What to train. ``special_tokens`` empty: ``<|endoftext|>``, or BERT's five for WordPiece; beside ``like`` those
+    are added to its own.
+
+    ``like``: a transformers tokenizer whose kind, normalisation and special tokens the new one has. ``min_frequency``
+    None: 2, or what the trainer of ``like`` takes by itself.
+    """
 
     kind: Kind = "bpe"
     vocab_size: int = 8192
     special_tokens: tuple[str, ...] = ()
-    min_frequency: int = 2
+    min_frequency: int | None = None
     sample_bytes: int | None = None
     model_max_length: int | None = None
+    like: Any = None
 
     def all_special_tokens(self) -> tuple[str, ...]:
         """Special tokens in the order of their ids."""
@@ -48,6 +56,8 @@ class TokenizerPlan:
 
     def check(self) -> None:
         """Raise :class:`UserError` for a plan that cannot give a tokenizer."""
+        if self.like is not None:
+            return  # its own alphabet and special tokens count; see train_like
         specials = len(self.all_special_tokens())
         least = specials + (_ALPHABET if self.kind != "wordpiece" else 1)
         if self.vocab_size < least:
@@ -70,6 +80,14 @@ class Trained:
     held_out_tokens: int
     held_out: bool
     tally: Tally = field(default_factory=Tally)
+    tokenizer: Any = None  # of transformers, where it is like another
+    lost: str | None = None  # what does not come back from its tokens
+    beside: tuple[tuple[str, float], ...] = ()  # other tokenizers' bytes per token on the same text
+    tried: tuple[str, ...] = ()  # the first of the text that it was measured on
+
+    @property
+    def kind(self) -> str:
+        return _SPOKEN[self.plan.kind] if self.tokenizer is None else describe(self.tokenizer)
 
     @property
     def bytes_per_token(self) -> float:
@@ -78,16 +96,22 @@ class Trained:
     @property
     def line(self) -> str:
         """What the user is told."""
-        kind = _SPOKEN[self.plan.kind]
         where = "held-out text" if self.held_out else "the training text itself (too short to hold some out)"
+        beside = "; ".join(f"{name}: {value:.2f}" for name, value in self.beside)
+        back = "every byte comes back" if self.lost is None else f"not every text comes back: {self.lost}"
         return (
-            f"{kind}, {self.backend.get_vocab_size():,} tokens, {self.seconds:.1f} s on "
+            f"{self.kind}, {self.backend.get_vocab_size():,} tokens, {self.seconds:.1f} s on "
             f"{self.trained_bytes / 1e6:.1f} MB · {self.bytes_per_token:.2f} bytes per token on {where}"
+            f"{f' ({beside})' if beside else ''} · {back}"
         )
 
     def save(self, folder: Path) -> None:
         """Write the folder that ``AutoTokenizer.from_pretrained`` loads."""
         with atomic_folder(folder) as scratch:
+            if self.tokenizer is not None:
+                self.tokenizer.model_max_length = self.plan.model_max_length or self.tokenizer.model_max_length
+                self.tokenizer.save_pretrained(scratch)
+                return
             self.backend.save(str(scratch / "tokenizer.json"))
             named = self._named_tokens()
             config: dict[str, Any] = {
@@ -110,68 +134,62 @@ def train_tokenizer(sources: Sequence[Source], plan: TokenizerPlan) -> Trained:
     """Learn a tokenizer from ``sources``, read as a stream; raises :class:`UserError`."""
     plan.check()
     began = time.perf_counter()
-    backend, trainer = _build(plan)
-    text = _Text(sources, plan.sample_bytes)
-    backend.train_from_iterator(iter(text), trainer)
+    text = TrainingText(sources, plan.sample_bytes)
+    tokenizer, backend = None, None
+    if plan.like is not None:
+        asked: dict[str, Any] = {"special_tokens": plan.special_tokens, "min_frequency": plan.min_frequency}
+        tokenizer = train_like(plan.like, text, plan.vocab_size, **asked)
+        backend = tokenizer.backend_tokenizer
+    else:
+        backend, trainer = _build(plan)
+        backend.train_from_iterator(iter(text), trainer)
+    seconds = time.perf_counter() - began
     if text.trained_bytes == 0:
         raise UserError("there is no text to learn from", flag="--train_file")
-    if plan.kind == "wordpiece":
+    if (size := backend.get_vocab_size()) > plan.vocab_size:
+        raise UserError(
+            f"{plan.vocab_size} tokens are too few: the characters of this text and the special tokens alone are "
+            f"{size}; use at least --vocab_size {size}",
+            flag="--vocab_size",
+        )
+    if tokenizer is None and plan.kind == "wordpiece":
         _put_around(backend)
     held_out = text.held_out or [text.first]
-    tokens = sum(len(e.ids) for e in backend.encode_batch_fast(held_out, add_special_tokens=False))
+    gone = lost(backend, held_out)
+    if gone and tokenizer is None and plan.kind != "wordpiece":
+        raise RuntimeError(f"the trained tokenizer loses text: {gone}")
+    n_bytes = sum(len(chunk.encode("utf-8")) for chunk in held_out)
+    beside = _beside(sources, plan, text, tokenizer)
     return Trained(
-        backend,
-        plan,
-        time.perf_counter() - began,
-        text.trained_bytes,
-        sum(len(chunk.encode("utf-8")) for chunk in held_out),
-        tokens,
-        bool(text.held_out),
-        text.tally,
-    )
+        backend, plan, seconds, text.trained_bytes, n_bytes, _count(backend, held_out), bool(text.held_out), text.tally,
+        tokenizer, gone, tuple((name, n_bytes / max(1, _count(other, held_out))) for name, other in beside),
+        tuple(held_out[:4]),
+    )  # fmt: skip
 
 
-class _Text:
-    """The sources as chunks for the trainer; one in twenty, chosen by content, is kept back to measure on."""
-
-    def __init__(self, sources: Sequence[Source], sample_bytes: int | None) -> None:
-        # Whole files in an order given by their names' hashes: a sample is then not only the first folder
-        order = list(range(len(sources)))
-        if sample_bytes:
-            order.sort(key=lambda i: zlib.crc32(sources[i].name.encode("utf-8", "surrogateescape")))
-        self._sources = [sources[i] for i in order]
-        self._limit = sample_bytes
-        self.tally = Tally()
-        self.held_out: list[str] = []
-        self.held_out_bytes = 0
-        self.trained_bytes = 0
-        self.first = ""
-
-    def __iter__(self) -> Iterator[str]:
-        for source in self._sources:
-            for piece in source.pieces(self.tally):
-                for chunk in _chunks(piece.text):
-                    data = chunk.encode("utf-8")
-                    if self.held_out_bytes < _HELD_OUT_BYTES and zlib.crc32(data) % _HELD_OUT_ONE_IN == 0:
-                        self.held_out.append(chunk)
-                        self.held_out_bytes += len(data)
-                        continue
-                    self.first = self.first or chunk
-                    self.trained_bytes += len(data)
-                    yield chunk
-                    if self._limit and self.trained_bytes >= self._limit:
-                        return
+def _beside(
+    sources: Sequence[Source], plan: TokenizerPlan, text: TrainingText, tokenizer: Any
+) -> list[tuple[str, Any]]:
+    """What to compare with on the held-out text: the old tokenizer, and GPT-2's kind at the size of the new one."""
+    found = []
+    if plan.like is not None:
+        old = plan.like.backend_tokenizer
+        found.append((f"the old vocabulary of {old.get_vocab_size():,}", old))
+    is_gpt2s = plan.kind == "bpe" if tokenizer is None else is_gpt2s_kind(tokenizer)
+    baseline = TokenizerPlan(vocab_size=plan.vocab_size)
+    if is_gpt2s or plan.vocab_size <= _ALPHABET + 1:
+        return found
+    backend, trainer = _build(baseline)
+    most = min(_BASELINE_BYTES, plan.sample_bytes or _BASELINE_BYTES)
+    whole = text.trained_bytes <= most
+    same = TrainingText(sources, plan.sample_bytes if whole else most, without=frozenset(text.held_out))
+    backend.train_from_iterator(iter(same), trainer)
+    found.append((f"a BPE like GPT-2's of {backend.get_vocab_size():,}", backend))
+    return found
 
 
-def _chunks(text: str) -> Iterator[str]:
-    """``text`` in chunks of about ``_CHUNK`` characters, cut behind line breaks where there are some."""
-    start = 0
-    while start < len(text):
-        end = min(start + _CHUNK, len(text))
-        if end < len(text):
-            end = text.rfind("\n", start, end) + 1 or end
-        yield text[start:end]
-        start = end
+def _count(backend: Any, texts: list[str]) -> int:
+    return sum(len(e.ids) for e in backend.encode_batch_fast(texts, add_special_tokens=False))
 
 
 def _build(plan: TokenizerPlan) -> tuple[Any, Any]:
@@ -193,7 +211,7 @@ def _build(plan: TokenizerPlan) -> tuple[Any, Any]:
         backend.decoder = decoders.WordPiece(prefix="##")
         return backend, trainers.WordPieceTrainer(
             vocab_size=plan.vocab_size,
-            min_frequency=plan.min_frequency,
+            min_frequency=_MIN_FREQUENCY if plan.min_frequency is None else plan.min_frequency,
             special_tokens=specials,
             show_progress=False,
         )
@@ -202,7 +220,7 @@ def _build(plan: TokenizerPlan) -> tuple[Any, Any]:
         backend = Tokenizer(models.BPE())
         trainer: Any = trainers.BpeTrainer(
             vocab_size=plan.vocab_size,
-            min_frequency=plan.min_frequency,
+            min_frequency=_MIN_FREQUENCY if plan.min_frequency is None else plan.min_frequency,
             special_tokens=specials,
             initial_alphabet=alphabet,
             show_progress=False,

@@ -7,6 +7,11 @@ row into equal blocks::
     the row     5 6 7 0  8 0 9 4  0
     blocks     |5 6 7 0| 8 0 9 4|           dropped: the last 0
 
+``Windows`` cuts each document by itself, and drops what does not fill a window::
+
+    documents   [5 6 7]  [8]  [9 4]         prefix (), suffix (), block_size 2
+    windows     5 6 | 9 4                   dropped: 7 and 8
+
 ``Lines`` makes each document one example, cut to fit::
 
     documents   [5 6 7]  [8]                prefix (1,), suffix (2,), max_length 4
@@ -17,11 +22,15 @@ row into equal blocks::
 
     documents   [5 6]  [8 9]                prefix (), between (), suffix (2,)
     example     5 6 8 9 2                   answer: the last three
+
+``Mixed`` and ``Joined`` make several layouts one: in given shares for training, one after the other for evaluation.
 """
 
 from lmtrain.data.layouts.base import Layout
 from lmtrain.data.layouts.blocks import Blocks
 from lmtrain.data.layouts.lines import Lines
+from lmtrain.data.layouts.mixed import Joined, Mixed
 from lmtrain.data.layouts.pairs import Pairs
+from lmtrain.data.layouts.windows import Windows
 
-__all__ = ["Blocks", "Layout", "Lines", "Pairs"]
+__all__ = ["Blocks", "Joined", "Layout", "Lines", "Mixed", "Pairs", "Windows"]

@@ -48,6 +48,7 @@ def resolve_sources(paths: Sequence[str], reading: Reading, *, flag: str = "--tr
 
 def _sources(typed: str, reading: Reading, flag: str) -> list[Source]:
     if typed == "-":
+        _require_one_reader("standard input", flag)
         return [_from_stream(sys.stdin.buffer, "standard input", reading, flag)]
     path = Path(typed).expanduser()
     try:
@@ -59,6 +60,7 @@ def _sources(typed: str, reading: Reading, flag: str) -> list[Source]:
     if stat.S_ISDIR(mode):
         return _from_folder(path, typed, reading, flag)
     if not stat.S_ISREG(mode):
+        _require_one_reader(typed, flag)
         try:
             with path.open("rb") as stream:
                 return [_from_stream(stream, typed, reading, flag)]
@@ -72,6 +74,16 @@ def _sources(typed: str, reading: Reading, flag: str) -> list[Source]:
 
 
 _ENOUGH = 5  # problems told of one folder or glob
+
+
+def _require_one_reader(name: str, flag: str) -> None:
+    processes = int(os.environ.get("WORLD_SIZE") or 1)
+    if processes > 1:
+        raise UserError(
+            f"{name} can be read only once, and of {processes} processes each would get a part of it; write it to a "
+            "file first",
+            flag=flag,
+        )
 
 
 def _from_stream(stream: object, name: str, reading: Reading, flag: str) -> Source:

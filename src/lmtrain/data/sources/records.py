@@ -90,6 +90,14 @@ class RecordSource:
     def name(self) -> str:
         return self._origin.name
 
+    @property
+    def origin(self) -> Origin:
+        return self._origin
+
+    @property
+    def records(self) -> Records:
+        return self._records
+
     def content_hash(self) -> str:
         return self._origin.content_hash()
 

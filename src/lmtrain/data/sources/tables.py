@@ -76,7 +76,53 @@ class TableRows:
             batches = self._parquet(columns) if self._kind == "Parquet" else self._arrow(columns)
             yield from rows_of(batches, columns)
 
-    def _parquet(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def schema(self) -> pa.Schema:
+        """All columns and their types."""
+        with self._explained():
+            if self._kind == "Parquet":
+                import pyarrow.parquet as pq
+
+                return pq.read_schema(self._path)
+            with _arrow_reader(self._path) as (schema, _):
+                return schema
+
+    def group_bytes(self) -> list[int]:
+        """Bytes of each row group of a Parquet file, unpacked; an Arrow file is one group."""
+        if self._kind != "Parquet":
+            return [self._file.size]
+        import pyarrow.parquet as pq
+
+        with self._explained():
+            meta = pq.read_metadata(self._path)
+            return [meta.row_group(number).total_byte_size for number in range(meta.num_row_groups)]
+
+    def group_rows(self) -> list[int]:
+        """Rows of each row group of a Parquet file; 0 for an Arrow file, which is one group."""
+        if self._kind != "Parquet":
+            return [0]
+        import pyarrow.parquet as pq
+
+        with self._explained():
+            meta = pq.read_metadata(self._path)
+            return [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
+
+    def batches(self, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        """Rows with all their columns, some :data:`_BATCH_BYTES` at a time, of these row groups."""
+        with self._explained():
+            if self._kind == "Parquet":
+                names = self.schema().names
+                yield from self._parquet(names, groups)
+            else:
+                with _arrow_reader(self._path) as (_, batches):
+                    for batch in batches(None):
+                        yield from in_slices(batch)
+
+    def plain(self) -> TableRows:
+        """The same table as an unpacked file of its own, for other processes; this object keeps the file."""
+        file = File(self._path, self._file.name, self._file.flag)
+        return TableRows(file, self._kind)
+
+    def _parquet(self, columns: Sequence[str], groups: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
         import pyarrow.parquet as pq
 
         # One page at a time: without the buffer size pyarrow holds whole columns of a row group.
@@ -84,7 +130,7 @@ class TableRows:
             schema = table.schema_arrow
             places = [schema.get_field_index(column) for column in columns]
             leaves = [leaf for at in places for leaf in range(_leaf_index(schema, at), _leaf_index(schema, at + 1))]
-            for group in range(table.metadata.num_row_groups):
+            for group in range(table.metadata.num_row_groups) if groups is None else groups:
                 meta = table.metadata.row_group(group)
                 if not meta.num_rows:
                     continue

@@ -1,0 +1,69 @@
+"""What a person sees meanwhile: a bar in a terminal, else a line every now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from lmtrain.core.console import Say, amount
+from lmtrain.data.filter.account import Account
+
+_EVERY = 15.0  # seconds between lines where there is no terminal
+_REDRAWN = 0.2
+
+
+class Progress:
+    """Shows how much of ``total`` bytes on disk is done, MB/s, and the share that is kept."""
+
+    def __init__(self, total: int, done: int, say: Say) -> None:
+        self._total = total
+        self._done = done
+        self._say = say
+        self._began = self._last = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("filter"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+                console=Console(file=sys.stderr, highlight=False),
+                transient=True,
+                auto_refresh=False,  # a thread of its own would stand in the way of forking
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=max(1, self._total), completed=self._done, text="")
+        return self
+
+    def done(self, size: int) -> None:
+        """A task of ``size`` bytes on disk is finished."""
+        self._done += size
+
+    def show(self, read: int, account: Account) -> None:
+        """``read``: bytes read in this session; ``account``: of everything so far."""
+        now = time.monotonic()
+        if now - self._last < (_REDRAWN if self._bar else _EVERY):
+            return
+        self._last = now
+        speed = read / max(1e-9, now - self._began)
+        text = f"{amount(speed, 'B')}/s, {account.kept.share(account.seen):.1%} kept"
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, text=text, refresh=True)
+        else:
+            self._say("filter", f"{amount(self._done, 'B')} of {amount(self._total, 'B')}, {text}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()

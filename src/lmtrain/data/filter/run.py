@@ -1,0 +1,278 @@
+"""``lmtrain filter``: one pass over the input, several reading processes, one that writes, and a report.
+
+``--output`` holds the shards and, hidden from whoever reads the folder, ``.filter/``: how far it came
+(:mod:`~lmtrain.data.filter.state`), what is under way, and the report. The shards depend on the input and the options
+alone: not on how many processes there are, nor on how often it was stopped.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmtrain.config.filter import FilterOptions
+from lmtrain.config.values import user_path
+from lmtrain.core.console import Say, amount, counted, silent
+from lmtrain.core.errors import Interrupted
+from lmtrain.core.files import read_json, sync_folder, write_json
+from lmtrain.core.stopping import Stop
+from lmtrain.data.filter.account import Account
+from lmtrain.data.filter.output import claimed, clear, disk_problems
+from lmtrain.data.filter.pool import run_tasks
+from lmtrain.data.filter.progress import Progress
+from lmtrain.data.filter.report import Report, keeps_nothing, report_of
+from lmtrain.data.filter.rules import Rules
+from lmtrain.data.filter.segment import SEGMENT, Job, Segment
+from lmtrain.data.filter.shards import Format, Shard, Spool, pack, schema_of, spool_path
+from lmtrain.data.filter.state import FOLDER, State
+from lmtrain.data.filter.tables_agree import columns_of
+from lmtrain.data.filter.tasks import Input, Task, all_tables, files_of, inputs_of, tasks_of
+from lmtrain.data.sources import Reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lmtrain.data.filter.duplicates import Duplicates
+
+_CHECKPOINT = 5.0  # seconds
+_ALONE = 2  # segments; less is done before other processes have started
+_PACKING = 2  # shards that may wait to be packed
+
+
+def filter_corpus(options: FilterOptions, *, say: Say = silent, segment_bytes: int = SEGMENT) -> Report:
+    """Filter as the options say; what is kept is handed on every ``segment_bytes`` that were read.
+
+    Raises :class:`~lmtrain.core.errors.UserError`, and :class:`Interrupted` when asked to stop.
+    """
+    rules = Rules.of(options)
+    reading = Reading(
+        documents=options.documents,
+        text_column=options.text_column,
+        encoding=options.encoding,
+        encoding_errors=options.encoding_errors,
+        on_bad_record=options.on_bad_record,
+    )
+    bands = None
+    if options.deduplicate == "near":
+        from lmtrain.data.duplicates.bands import Bands, minhash
+
+        minhash()
+        bands = Bands.for_threshold(options.near_threshold)
+    inputs = inputs_of(options.train_file, reading)
+    tables = all_tables(inputs)
+    form: Format = ("parquet" if tables else "jsonl.zst") if options.format == "auto" else options.format
+    arrow = tables and form == "parquet"
+    job = Job(rules, reading, "arrow" if arrow else "lines", options.deduplicate != "none", bands, segment_bytes)
+    output = user_path(options.output or "")
+    with claimed(output, overwrite=options.overwrite):
+        settings, files = _settings(options, job, form), [list(entry) for entry in files_of(inputs)]
+        state = State.load(output / FOLDER)
+        if state is None:
+            state = State(settings, files, [Account() for _ in inputs])
+        else:
+            state.require(settings, files, output)
+            if state.finished:
+                say("filter", f"finished before: {output} holds the result; --overwrite begins anew")
+                return dict(read_json(output / FOLDER / "report.json"))
+        schema = columns_of(inputs, arrow=arrow)
+        tasks = tasks_of(inputs, job, path_column=options.path_column)
+        with disk_problems(output):
+            return _Filter(options, job, inputs, tasks, form, schema, state, output, say).run()
+
+
+def _settings(options: FilterOptions, job: Job, form: Format) -> dict[str, Any]:
+    """What the result depends on, by option."""
+    named = ("text_column", "documents", "encoding", "encoding_errors", "on_bad_record", "path_column",
+             "deduplicate", "near_threshold", "shard_bytes")  # fmt: skip
+    ruled = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(job.rules).items()}
+    return {
+        "source": options.train_file,
+        **ruled,
+        **{name: getattr(options, name) for name in named},
+        "format": form,
+        "segment_bytes": job.segment_bytes,
+    }
+
+
+class _Filter:
+    """The process that writes."""
+
+    def __init__(
+        self, options: FilterOptions, job: Job, inputs: Sequence[Input], tasks: Sequence[Task], form: Format,
+        schema: pa.Schema | None, state: State, output: Path, say: Say,
+    ) -> None:  # fmt: skip
+        self._options, self._job, self._inputs, self._tasks, self._form = options, job, inputs, tasks, form
+        self._state, self._output, self._say = state, output, say
+        self._folder = output / FOLDER
+        self._schema = schema if schema is not None else _read_schema(state.schema)
+        self._packing: list[tuple[Shard, Future[None]]] = []
+        self._total = state.total
+        self._began = time.monotonic()
+        self._seconds_before = state.seconds
+        self._saved = self._began
+        self._bytes_before = self._total.seen.bytes
+        self._processes = 1
+        whole = sum(task.size for task in tasks)
+        if whole > _ALONE * job.segment_bytes:
+            self._processes = options.num_proc or _cores()
+
+    def run(self) -> Report:
+        state, tasks = self._state, self._tasks
+        if state.task:
+            self._say("filter", f"goes on behind {counted(self._total.seen.documents, 'document')}, "
+                                f"{amount(self._total.seen.bytes, 'B')}")  # fmt: skip
+        for left in [*self._output.glob(".part-*.tmp"), *self._folder.glob("*.segments"), *self._folder.glob(".*.tmp")]:
+            left.unlink()
+        done = sum(task.size for task in tasks[: state.task])
+        with ExitStack() as stack:
+            stop = stack.enter_context(Stop(say=silent).listening())
+            stack.enter_context(stop.deferred())
+            self._packer = stack.enter_context(ThreadPoolExecutor(1))
+            self._spool = Spool(self._folder, self._job.spooled, len(state.shards), state.bytes)
+            stack.callback(self._close)
+            self._duplicates = self._opened_duplicates(stack)
+            for shard in state.shards[state.packed :]:
+                self._pack(shard)
+            progress = stack.enter_context(Progress(sum(task.size for task in tasks), done, self._say))
+
+            def tick(read: int) -> None:
+                progress.show(read, self._total)
+                if stop.asked:
+                    raise Interrupted(stop.reason or "")
+                if time.monotonic() - self._saved > _CHECKPOINT:
+                    self._checkpoint()
+
+            try:
+                for task, segments in run_tasks(tasks[state.task :], self._job, self._processes, self._folder, tick):
+                    self._task(segments)
+                    progress.done(task.size)
+                self._end_shard()
+                while self._packing:
+                    self._packed(wait=True)
+            except Interrupted:
+                self._checkpoint()
+                raise
+            return self._finish()
+
+    def _opened_duplicates(self, stack: ExitStack) -> Duplicates | None:
+        if not self._job.marked:
+            return None
+        from lmtrain.data.filter.duplicates import Duplicates
+
+        state = self._state
+        return stack.enter_context(
+            Duplicates(
+                self._folder / "duplicates", self._job.spooled, self._job.bands, self._options.near_threshold,
+                kept=self._total.kept.documents, removed=state.removed, samples=state.samples,
+            )
+        )  # fmt: skip
+
+    def _task(self, segments: Iterator[Segment]) -> None:
+        state = self._state
+        for number, segment in enumerate(segments):
+            if number < state.segment:
+                continue  # was done before the filter was stopped
+            if self._duplicates:
+                segment = self._duplicates.left(segment)
+                state.removed, state.samples = self._duplicates.removed, self._duplicates.samples
+            self._spool.write(segment.payload)
+            state.accounts[segment.group] += segment.account
+            self._total += segment.account
+            state.documents += segment.account.kept.documents
+            state.bytes = self._spool.bytes
+            state.segment = number + 1
+            if state.bytes >= self._options.shard_bytes:
+                self._end_shard()
+        state.task, state.segment = state.task + 1, 0
+
+    def _end_shard(self) -> None:
+        state = self._state
+        if not state.documents:
+            return
+        shard = Shard(self._spool.number, state.documents, self._spool.bytes)
+        self._spool.flush()
+        self._spool.close()
+        state.shards.append(shard)
+        state.documents = state.bytes = 0
+        self._spool.open(shard.number + 1)
+        self._pack(shard)
+        self._checkpoint()
+        while len(self._packing) > _PACKING:
+            self._packed(wait=True)
+
+    def _pack(self, shard: Shard) -> None:
+        self._packing.append((shard, self._packer.submit(self._make, shard)))
+
+    def _make(self, shard: Shard) -> None:
+        """In the packing thread, one shard after another."""
+        spool = spool_path(self._folder, shard.number)
+        if self._form == "parquet" and self._schema is None:
+            self._schema = schema_of(spool)
+        pack(spool, self._output / shard.name(self._form), self._job.spooled, self._form, self._schema)
+
+    def _packed(self, *, wait: bool) -> None:
+        """Take note of the oldest shard that was packed."""
+        if self._packing and (wait or self._packing[0][1].done()):
+            shard, future = self._packing.pop(0)
+            future.result()
+            self._state.packed = shard.number + 1
+            self._save()
+            spool_path(self._folder, shard.number).unlink(missing_ok=True)
+
+    def _checkpoint(self) -> None:
+        """From here the same command goes on."""
+        self._packed(wait=False)
+        self._spool.flush()
+        if self._duplicates:
+            self._duplicates.flush()
+        self._save()
+
+    def _save(self) -> None:
+        state = self._state
+        state.seconds = self._seconds_before + time.monotonic() - self._began
+        if self._schema is not None and self._job.spooled == "lines":
+            state.schema = base64.b64encode(self._schema.serialize().to_pybytes()).decode("ascii")
+        state.save(self._folder)
+        self._saved = time.monotonic()
+
+    def _close(self) -> None:
+        self._spool.close()
+
+    def _finish(self) -> Report:
+        state = self._state
+        if not state.shards:
+            clear(self._output)
+            raise keeps_nothing(self._total)
+        state.finished = True
+        found = self._duplicates.report(state.shards, self._form) if self._duplicates else None
+        state.seconds = self._seconds_before + time.monotonic() - self._began
+        names = [each.name for each in self._inputs]
+        report = report_of(state, names, self._output, self._form, found, self._processes)
+        write_json(self._folder / "report.json", report)
+        self._save()
+        for path in self._folder.glob("spool-*"):
+            path.unlink()
+        shutil.rmtree(self._folder / "duplicates", ignore_errors=True)
+        sync_folder(self._output)
+        return report
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read_schema(text: str | None) -> pa.Schema | None:
+    if text is None:
+        return None
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))

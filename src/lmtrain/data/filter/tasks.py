@@ -1,0 +1,199 @@
+"""The input cut into tasks that any process can do: a function of the input alone, never of how many do it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.types import Source
+from lmtrain.data.filter import documents, json_lines, tables
+from lmtrain.data.filter.segment import Job, Segment
+from lmtrain.data.sources import Reading, TextSource, resolve_sources
+from lmtrain.data.sources.csv_files import CsvRows
+from lmtrain.data.sources.json_files import JsonLines
+from lmtrain.data.sources.opening import File
+from lmtrain.data.sources.records import RecordSource
+from lmtrain.data.sources.saved import Shards
+from lmtrain.data.sources.tables import TableRows
+
+Form = Literal["lines", "stream", "json", "csv", "tsv", "table", "texts"]
+_PATHS = ("path", "filename", "file_name", "file_path", "max_stars_repo_path")
+_MOST_FILES = 4096  # small text files of one task
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stretch of the input: bytes ``start`` to ``stop`` of a file of JSON Lines, row groups of a table, else files.
+
+    ``group`` is the number of the --source it came from, ``size`` its bytes on disk. ``first_row`` counts the rows of
+    the table before it.
+    """
+
+    form: Form
+    group: int
+    files: tuple[File, ...]
+    size: int
+    column: str | None = None
+    path_column: str | None = None
+    start: int = 0
+    stop: int = 0
+    first_row: int = 0
+    table: TableRows | None = None
+
+    def segments(self, job: Job) -> Iterator[Segment]:
+        """What is kept of it, in order."""
+        if self.form == "lines":
+            return json_lines.stretch(self, job)
+        if self.form == "stream":
+            return json_lines.stream(self, job)
+        if self.form == "table":
+            return tables.rows(self, job)
+        return documents.texts(self, job) if self.form == "texts" else documents.records(self, job)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One --source: what was typed, its sources, and where records have their paths (None: not asked for)."""
+
+    name: str
+    sources: list[Source]
+
+
+def inputs_of(paths: Sequence[str], reading: Reading) -> list[Input]:
+    """The sources of each path; raises :class:`UserError` with all problems."""
+    problems = Problems()
+    found: list[Input] = []
+    for path in paths:
+        with problems.collect():
+            found.append(Input(path, list(_single(resolve_sources([path], reading)))))
+    problems.raise_if_any()
+    if not found:
+        raise UserError("nothing to filter is named", flag="--source")
+    if reading.text_column and all(isinstance(source, TextSource) for each in found for source in each.sources):
+        raise UserError(
+            f"{reading.text_column!r} names a field of records, and there is plain text only; leave it out",
+            flag="--text_column",
+        )
+    return found
+
+
+def _single(sources: Sequence[Source]) -> Iterator[Source]:
+    for source in sources:
+        yield from source.parts if isinstance(source, Shards) else [source]
+
+
+def all_tables(inputs: Sequence[Input]) -> bool:
+    """Whether every source is a Parquet or Arrow file."""
+    return all(
+        isinstance(source, RecordSource) and isinstance(source.records, TableRows)
+        for each in inputs
+        for source in each.sources
+    )
+
+
+def files_of(inputs: Sequence[Input]) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of change (ns) of every file, in order: what an interrupted filter goes on with."""
+    found = []
+    for each in inputs:
+        for source in each.sources:
+            file = _file(source)
+            stat = os.stat(file.path)  # noqa: PTH116 -- a path that is a string; see opening
+            # a temporary copy (standard input) is new every time
+            found.append((file.name, stat.st_size, 0 if file.owned else stat.st_mtime_ns))
+    return found
+
+
+def _file(source: Source) -> File:
+    origin = source.file if isinstance(source, TextSource) else getattr(source, "origin", None)
+    if not isinstance(origin, File):
+        raise UserError(f"{source.name} is no file; save it as files first", flag="--source")
+    return origin
+
+
+def tasks_of(inputs: Sequence[Input], job: Job, *, path_column: str | None) -> list[Task]:
+    """The tasks in the order of the input. ``path_column``: where records have their paths, if a rule asks for them."""
+    problems = Problems()
+    found: list[Task] = []
+    for group, each in enumerate(inputs):
+        texts: list[File] = []
+        for source in each.sources:
+            if isinstance(source, TextSource):
+                texts.append(replace(source.file, owned=None))
+                continue
+            found += _texts(group, texts, job)
+            texts = []
+            assert isinstance(source, RecordSource)
+            with problems.collect():
+                column = _path_column(source, path_column) if job.rules.language_of_file else None
+                found += _records(group, source, column, job)
+        found += _texts(group, texts, job)
+    problems.raise_if_any()
+    return found
+
+
+def _texts(group: int, files: Sequence[File], job: Job) -> Iterator[Task]:
+    """Text files, several small ones together."""
+    together: list[File] = []
+    size = 0
+    for file in files:
+        together.append(file)
+        size += file.size
+        if size >= job.segment_bytes or len(together) == _MOST_FILES:
+            yield Task("texts", group, tuple(together), size)
+            together, size = [], 0
+    if together:
+        yield Task("texts", group, tuple(together), size)
+
+
+def _records(group: int, source: RecordSource, path_column: str | None, job: Job) -> Iterator[Task]:
+    file = _file(source)
+    chosen, records = source.choose(), source.records
+    if chosen is None:
+        return
+    size = file.size
+    task = Task("json", group, (replace(file, owned=None),), size, chosen[0], path_column)
+    if isinstance(records, TableRows):
+        yield from _groups(replace(task, form="table"), records, job)
+    elif isinstance(records, CsvRows):
+        yield replace(task, form="tsv" if file.suffix == ".tsv" else "csv")
+    elif not isinstance(records, JsonLines):
+        yield task
+    elif file.compression or job.reading.codec != "utf-8":
+        yield replace(task, form="stream")
+    else:
+        for start in range(0, size, job.segment_bytes):
+            stop = min(start + job.segment_bytes, size)
+            yield replace(task, form="lines", start=start, stop=stop, size=stop - start)
+
+
+def _groups(task: Task, table: TableRows, job: Job) -> Iterator[Task]:
+    """Row groups, several small ones together."""
+    sizes, counts = table.group_bytes(), table.group_rows()
+    plain = table.plain()
+    start, row, together, rows = 0, 0, 0, 0
+    whole = max(1, sum(sizes))
+    for number, size in enumerate(sizes):
+        together += size
+        rows += counts[number]
+        if together >= job.segment_bytes or number == len(sizes) - 1:
+            share = task.size * together // whole
+            yield replace(task, start=start, stop=number + 1, first_row=row, size=share, table=plain)
+            start, row, together, rows = number + 1, row + rows, 0, 0
+
+
+def _path_column(source: RecordSource, named: str | None) -> str:
+    columns = source.records.columns()
+    if named is not None and named in columns:
+        return named
+    known = next((name for name in _PATHS if name in columns), None)
+    if named is None and known is not None:
+        return known
+    said = f"no column {named!r}" if named else "no column with the path of a text"
+    raise UserError(
+        f"{source.name} has {said}, so its language is not known; it has {', '.join(list(columns)[:12])}; "
+        "name one: --path_column NAME",
+        flag="--path_column" if named else "--language_of_file",
+    )

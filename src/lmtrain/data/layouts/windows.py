@@ -1,0 +1,106 @@
+"""Full windows of single documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmtrain.core.console import counted
+from lmtrain.core.errors import UserError
+from lmtrain.core.types import Examples
+from lmtrain.data.layouts.base import Documents, Ids, Row, Shortened, examples_of, item_of
+from lmtrain.data.ledger import SplitLedger
+from lmtrain.data.store import TokenStore
+
+
+class Windows(Shortened):
+    """Each document cut into windows of ``block_size`` tokens; what does not fill one is dropped.
+
+    ``prefix`` and ``suffix`` stand in every window, since they are what the tokenizer puts around a text::
+
+        documents   [5 6 7 8 9]  [4]  [3 2]     prefix (1,), suffix (), block_size 3
+        windows     1 5 6 | 1 7 8 | 1 3 2       dropped: 9 and 4
+
+    The way of the Hugging Face course, chapter 7.6 (``return_overflowing_tokens``, windows of full length kept). No
+    window holds two documents, and none says where a document ends. Raises :class:`UserError` where no document fills
+    a window.
+    """
+
+    note: str | None = None
+
+    def __init__(
+        self,
+        store: TokenStore,
+        documents: np.ndarray,
+        block_size: int,
+        prefix: Ids = (),
+        suffix: Ids = (),
+        *,
+        pad_id: int = 0,
+    ) -> None:
+        self._row = Documents(store, documents, prefix, suffix)
+        self.block_size = block_size
+        self.pad_id = pad_id
+        self.room = block_size - self._row.overhead  # tokens of text in a window
+        if self.room < 1:
+            raise UserError(
+                f"{block_size} tokens leave no room for text beside the {self._row.overhead} special tokens",
+                flag="--block_size",
+            )
+        self._counts = self._row.lengths // self.room  # (D,) windows of each document
+        self._first = np.concatenate([[0], np.cumsum(self._counts)])  # (D + 1,)
+        self._n = int(self._first[-1])
+        if not self._n and len(self._row.documents):
+            longest = int(self._row.lengths.max())
+            raise UserError(
+                f"none of {counted(len(self._row.documents), 'document')} fills a window of {block_size:,} tokens (the "
+                f"longest has {longest:,}); use a shorter --block_size, or --chunking blocks, which joins documents",
+                flag="--chunking",
+            )
+        self._made_of = (store, self._row.documents, block_size, tuple(prefix), tuple(suffix))
+        self._settings = {"pad_id": pad_id}
+
+    def _window(self, index: int) -> Row:
+        if not 0 <= index < self._n:
+            raise IndexError(f"window {index} of {self._n}")
+        row = self._row
+        document = int(np.searchsorted(self._first, index, "right")) - 1
+        at = (index - int(self._first[document])) * self.room
+        content = row.store.document(int(row.documents[document]))[at : at + self.room].astype(np.int64)
+        special = np.ones(self.block_size, bool)
+        special[len(row.prefix) : len(row.prefix) + self.room] = False
+        return Row(np.concatenate([row.prefix, content, row.suffix]), special)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return item_of(self._window(int(index)))
+
+    def __getitems__(self, indices: Sequence[int]) -> Examples:
+        return examples_of([self._window(int(i)) for i in indices], indices, self.pad_id)
+
+    @property
+    def n_tokens(self) -> int:
+        return self._n * self.block_size
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.full(self._n, self.block_size, np.int64)
+
+    @property
+    def n_bytes(self) -> int:
+        taken = np.clip(self._n - self._first[:-1], 0, self._counts)  # windows of each document
+        return self._row.bytes_of(taken * self.room)
+
+    @property
+    def ledger(self) -> SplitLedger:
+        row = self._row
+        tokens, specials = int(row.lengths.sum()), int(self._counts.sum()) * row.overhead
+        return SplitLedger(
+            documents=len(row.documents),
+            bytes=int(row.store.n_bytes[row.documents].sum()),
+            tokens=tokens,
+            specials=specials,
+            examples=len(self),
+            placed=self.n_tokens,
+            dropped=tokens + specials - self.n_tokens,
+        )

@@ -1,0 +1,153 @@
+"""How much of the validation text training sees too: whole documents, and stretches of tokens.
+
+A score on text that the model was trained on says little. Repeated text is found in two ways: documents that are equal,
+and stretches of ``WINDOW`` tokens of validation that occur anywhere in training. Fifty tokens is the length at which
+Lee et al., *Deduplicating Training Data Makes Language Models Better* (2022), call a repetition no coincidence. The
+windows are compared by a hash of 64 bits of their tokens: two that differ look alike once in 10**19 pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lmtrain.data.store import TokenStore
+
+WINDOW = 50
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplying by it loses nothing: 2**64 divided by the golden ratio
+_CHUNK = 1 << 20  # tokens hashed at once: 8 MB for each array in work
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Counts of validation text: ``documents``, and ``shared_documents`` that are in training word for word;
+    ``tokens``, and ``shared_tokens`` in stretches of ``window`` tokens that training has too."""
+
+    documents: int
+    shared_documents: int
+    tokens: int
+    shared_tokens: int
+    window: int = WINDOW
+
+    def __bool__(self) -> bool:
+        return bool(self.shared_documents or self.shared_tokens)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        share = self.shared_tokens / max(1, self.tokens)
+        return (
+            f"{self.shared_documents:,} of {self.documents:,} validation documents are in the training text word for "
+            f"word, and {share:.1%} of validation's tokens lie in stretches of {self.window} tokens that training has "
+            "too: scores will look better than they are"
+        )
+
+
+Documents = Sequence[tuple[TokenStore, np.ndarray]]  # of stores made with one tokenizer: which of their documents
+
+
+def overlap(train: Documents, validation: Documents, window: int = WINDOW) -> Overlap:
+    """Compare chosen documents (numbers, int64); both sides may be of one store.
+
+    Takes one pass over the training tokens, some 20 ns a token, and memory of about 30 bytes a validation token.
+    """
+    lengths = np.concatenate([store.lengths[numbers].astype(np.int64) for store, numbers in validation])
+    shared = _equal_documents(train, validation)
+    windows, places = _windows(validation, window)
+    order = np.argsort(windows)
+    windows, places = windows[order], places[order]
+    seen = np.zeros(len(windows), bool)
+    if len(windows):
+        for tokens in _runs([(store, np.sort(numbers)) for store, numbers in train]):
+            for hashes in _hashes(tokens, window):
+                at = np.minimum(np.searchsorted(windows, hashes), len(windows) - 1)
+                seen[at[windows[at] == hashes]] = True
+        first = np.flatnonzero(np.concatenate([[True], windows[1:] != windows[:-1]]))
+        seen = np.repeat(seen[first], np.diff(np.append(first, len(windows))))  # the search found the first of equals
+    edges = np.zeros(int(lengths.sum()) + 1, np.int64)
+    edges[places[seen]] += 1  # windows begin at places of their own, and end so
+    edges[places[seen] + window] -= 1
+    covered = np.cumsum(edges[:-1]) > 0
+    covered |= np.repeat(shared, lengths)  # equal documents may be shorter than a window
+    return Overlap(len(lengths), int(shared.sum()), len(covered), int(covered.sum()), window)
+
+
+def _equal_documents(train: Documents, validation: Documents) -> np.ndarray:
+    """(D,) bool: which validation documents training has too. Empty ones are no repetition."""
+    signs = {
+        sign: (store, number)
+        for store, numbers in train
+        for sign, number in zip(_signs(store, numbers), numbers.tolist(), strict=True)
+    }
+    equal = []
+    for store, numbers in validation:
+        for sign, number in zip(_signs(store, numbers), numbers.tolist(), strict=True):
+            twin, at = signs.get(sign, (None, 0))
+            same = twin is not None and np.array_equal(store.document(number), twin.document(at))
+            equal.append(bool(same and store.lengths[number]))
+    return np.array(equal, bool)
+
+
+def _signs(store: TokenStore, numbers: np.ndarray) -> list[tuple[int, ...]]:
+    columns = (store.crc32[numbers], store.n_bytes[numbers], store.lengths[numbers])
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _runs(documents: Documents) -> Iterator[np.ndarray]:
+    """The tokens of documents that lie side by side in a store, as one row each: windows go across their borders."""
+    for store, numbers in documents:
+        if len(numbers):
+            for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
+                begin = int(store.starts(run[:1])[0])
+                yield store.tokens[begin : begin + int(store.lengths[run].sum())]
+
+
+def _windows(documents: Documents, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes (W,) of all windows of the documents, and where each begins when these stand in a row: int64 (W,)."""
+    windows, places, at = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0
+    for tokens in _runs(documents):
+        found = _hashes(tokens, window)
+        windows += found
+        places.append(np.arange(at, at + sum(map(len, found))))
+        at += len(tokens)
+    return np.concatenate(windows), np.concatenate(places)
+
+
+def _hashes(tokens: np.ndarray, window: int) -> list[np.ndarray]:
+    """Hashes of every window of ``tokens`` (T,): uint64, together (T - window + 1,), in parts of ``_CHUNK``.
+
+    A polynomial in ``_FACTOR`` over the window's tokens, modulo 2**64 (Karp and Rabin, 1987), from prefix sums: the sum
+    to the window's end less that to its beginning, over the power that its beginning stands at.
+    """
+    if len(tokens) < window:
+        return []
+    parts = []
+    for start in range(0, len(tokens) - window + 1, _CHUNK):
+        part = tokens[start : start + _CHUNK + window - 1].astype(np.uint64) + np.uint64(1)
+        with np.errstate(over="ignore"):
+            powers = _powers(len(part) + 1)
+            sums = np.concatenate([[np.uint64(0)], np.cumsum(_scattered(part) * powers[:-1], dtype=np.uint64)])
+            parts.append((sums[window:] - sums[:-window]) * _inverse_powers(len(part) + 1)[: len(sums) - window])
+    return parts
+
+
+def _scattered(values: np.ndarray) -> np.ndarray:
+    """Each token id as a number of 64 mixed bits (the finalizer of SplitMix64; Steele, Lea, Flood 2014): ids are small
+    and near each other, and a polynomial in them would be too."""
+    x = values * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _powers(n: int) -> np.ndarray:
+    return np.concatenate([[np.uint64(1)], np.cumprod(np.full(n - 1, _FACTOR), dtype=np.uint64)])
+
+
+def _inverse_powers(n: int) -> np.ndarray:
+    inverse = np.uint64(pow(int(_FACTOR), -1, 2**64))
+    return np.concatenate([[np.uint64(1)], np.cumprod(np.full(n - 1, inverse), dtype=np.uint64)])

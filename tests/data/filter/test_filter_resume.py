@@ -1,0 +1,150 @@
+"""Stopped anywhere, by a signal or ``kill -9``, the same command goes on and leaves the same bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from filter_corpora import KEYWORDS, code, contents, run, write
+
+from lmtrain.core.errors import ExitCode, UserError
+
+FILTERING = Path(__file__).with_name("filtering.py")
+RULE = ["--text_column", "content", "--keep_any", ",".join([*KEYWORDS, "self"]), "--shard_bytes", "100000"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some 1.5 MB, a third of it duplicates."""
+    records = code(2400, words=60)
+    again = random.Random(1).choices(records, k=1200)
+    return write(tmp_path_factory.mktemp("corpus") / "a.jsonl", records + again)
+
+
+def start(*words: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(FILTERING), "filter", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def wait_for_progress(out: Path, child: subprocess.Popen[bytes], before: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+    """Until the state on disk is further than ``before``: (task, segment)."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until and child.poll() is None:
+        state = out / ".filter" / "state.json"
+        if state.is_file():
+            value = json.loads(state.read_text())
+            if (at := (value["task"], value["segment"])) > before:
+                return at
+        time.sleep(0.005)
+    return before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "processes", "deduplicate"), [("jsonl.zst", 1, "near"), ("parquet", 2, "exact")])
+def test_killed_again_and_again(tmp_path: Path, corpus: Path, form: str, processes: int, deduplicate: str) -> None:
+    words = ["--source", corpus, *RULE, "--format", form, "--deduplicate", deduplicate]
+    straight = run(*words, "--output", tmp_path / "straight")
+    out, chance, kills, at = tmp_path / "killed", random.Random(processes), 0, (0, 0)
+    while True:
+        child = start(*words, "--output", out, "--num_proc", processes)
+        if kills < 3:
+            at = wait_for_progress(out, child, at)
+            time.sleep(chance.uniform(0, 0.1))
+            family = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+            child.kill()
+            _, left = psutil.wait_procs(family, timeout=20)
+            assert not left, "reading processes end with the one that writes"
+        _, said = child.communicate(timeout=120)
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGKILL, said.decode()
+        kills += 1
+    assert kills >= 2, "it was too fast to be killed"
+    assert contents(out) == contents(tmp_path / "straight") and len(contents(out)) > 2
+    report = json.loads((out / ".filter" / "report.json").read_text())
+    for key in ("seen", "kept", "dropped", "found", "duplicates", "shards"):
+        assert report[key] == straight[key], key
+    assert {path.name for path in (out / ".filter").iterdir()} == {"lock", "state.json", "report.json"}
+
+
+@pytest.mark.slow
+def test_a_signal_is_answered_with_75(tmp_path: Path, corpus: Path) -> None:
+    words = ["--source", corpus, *RULE, "--deduplicate", "near"]
+    run(*words, "--output", tmp_path / "straight")
+    child = start(*words, "--output", tmp_path / "out", "--num_proc", 2)
+    assert wait_for_progress(tmp_path / "out", child) > (0, 0)
+    family = psutil.Process(child.pid).children(recursive=True)
+    child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == ExitCode.INTERRUPTED, said.decode()
+    assert b"the same command goes on" in said and not psutil.wait_procs(family, timeout=20)[1]
+    child = start(*words, "--output", tmp_path / "out", "--num_proc", 2)
+    _, said = child.communicate(timeout=120)
+    assert child.returncode == 0 and b"goes on behind" in said
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+
+
+def unfinished(tmp_path: Path, corpus: Path) -> Path:
+    """An output that was begun."""
+    child = start("--source", corpus, *RULE, "--output", tmp_path / "out", "--num_proc", 1)
+    wait_for_progress(tmp_path / "out", child)
+    child.kill()
+    child.communicate()
+    return tmp_path / "out"
+
+
+def test_other_rules_and_other_files_are_refused_by_name(tmp_path: Path, corpus: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_bytes(corpus.read_bytes())
+    out = unfinished(tmp_path, source)
+    with pytest.raises(UserError, match=r"begun with other options: --keep_any \(then pandas,.*, now pandas\)"):
+        run(
+            "--source",
+            source,
+            "--text_column",
+            "content",
+            "--keep_any",
+            "pandas",
+            "--shard_bytes",
+            100000,
+            "--output",
+            out,
+        )
+    with source.open("ab") as stream:
+        stream.write(b'{"content": "pandas"}\n')
+    with pytest.raises(UserError, match=r"begun from other files: .*a\.jsonl changed since"):
+        run("--source", source, *RULE, "--output", out)
+    report = run("--source", source, *RULE, "--output", out, "--overwrite")
+    assert report["seen"]["documents"] == 3601
+
+
+def test_two_at_once_are_kept_apart(tmp_path: Path, corpus: Path) -> None:
+    child = start("--source", corpus, *RULE, "--output", tmp_path / "out", "--num_proc", 1, "--deduplicate", "near")
+    try:
+        assert wait_for_progress(tmp_path / "out", child) > (0, 0)
+        with pytest.raises(UserError, match="another lmtrain filter writes to"):
+            run("--source", corpus, *RULE, "--output", tmp_path / "out")
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmtrain.data.filter import shards
+
+    def full(self: Any, payload: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.Spool, "write", full)
+    with pytest.raises(UserError, match="cannot be written: No space left on device; once that is mended"):
+        run("--source", corpus, *RULE, "--output", tmp_path / "out")
+    monkeypatch.undo()
+    assert run("--source", corpus, *RULE, "--output", tmp_path / "out")["kept"]["documents"] > 0

@@ -1,0 +1,270 @@
+"""The command as a whole: every format in and out, any number of processes, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from filter_corpora import KEYWORDS, any_keyword_in_string, as_jsonl, code, contents, kept, run, shards, write
+
+from lmtrain.cli.main import main
+from lmtrain.core.errors import UserError
+from lmtrain.core.types import Tally
+from lmtrain.data.sources import Reading, resolve_sources
+
+RECORDS = code(900)
+WANTED = [record for record in RECORDS if any_keyword_in_string(record["content"], KEYWORDS)]
+RULE = ["--text_column", "content", "--keep_any", ",".join(KEYWORDS)]
+INPUTS = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.json", "a.csv", "a.parquet", "a.parquet.gz", "a.arrow"]
+
+
+def as_csv(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: str(value) for name, value in record.items()} for record in records]
+
+
+def made(folder: Path, name: str) -> Path:
+    if name.endswith(".parquet.gz"):
+        import gzip
+
+        plain = write(folder / "plain.parquet", RECORDS)
+        packed = folder / name
+        packed.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+        return packed
+    return write(folder / name, RECORDS)
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl.zst"])
+@pytest.mark.parametrize("name", INPUTS)
+def test_every_format_in_and_out(tmp_path: Path, name: str, form: str) -> None:
+    report = run("--source", made(tmp_path, name), *RULE, "--format", form, "--output", tmp_path / "out",
+                 "--shard_bytes", 30_000, "--num_proc", 1)  # fmt: skip
+    wanted = as_csv(WANTED) if name == "a.csv" else WANTED
+    assert kept(tmp_path / "out") == wanted
+    assert len(shards(tmp_path / "out")) > 2 and all(path.name.endswith(form) for path in shards(tmp_path / "out"))
+    assert report["kept"]["documents"] == len(WANTED) and report["seen"]["documents"] == len(RECORDS)
+    assert sum(shard["documents"] for shard in report["shards"]) == len(WANTED)
+    # and our own sources read it, the report and what else lies there not among it
+    sources = resolve_sources([str(tmp_path / "out")], Reading(text_column="content"))
+    texts = [piece.text for source in sources for piece in source.pieces(Tally())]
+    assert texts == [record["content"] for record in wanted]
+
+
+@pytest.mark.parametrize(("name", "form", "most"), [("a.jsonl", "jsonl.zst", 3), ("a.parquet", "parquet", 2)])
+def test_the_shards_do_not_depend_on_the_processes(tmp_path: Path, name: str, form: str, most: int) -> None:
+    source = write(tmp_path / name, RECORDS)
+    outputs = []
+    for processes in range(1, most + 1):
+        out = tmp_path / f"out{processes}"
+        report = run("--source", source, *RULE, "--output", out, "--shard_bytes", 30_000, "--num_proc", processes,
+                     "--deduplicate", "exact")  # fmt: skip
+        assert report["format"] == form and report["processes"] == processes
+        outputs.append(contents(out))
+    assert len(outputs[0]) > 1 and all(output == outputs[0] for output in outputs)
+
+
+def test_lines_of_json_are_not_rewritten(tmp_path: Path) -> None:
+    odd = b'{"content" :"pandas \\u00e9 \\/",  "n": 1.10, "n": 2, "big": 123456789012345678901234567890}'
+    (tmp_path / "a.jsonl").write_bytes(odd + b"\r\n\r\n  \n" + b'{"content": "numpy"}')
+    run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "out")
+    import zstandard
+
+    assert zstandard.decompress(shards(tmp_path / "out")[0].read_bytes(), max_output_size=1000) == odd + b"\n"
+
+
+def test_lines_longer_than_segments_and_blocks(tmp_path: Path) -> None:
+    texts = ["a" * 70_000, "pandas " + "b" * 2_500_000, "c", "sklearn", "d" * 60_000 + " pandas"]
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl({"content": text} for text in texts).removesuffix(b"\n"))
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}"
+        run("--source", tmp_path / "a.jsonl", *RULE, "--output", out, "--num_proc", processes)
+        assert [record["content"] for record in kept(out)] == [texts[1], texts[3], texts[4]]
+
+
+def test_a_folder_of_code(tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    (folder / "pkg").mkdir(parents=True)
+    (folder / "pkg" / "a.py").write_bytes(b"import pandas\r\nx = '\xc3\xa9'\n")
+    (folder / "b.js").write_text("pandas")
+    (folder / "pkg" / "c.py").write_text("import numpy\n")
+    report = run("--source", folder, "--keep_any", "pandas", "--language_of_file", ".py", "--output", tmp_path / "out")
+    assert kept(tmp_path / "out") == [{"text": "import pandas\r\nx = 'é'\n", "path": str(folder / "pkg" / "a.py")}]
+    assert report["seen"]["documents"] == 3
+
+
+def test_lines_as_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("pandas one\n\nnumpy\ntwo pandas\n")
+    report = run("--source", tmp_path / "a.txt", "--documents", "lines", "--keep_any", "pandas", "--output",
+                 tmp_path / "out")  # fmt: skip
+    assert kept(tmp_path / "out") == [{"text": "pandas one"}, {"text": "two pandas"}]
+    assert report["skipped"] == {"blank line": 1}
+
+
+def test_several_sources_are_counted_each(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a.jsonl", RECORDS[:300]), write(tmp_path / "b.parquet", RECORDS[300:])
+    report = run("--source", first, second, *RULE, "--output", tmp_path / "out")
+    assert kept(tmp_path / "out") == WANTED
+    parts = report["sources"]
+    assert [part["seen"]["documents"] for part in parts] == [300, 600]
+    assert sum(part["kept"]["documents"] for part in parts) == len(WANTED) and report["format"] == "jsonl.zst"
+
+
+def test_other_encodings(tmp_path: Path) -> None:
+    line = '{"content": "pandas é"}\n'
+    (tmp_path / "a.jsonl").write_bytes(line.encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "out")
+    run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "out", "--encoding", "latin-1")
+    assert kept(tmp_path / "out") == [{"content": "pandas é"}]
+    run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "two", "--encoding_errors", "replace")
+    assert kept(tmp_path / "two") == [{"content": "pandas \ufffd"}]
+
+
+def test_bad_records(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    lines = [
+        b'{"content": "pandas"}',
+        b'{"content": "numpy"',
+        b'{"content": 3, "x": "pandas"}',
+        b'{"content": "seaborn"}',
+    ]
+    file.write_bytes(b"\n".join([lines[0]] * 2000 + lines))
+    with pytest.raises(UserError, match=r"a\.jsonl:2002: broken JSON"):
+        run("--source", file, *RULE, "--output", tmp_path / "out", "--num_proc", 2)
+    assert not (tmp_path / "out").exists() or not shards(tmp_path / "out")
+    report = run("--source", file, *RULE, "--output", tmp_path / "out", "--on_bad_record", "skip", "--overwrite")
+    assert report["skipped"] == {"bad record": 2} and report["kept"]["documents"] == 2002
+
+
+def test_half_a_surrogate_pair(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"content": "pandas \\ud83d", "x": "\\ud83d"}\n{"content": "pandas", "x": "\\ud83d"}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:1: the text holds half a surrogate pair"):
+        run("--source", file, *RULE, "--output", tmp_path / "out")
+    run("--source", file, *RULE, "--output", tmp_path / "out", "--encoding_errors", "replace", "--overwrite")
+    assert [record["content"] for record in kept(tmp_path / "out")] == ["pandas \ufffd", "pandas"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "flag"),
+    [
+        (["--keep_any", "no such"], "drops 900 of 900 documents: nothing is kept", "--keep_any"),
+        (["--keep_any", "pandas", "--keep_regex", "^never$"], r"drops \d+ .*, and --keep_regex \d+", "--keep_any"),
+        (["--min_chars", "1000000"], "drops 900 of 900", "--min_chars"),
+        (["--drop_any", "#", "--deduplicate", "exact"], "drops 900 of 900", "--drop_any"),
+    ],
+)  # fmt: skip
+def test_keeping_nothing_names_the_rule(tmp_path: Path, words: list[str], said: str, flag: str) -> None:
+    source = write(tmp_path / "a.jsonl", RECORDS)
+    with pytest.raises(UserError, match=said) as raised:
+        run("--source", source, "--text_column", "content", "--output", tmp_path / "out", *words)
+    assert raised.value.problems[0].flag == flag
+    assert not (tmp_path / "out").exists(), "another rule may be tried at once"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--keep_any: no rule is given"),
+        (["--keep_regex", "("], r"--keep_regex: '\(' is no regular expression"),
+        (["--keep_any", "a,,b"], "--keep_any: an empty text is in every document"),
+        (["--min_chars", "9", "--max_chars", "8"], "--min_chars: 9 is above --max_chars 8"),
+        (["--language_of_file", "py"], "--language_of_file: 'py' is not how a file name ends"),
+        (["--keep_any", "a", "--text_column", "body"], "has no column 'body'; it has the columns path"),
+        (["--keep_any", "a", "--text_column", "size"], "holds in column 'size' a number"),
+        (["--keep_any", "a"], "none is called 'text'; choose one: --text_column content"),
+        (["--keep_any", "a", "--text_column", "content", "--language_of_file", ".py", "--path_column", "p"],
+         "--path_column: .*has no column 'p'"),
+    ],
+)  # fmt: skip
+def test_wrong_options(tmp_path: Path, words: list[str], said: str) -> None:
+    source = write(tmp_path / "a.jsonl", RECORDS[:20])
+    with pytest.raises(UserError, match=said):
+        run("--source", source, "--output", tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_path_for_the_language(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", [{"text": "x"}])
+    with pytest.raises(UserError, match="no column with the path of a text"):
+        run("--source", source, "--output", tmp_path / "out", "--language_of_file", ".py")
+    run("--source", write(tmp_path / "b.jsonl", [{"text": "x", "where": "a.py"}]), "--output", tmp_path / "out",
+        "--language_of_file", ".py", "--path_column", "where")  # fmt: skip
+
+
+def test_tables_that_differ(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [{"content": "pandas", "n": 1}])
+    write(tmp_path / "b.parquet", [{"content": "pandas", "n": "1"}])
+    with pytest.raises(UserError, match=r"'n' is int64 and string there; --format jsonl\.zst"):
+        run("--source", tmp_path / "a.parquet", tmp_path / "b.parquet", *RULE, "--output", tmp_path / "out")
+    run("--source", tmp_path / "a.parquet", tmp_path / "b.parquet", *RULE, "--output", tmp_path / "out", "--format",
+        "jsonl.zst")  # fmt: skip
+    assert kept(tmp_path / "out") == [{"content": "pandas", "n": 1}, {"content": "pandas", "n": "1"}]
+
+
+def test_columns_without_a_form_in_json(tmp_path: Path) -> None:
+    table = pa.table({"text": ["pandas", None], "raw": [b"\xff", b"x"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="column 'raw' is binary"):
+        run("--source", tmp_path / "a.parquet", "--keep_any", "pandas", "--output", tmp_path / "out", "--format",
+            "jsonl.zst")  # fmt: skip
+    report = run("--source", tmp_path / "a.parquet", "--keep_any", "pandas", "--output", tmp_path / "out")
+    assert kept(tmp_path / "out") == [{"text": "pandas", "raw": b"\xff"}]
+    assert report["skipped"] == {"record without text": 1}
+
+
+@pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string_view()])
+def test_other_types_of_text(tmp_path: Path, kind: pa.DataType) -> None:
+    text = pa.array(["pandas", "numpy", None, "é pandas"])
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink:
+        table = pa.table({"text": text.dictionary_encode() if pa.types.is_dictionary(kind) else text.cast(kind)})
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    run("--source", tmp_path / "a.arrow", "--keep_any", "pandas", "--output", tmp_path / "out", "--format", "jsonl.zst")
+    assert kept(tmp_path / "out") == [{"text": "pandas"}, {"text": "é pandas"}]
+
+
+def test_records_that_do_not_fit_columns(tmp_path: Path) -> None:
+    records = [{"content": "pandas", "n": None}, {"content": "pandas 2", "n": None}]
+    write(tmp_path / "a.jsonl", records)
+    run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "out", "--format", "parquet")
+    assert kept(tmp_path / "out") == records
+    write(tmp_path / "a.jsonl", [{"content": "pandas", "n": 1}, {"content": "pandas 2", "n": [2]}])
+    with pytest.raises(UserError, match="--format: a column of Parquet has one type"):
+        run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "two", "--format", "parquet")
+
+
+def test_another_output_is_left_alone(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", RECORDS[:50])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match="holds other files"):
+        run("--source", source, *RULE, "--output", tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "precious"
+
+
+def test_the_printed_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "a.jsonl", RECORDS)
+    words = ["filter", "--source", str(source), *RULE, "--output", str(tmp_path / "out")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert f"kept        {len(WANTED)} documents" in said and "--keep_any  dropped" in said and "'pandas'" in said
+    assert main([*words, "--json"]) == 0, "finished before: the report again"
+    again = capsys.readouterr()
+    assert json.loads(again.out)["kept"]["documents"] == len(WANTED) and "finished before" in again.err
+
+
+def test_the_rest_of_lmtrain_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMTRAIN_CACHE", str(tmp_path / "cache"))
+    source = write(tmp_path / "a.jsonl", RECORDS)
+    assert main(["filter", "--source", str(source), *RULE, "--output", str(tmp_path / "out")]) == 0
+    out = ["--train_file", str(tmp_path / "out"), "--text_column", "content"]
+    assert main(["tokenizer", *out, "--vocab_size", "300", "--output_dir", str(tmp_path / "tok")]) == 0
+    tokenizer = ["--tokenizer_name", str(tmp_path / "tok")]
+    assert main(["prepare", *out, *tokenizer, "--output_dir", str(tmp_path / "store"), "--block_size", "64"]) == 0
+    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
+    assert manifest["ledger"]["documents"] == len(WANTED)

@@ -1,0 +1,111 @@
+"""Validation text that training sees too: found, counted, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmtrain.data.overlap import Overlap, _hashes, overlap
+from lmtrain.data.store import StoreWriter, TokenStore
+
+
+def stored(folder: Path, documents: list[list[int]]) -> TokenStore:
+    """A store of documents of token ids; a document's checksum is that of its ids."""
+    import zlib
+
+    folder.mkdir(parents=True)
+    with StoreWriter(folder, 60_000) as writer:
+        for ids in documents:
+            row = np.asarray(ids, np.int64)
+            writer.append(row, np.array([0, len(row)]), np.array([True]), [len(ids)], [zlib.crc32(row.tobytes())])
+        writer.finish({"key": "", "sources": [], "cut": None})
+    return TokenStore.open(folder)
+
+
+def by_hand(train: list[list[int]], validation: list[list[int]], window: int) -> int:
+    """Validation tokens in windows that training has, in documents that stand alone."""
+    seen = {tuple(d[i : i + window]) for d in train for i in range(len(d) - window + 1)}
+    count = 0
+    for document in validation:
+        covered = [False] * len(document)
+        for i in range(len(document) - window + 1):
+            if tuple(document[i : i + window]) in seen:
+                covered[i : i + window] = [True] * window
+        count += len(document) if document in train else sum(covered)
+    return count
+
+
+def test_counts_documents_and_stretches(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    passage = random.integers(0, 50_000, 80).tolist()
+    other = random.integers(0, 50_000, 500).tolist()
+    short = [7, 8, 9]
+    store = stored(
+        tmp_path / "s",
+        [
+            passage,  # 0 validation: 80 tokens, all of them inside a training document
+            [*other[:100], *random.integers(0, 50_000, 100).tolist()],  # 1 validation: 100 of 200
+            short,  # 2 validation: word for word, though shorter than a window
+            random.integers(0, 50_000, 300).tolist(),  # 3 validation: its own
+            [*random.integers(0, 50_000, 30).tolist(), *passage, 5, 6],  # 4 training
+            other,  # 5 training
+            short,  # 6 training
+        ],
+    )
+    found = overlap([(store, np.arange(4, 7))], [(store, np.arange(4))])
+    assert found == Overlap(4, 1, 80 + 200 + 3 + 300, 80 + 100 + 3)
+    assert "1 of 4 validation documents" in str(found) and "31.4%" in str(found)
+
+
+def test_nothing_in_common_is_no_overlap(tmp_path: Path) -> None:
+    store = stored(tmp_path / "s", [list(range(200)), list(range(1, 50)), list(range(300, 700))])
+    found = overlap([(store, np.array([2]))], [(store, np.array([0, 1]))])
+    assert not found and found.shared_tokens == 0
+
+
+def test_validation_is_not_compared_with_itself(tmp_path: Path) -> None:
+    same = list(range(100))
+    store = stored(tmp_path / "s", [same, same, list(range(500, 600))])
+    assert not overlap([(store, np.array([2]))], [(store, np.array([0, 1]))])
+
+
+def test_two_stores(tmp_path: Path) -> None:
+    a, b = stored(tmp_path / "a", [[1] * 60, list(range(90))]), stored(tmp_path / "b", [list(range(20, 80)), []])
+    found = overlap([(a, np.arange(2))], [(b, np.arange(2))])
+    assert (found.shared_documents, found.shared_tokens, found.tokens) == (0, 60, 60)
+
+
+def test_empty_sides(tmp_path: Path) -> None:
+    store = stored(tmp_path / "s", [[1, 2, 3]])
+    nothing = np.empty(0, np.int64)
+    assert not overlap([(store, nothing)], [(store, np.arange(1))]) and not overlap(
+        [(store, np.arange(1))], [(store, nothing)]
+    )
+
+
+# Documents that stand alone: a separator that no other document has keeps windows from going across borders.
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=5),
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=5),
+    st.integers(2, 6),
+)
+def test_as_counted_by_hand(
+    tmp_path_factory: pytest.TempPathFactory, train: list[list[int]], validation: list[list[int]], window: int
+) -> None:
+    folder = tmp_path_factory.mktemp("o")
+    apart = [[*d, 100 + n] for n, d in enumerate(train)], [[*d, 1000 + n] for n, d in enumerate(validation)]
+    a, b = stored(folder / "a", apart[0]), stored(folder / "b", apart[1])
+    found = overlap([(a, np.arange(len(a)))], [(b, np.arange(len(b)))], window)
+    assert found.shared_tokens == by_hand(*apart, window)
+
+
+def test_a_window_hashes_alike_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.random.default_rng(0).integers(0, 9, 1000)
+    whole = np.concatenate(_hashes(tokens, 50))
+    monkeypatch.setattr("lmtrain.data.overlap._CHUNK", 64)
+    np.testing.assert_array_equal(np.concatenate(_hashes(tokens, 50)), whole)
+    assert len(whole) == 951 and _hashes(tokens[100:150], 50)[0][0] == whole[100]
