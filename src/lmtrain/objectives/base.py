@@ -9,7 +9,8 @@ never is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 from lmtrain.core.types import Examples
 
 IGNORED: Final = -100
+KEYS: Final = "key_tokens"
+"""In a batch, of an objective that looks for them: how many key tokens each position's example holds, (B, T) int64."""
 
 
 class Objective(ABC):
@@ -29,14 +32,26 @@ class Objective(ABC):
     def batch(self, examples: Examples) -> dict[str, Tensor]:
         """The inputs of a model (``input_ids``, ``attention_mask`` where there is padding) and ``labels``."""
 
+    def facts(self, examples: Examples) -> dict[str, Tensor]:
+        """What a batch holds for :meth:`weights` beside the model's inputs and labels: (B, T) each."""
+        return {}
+
+    def weights(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """What the loss of each label is multiplied by in training: fp32 (B, T) aligned with the labels; None for 1."""
+        return None
+
     def targets(self, labels: Tensor) -> Tensor:
         """What each position's logits are compared with: (B, T), :data:`IGNORED` where with nothing.
 
         The labels move one to the left rather than the logits to the right: no copy of (B, T, V) values.
         """
+        return self.at_targets(labels, IGNORED)
+
+    def at_targets(self, values: Tensor, filling: float) -> Tensor:
+        """``values`` (B, T), given for the labels, at the positions whose logits those are compared with."""
         if not self.shifted:
-            return labels
-        return torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[..., 1:]
+            return values
+        return torch.nn.functional.pad(values, (0, 1), value=filling)[..., 1:]
 
     def count(self, labels: Tensor) -> Tensor:
         """How many positions are predicted: int64 of shape ()."""
@@ -52,6 +67,11 @@ class Labelled(Objective):
 
     def batch(self, examples: Examples) -> dict[str, Tensor]:
         raise ValueError("the data set yields no labels; give an objective, or a data collator that makes labels")
+
+
+def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a model takes of a batch: all but the labels and what the objective put there for itself."""
+    return {name: value for name, value in batch.items() if name not in ("labels", KEYS)}
 
 
 def model_inputs(examples: Examples) -> dict[str, Tensor]:

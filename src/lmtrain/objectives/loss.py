@@ -6,14 +6,14 @@ Shapes: ``B`` examples, ``T`` positions, ``V`` vocabulary, ``N`` predicted posit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lmtrain.objectives.base import IGNORED, Objective
+from lmtrain.objectives.base import IGNORED, KEYS, Objective, inputs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,14 @@ class LossSums:
 
     ``loss`` is the sum over the predicted positions in nats, ``count`` (int64) their number, ``correct``
     (int64) how many of them have the label as the most likely token, or None where it was not asked for.
+    Weights are in ``loss`` alone: ``count`` is never weighted, since dividing by the sum of weights would cancel
+    what they have in common. ``keyed``: of these, the sums over examples that hold a key token.
     """
 
     loss: Tensor
     count: Tensor
     correct: Tensor | None = None
+    keyed: LossSums | None = None
 
 
 def loss_sums(
@@ -34,11 +37,16 @@ def loss_sums(
     labels: Tensor,
     objective: Objective,
     *,
+    weights: Tensor | None = None,
+    keyed: Tensor | None = None,
     label_smoothing: float = 0.0,
     accuracy: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> LossSums:
     """Cross-entropy of ``logits`` (B, T, V) with ``labels`` (B, T), summed.
+
+    ``weights`` and ``keyed`` (B, T), aligned with the labels: what each loss is multiplied by, and which of them
+    (bool) are summed apart too.
 
     Computed in fp32 whatever the precision of the logits, summed in ``dtype``. ``label_smoothing`` ε mixes
     the label with the uniform distribution: (1 − ε)·nll + ε·mean over V of −log p, as ``transformers``
@@ -47,16 +55,30 @@ def loss_sums(
     """
     targets = objective.targets(labels).to(logits.device).flatten()
     scores = logits.flatten(0, -2)
+    factors, apart = (
+        None if values is None else objective.at_targets(values, 0).to(logits.device).flatten()
+        for values in (weights, keyed)
+    )
     if not objective.shifted:  # most positions are not predicted: leave them out before they become fp32
         predicted = targets.ne(IGNORED).nonzero().squeeze(-1)
         scores, targets = scores[predicted], targets[predicted]
+        factors, apart = (None if values is None else values[predicted] for values in (factors, apart))
     losses = functional.cross_entropy(
         scores.float(), targets, ignore_index=IGNORED, reduction="none", label_smoothing=label_smoothing
     )
-    correct = None
+    if factors is not None:
+        losses = losses * factors
+    hits = None
     if accuracy:
-        correct = scores.detach().argmax(-1).eq(targets).sum()  # an ignored target equals no id
-    return LossSums(losses.sum(dtype=dtype), targets.ne(IGNORED).sum(), correct)
+        hits = scores.detach().argmax(-1).eq(targets)  # an ignored target equals no id
+
+    def summed(chosen: Tensor | None = None) -> LossSums:
+        own, at, right = ((v if chosen is None or v is None else v[chosen]) for v in (losses, targets, hits))
+        assert own is not None and at is not None
+        return LossSums(own.sum(dtype=dtype), at.ne(IGNORED).sum(), None if right is None else right.sum())
+
+    whole = summed()
+    return whole if apart is None else replace(whole, keyed=summed(apart))
 
 
 def model_loss_sums(
@@ -64,18 +86,25 @@ def model_loss_sums(
     batch: Mapping[str, Tensor],
     objective: Objective,
     *,
+    weighted: bool = True,
     label_smoothing: float = 0.0,
     accuracy: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[LossSums, Any]:
     """Run ``model`` on a batch without its labels and compare: the sums, and what the model returned.
 
-    The trainer calls this and nothing else for the loss.
+    ``weighted``: with the objective's weights, as training has them; without, examples with key tokens apart.
     """
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    outputs = model(**inputs)
+    outputs = model(**inputs_of(batch))
     logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
     sums = loss_sums(
-        logits, batch["labels"], objective, label_smoothing=label_smoothing, accuracy=accuracy, dtype=dtype
-    )
+        logits, batch["labels"], objective,
+        weights=objective.weights(batch) if weighted else None, keyed=None if weighted else keyed_in(batch),
+        label_smoothing=label_smoothing, accuracy=accuracy, dtype=dtype,
+    )  # fmt: skip
     return sums, outputs
+
+
+def keyed_in(batch: Mapping[str, Tensor]) -> Tensor | None:
+    """(B, T) bool: where the example of a position holds a key token; None where the objective looks for none."""
+    return batch[KEYS].gt(0) if KEYS in batch else None
