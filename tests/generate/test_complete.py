@@ -1,5 +1,7 @@
 """Completions: the same whatever they are batched with, within the context, and of the right distribution."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -7,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lmtrain.core.errors import UserError
 from lmtrain.generate import Settings, complete
-from lmtrain.generate.complete import _continuation
+from lmtrain.generate.text import continuation
 from tiny_models import make
 
 PROMPTS = [
@@ -96,7 +98,7 @@ def test_a_repetition_penalty_does_not_count_padding(gpt2):
     settings = {**GREEDY, "repetition_penalty": 3.0}
     together = complete(model, tokenizer, PROMPTS, Settings(**settings))
     alone = [complete(model, tokenizer, [p], Settings(**settings))[0] for p in PROMPTS]
-    assert together == [type(c)(i, 0, c.prompt, c.text, c.n_tokens, c.finished) for i, c in enumerate(alone)]
+    assert together == [replace(completion, index=index) for index, completion in enumerate(alone)]
     assert together != complete(model, tokenizer, PROMPTS, Settings(**GREEDY))
 
 
@@ -151,7 +153,7 @@ def test_the_space_before_the_first_new_word_is_kept_where_decoding_alone_drops_
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     assert tokenizer.decode([1, 2]) == "fox ran"
-    assert _continuation(tokenizer, [0], [1, 2]) == " fox ran"
+    assert continuation(tokenizer, [0], [1, 2]) == " fox ran"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.generate.batches import batches, pad
+from lmtrain.generate.modes import evaluating
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,7 @@ def beam_search(
     batch_size: int | None = None,
     memory: int = MEMORY,
     on_progress: Callable[[int, int], None] | None = None,
+    on_found: Callable[[Sequence[int], list[int]], None] | None = None,
 ) -> list[list[int]]:
     """The ids that ``model`` writes after each context, in the order of the contexts.
 
@@ -70,7 +71,8 @@ def beam_search(
     once a beam; then each step runs one token of every hypothesis that can still win. ``batch_size``
     is B; None takes the most for which K · (b · (T + ``max_new_tokens``) · 1.25 + 12 · V) bytes a context stay within
     ``memory``, with b bytes of keys and values a position (tried with one) and T the longest context, and not more
-    than makes 160 rows on a CPU. ``on_progress(done, all)`` hears of distinct contexts.
+    than makes 160 rows on a CPU. ``on_progress(done, all)`` hears of distinct contexts, ``on_found(context, result)``
+    of each of them as it is decided.
 
     ``model`` is any causal model of ``transformers`` with a cache, or a PEFT model around one; it is left in the mode
     that it was in. An adapter costs two more products a layer: ``model.merge_adapter()`` before and
@@ -79,8 +81,6 @@ def beam_search(
     Raises :class:`UserError` for contexts that are empty or hold ids without an embedding, and settings without
     sense. Positions are the caller's to watch: a context and ``max_new_tokens`` must fit into them.
     """
-    import torch
-
     from lmtrain.generate.beam_state import BeamRules
 
     stops = [*stop_ids, *([] if eos_token_id is None else [eos_token_id])]
@@ -88,12 +88,14 @@ def beam_search(
     distinct = list(dict.fromkeys(tuple(context) for context in contexts))
     _check(rules, distinct, model, batch_size)
     found: dict[tuple[int, ...], list[int]] = {}
-    with torch.no_grad(), _evaluating(model):
+    with evaluating(model):
         step = _Model(model)
         size = batch_size or (_contexts_at_once(step, distinct, rules, memory) if distinct else 1)
         for batch in batches(distinct, size, length=len, together=len if step.is_stateful else lambda row: None):
             for number, tokens in _decode(step, batch, rules):
                 found[batch[number]] = tokens
+                if on_found is not None:
+                    on_found(batch[number], tokens)
                 if on_progress is not None:
                     on_progress(len(found), len(distinct))
     return [list(found[tuple(context)]) for context in contexts]
@@ -199,15 +201,3 @@ def _check(rules: BeamRules, contexts: list[tuple[int, ...]], model: Any, batch_
     if wrong:
         problems.add(f"the id {wrong[0]} has no place among the {known} embedding rows of the model")
     problems.raise_if_any()
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Without dropout; each module's mode is put back, whatever it was."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was in training:
-            module.training = was

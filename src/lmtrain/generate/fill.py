@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.errors import UserError
 from lmtrain.generate.batches import batches, check_ids, pad, shown
+from lmtrain.generate.modes import evaluating
+from lmtrain.generate.rows import raise_for, require_text
 
 if TYPE_CHECKING:
     import torch
@@ -49,47 +51,45 @@ def fill_mask(
     the other masks still hidden, so the first of each need not make the likeliest sentence. Raises
     :class:`UserError` for texts without a mask and texts longer than ``context`` tokens.
     """
-    import torch
-
     if tokenizer.mask_token_id is None:
         raise UserError("the tokenizer has no mask token, so there is nothing to fill in", flag="--tokenizer_name")
-    rows = _rows(tokenizer, texts, context)
+    rows = mask_rows(tokenizer, texts, context)
     check_ids([ids for _, ids in rows], model)
     # Without a pad token only texts of one length can share a batch.
     alone = tokenizer.pad_token_id is None
     results: dict[int, FilledText] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in batches(
-                rows,
-                batch_size,
-                length=lambda row: len(row[1]),
-                together=lambda row: len(row[1]) if alone else 0,
-            ):
-                inputs = pad([ids for _, ids in batch], tokenizer.pad_token_id or 0, model.device, left=False)
-                logits = model(**inputs).logits  # (B, T, V)
-                for (index, ids), row_logits in zip(batch, logits, strict=True):
-                    results[index] = _fill(tokenizer, texts[index], ids, row_logits, top)
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        for batch in batches(
+            rows,
+            batch_size,
+            length=lambda row: len(row[1]),
+            together=lambda row: len(row[1]) if alone else 0,
+        ):
+            inputs = pad([ids for _, ids in batch], tokenizer.pad_token_id or 0, model.device, left=False)
+            logits = model(**inputs).logits  # (B, T, V)
+            for (index, ids), row_logits in zip(batch, logits, strict=True):
+                results[index] = _fill(tokenizer, texts[index], ids, row_logits, top)
     return [results[index] for index in range(len(texts))]
 
 
-def _rows(tokenizer: Any, texts: list[str], context: int | None) -> list[tuple[int, list[int]]]:
-    problems = Problems()
+def mask_rows(tokenizer: Any, texts: list[str], context: int | None) -> list[tuple[int, list[int]]]:
+    """The number and ids of each text; raises :class:`UserError` as :func:`fill_mask`."""
+    bad: list[str] = []
     rows = []
     for index, text in enumerate(texts):
+        require_text(text)
         ids = list(tokenizer(text)["input_ids"])
         if tokenizer.mask_token_id not in ids:
-            problems.add(
+            bad.append(
                 f"there is nothing to fill in {shown(text)}: write {tokenizer.mask_token} where a word is to be guessed"
             )
         elif context is not None and len(ids) > context:
-            problems.add(f"the text {shown(text)} has {len(ids)} tokens, and the model {context} positions; shorten it")
+            bad.append(
+                f"prompt {index + 1} ({shown(text)}) has {len(ids)} tokens, and the model {context} positions; "
+                "shorten it"
+            )
         rows.append((index, ids))
-    problems.raise_if_any()
+    raise_for(bad)
     return rows
 
 
