@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+import transformers
 
 from adapters import options, stirred, with_added_tokens
 from lmtrain.cli.main import main
 from lmtrain.config.export import ExportOptions
 from lmtrain.config.options import ModelOptions
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import OwnResultWrong, UserError
 from lmtrain.models import conversion, load_model, load_tokenizer, save_model
 from lmtrain.models.conversion import TOLERANCE, export
 from lmtrain.models.lora import adapted
 from lmtrain.models.merged_lora import adapted_attention, merged_lora
 from tiny_models import PURPOSE, checkpoint
 
-pytest.importorskip("peft")
+peft = pytest.importorskip("peft")
 
 
 def logits(path: Path | str, purpose: str = "clm", ids: torch.Tensor | None = None) -> torch.Tensor:
@@ -164,23 +166,23 @@ def test_another_base_can_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", ["merged", "peft", "loralib"])
 def test_what_computes_otherwise_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
     run = of_query_and_value(tmp_path)
-    save, write = conversion.save_model, conversion.write_loralib
+    write, write_weights = conversion.write_loralib, safetensors.torch.save_file
 
-    def spoil_model(model: Any, *rest: Any) -> Any:
-        with torch.no_grad():
-            next(p for n, p in model.named_parameters() if "c_attn" in n and p.ndim == 2).mul_(1.01)
-            for name, weight in model.named_parameters():
-                if "lora_B" in name:
-                    weight.mul_(1.01)
-        return save(model, *rest)
+    def spoil_weights(tensors: dict[str, torch.Tensor], *rest: Any, **more: Any) -> None:
+        touched = [name for name in tensors if "lora_B" in name or name.endswith("h.0.attn.c_attn.weight")]
+        assert touched
+        write_weights(
+            {name: value * 1.01 if name in touched else value for name, value in tensors.items()}, *rest, **more
+        )
 
     def spoil_file(path: Path, file: Any) -> None:
         write(path, replace(file, pairs={n: (a, b * 1.01) for n, (a, b) in file.pairs.items()}))
 
-    monkeypatch.setattr(conversion, "save_model", spoil_model)
+    for module in (transformers.modeling_utils, peft.peft_model):
+        monkeypatch.setattr(module, "safe_save_file", spoil_weights)
     monkeypatch.setattr(conversion, "write_loralib", spoil_file)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(UserError, match="computes other logits"):
+    with pytest.raises(OwnResultWrong, match=r"computes other logits|has other values"):
         do(run, tmp_path / ("out.pt" if to == "loralib" else "out"), to)
     assert sorted(tmp_path.iterdir()) == before
 

@@ -93,8 +93,8 @@ def test_a_large_model_in_shards_replaces_a_single_file(tmp_path, monkeypatch):
     save_model(model, tokenizer, tmp_path / "run")
     whole = type(model).save_pretrained
 
-    def in_shards(self: object, folder: Path) -> None:
-        whole(self, folder, max_shard_size="20KB")
+    def in_shards(self: object, folder: Path, **options: object) -> None:
+        whole(self, folder, max_shard_size="20KB", **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "save_pretrained", in_shards)

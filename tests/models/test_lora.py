@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tiny as models
 from adapters import options, stirred, with_added_tokens
@@ -20,7 +21,8 @@ from lmtrain.engine.scoring import Scoring
 from lmtrain.models import load_model, load_tokenizer, save_model
 from lmtrain.models.build import LoadedModel
 from lmtrain.models.head import find_head
-from lmtrain.models.lora import adapt, adapted, finished, trained_line
+from lmtrain.models.lora import adapt, adapted, trained_line
+from lmtrain.models.verified_export import export_verified
 from lmtrain.models.vocabulary import grow_embedding
 from lmtrain.objectives import Causal, Labelled
 from tiny_models import PURPOSE, checkpoint
@@ -243,10 +245,10 @@ def test_merged_weights_come_from_the_disk_and_not_from_the_rounded_ones(tmp_pat
     rounded = adapted(load_model(chosen, PURPOSE[kind], tokenizer), options(), "bf16").model
     rounded.load_state_dict({n: v for n, v in exact.state_dict().items() if "lora_" in n}, strict=False)
     assert (logits(rounded) - logits(exact)).abs().max() > 1e-3
-    whole = finished(rounded, options(merge_lora=True), chosen, PURPOSE[kind], tokenizer)
+    export_verified(rounded, tokenizer, tmp_path / "run", PURPOSE[kind], chosen, merge=True)
+    whole = load_model(ModelOptions(str(tmp_path / "run")), PURPOSE[kind], None).model
     assert not hasattr(whole, "peft_config")
     torch.testing.assert_close(logits(whole), logits(exact), rtol=1e-4, atol=1e-4)
-    assert finished(rounded, options(), chosen, PURPOSE[kind], tokenizer) is rounded
 
 
 def test_merged_weights_have_the_format_of_the_base(tmp_path: Path) -> None:
@@ -255,10 +257,11 @@ def test_merged_weights_have_the_format_of_the_base(tmp_path: Path) -> None:
     save_model(load_model(chosen, "clm", tokenizer).model.to(torch.bfloat16), tokenizer, tmp_path / "low")
     low = ModelOptions(model_name_or_path=str(tmp_path / "low"))
     model = stirred(adapted(load_model(low, "clm", tokenizer), options()).model)
-    whole = finished(model, options(merge_lora=True), low, "clm", tokenizer)
-    assert {p.dtype for p in whole.parameters()} == {torch.bfloat16}
-    exact = dict(model.merge_and_unload().named_parameters())
-    for name, weight in whole.named_parameters():
+    export_verified(model, tokenizer, tmp_path / "run", "clm", low, merge=True)
+    whole = load_file(tmp_path / "run" / "model.safetensors")
+    assert {weight.dtype for weight in whole.values()} == {torch.bfloat16}
+    exact = model.merge_and_unload().state_dict()
+    for name, weight in whole.items():
         assert torch.equal(weight, exact[name].to(torch.bfloat16)), "merged in fp32, rounded once"
 
 

@@ -27,6 +27,11 @@ def fuse_activations(model: nn.Module) -> Replaced:
     return replaced
 
 
+def is_fused(model: nn.Module) -> bool:
+    """Whether :func:`fuse_activations` would find nothing to replace."""
+    return not any(type(module).__name__ in _SPELLED_OUT for module in model.modules())
+
+
 def put_back(replaced: Replaced) -> None:
     """Undo :func:`fuse_activations`."""
     for parent, name, child in replaced:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmtrain.config.model_size import parameters
 from lmtrain.core.console import amount
 from lmtrain.core.errors import UserError
+from lmtrain.core.files import read_json
 from lmtrain.models.adapter_folder import is_adapter, merge, read_adapter
 from lmtrain.models.configuration import (
     POSITIONS_AFTER_PAD,
@@ -17,10 +19,15 @@ from lmtrain.models.configuration import (
     first_line,
     last_line,
     new_config,
+    overridden,
     read_config,
+    require_type,
+    set_positions,
 )
 from lmtrain.models.hub import TENSORFLOW_REMEDY, hub_problem, locate
 from lmtrain.models.quiet import quiet_libraries
+from lmtrain.models.size import FLAG as SIZE_FLAG
+from lmtrain.models.size import KINDS, solve, told
 from lmtrain.models.tokenizer import Purpose
 from lmtrain.models.vocabulary import SPECIAL_ROLES, agree_on_special_ids, fit_vocabulary, rows_needed, rows_of
 
@@ -49,13 +56,14 @@ class LoadedModel:
     dtype: torch.dtype | None = None
 
 
-def load_model(options: Any, purpose: Purpose, tokenizer: Any | None) -> LoadedModel:
+def load_model(options: Any, purpose: Purpose, tokenizer: Any | None, length: int | None = None) -> LoadedModel:
     """The model that ``options`` (a ``config.options.ModelOptions``) describe, for causal or masked training.
 
     From ``--model_name_or_path``, or new from ``--config_name`` or ``--model_type``. Weights are fp32
     whatever the checkpoint holds: lower precision is the run's choice, made by autocast. With a tokenizer the
-    embedding grows to its ids and the special ids agree; None leaves a checkpoint as it is. New weights are
-    drawn from torch's global generator, which the caller seeds. Raises :class:`UserError` in flag names.
+    embedding grows to its ids and the special ids agree; None leaves a checkpoint as it is. ``length``: tokens of an
+    example, where the user says. New weights are drawn from torch's global generator, which the caller seeds. Raises
+    :class:`UserError` in flag names.
     """
     with quiet_libraries():
         if options.model_name_or_path:
@@ -68,7 +76,7 @@ def load_model(options: Any, purpose: Purpose, tokenizer: Any | None) -> LoadedM
         elif tokenizer is None:
             raise UserError("a new model needs a tokenizer, which sets its vocabulary", flag="--tokenizer_name")
         else:
-            loaded = _make_new(options, purpose, tokenizer)
+            loaded = _make_new(options, purpose, tokenizer, length)
         _set_dropout(loaded.model, options)
         if tokenizer is not None:
             loaded.rows_before = rows_of(loaded.model)
@@ -179,6 +187,8 @@ def _check_folder(path: Path, flag: str) -> None:
     tensorflow = sorted(n for n in names if ".ckpt" in n or n.startswith("tf_model") or n == "saved_model.pb")
     if tensorflow and not weights:
         raise UserError(f"{path} holds a TensorFlow checkpoint ({tensorflow[0]}); {TENSORFLOW_REMEDY}", flag=flag)
+    for index in sorted(name for name in names if name.endswith(".index.json")):
+        _check_index(path / index, flag)
     if is_adapter(path):
         return
     if "config.json" not in names:
@@ -198,6 +208,17 @@ def _check_folder(path: Path, flag: str) -> None:
             "of this shape use --config_name",
             flag=flag,
         )
+
+
+def _check_index(index: Path, flag: str) -> None:
+    """Shards are files beside their index; the library would read whatever file it names."""
+    try:
+        shards = set(read_json(index)["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} cannot be read, so the weights cannot be found: {error}", flag=flag) from error
+    wrong = sorted(str(shard) for shard in shards if not isinstance(shard, str) or Path(shard).name != shard)
+    if wrong:
+        raise UserError(f"{index} names {wrong[0]!r} for weights, which is no file beside it", flag=flag)
 
 
 def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str, flag: str) -> list[str]:
@@ -247,9 +268,10 @@ def _some(keys: list[str], at_most: int = 3) -> str:
     return ", ".join(keys[:at_most]) + (", ..." if len(keys) > at_most else "")
 
 
-def _make_new(options: Any, purpose: Purpose, tokenizer: Any) -> LoadedModel:
+def _make_new(options: Any, purpose: Purpose, tokenizer: Any, length: int | None) -> LoadedModel:
     import torch
 
+    lines: list[str] = []
     if options.config_name:
         name, flag = options.config_name, "--config_name"
         origin = locate(name, options, flag)
@@ -258,13 +280,14 @@ def _make_new(options: Any, purpose: Purpose, tokenizer: Any) -> LoadedModel:
         config = read_config(origin, options, flag, options.config_overrides)
     elif options.model_type:
         name, flag = options.model_type, "--model_type"
-        config = new_config(options.model_type, purpose, options.config_overrides)
+        fields, lines = _sized(options, purpose, tokenizer, length) if options.model_size else ({}, [])
+        config = new_config(options.model_type, purpose, options.config_overrides, fields)
     else:
         raise UserError(
             "name a checkpoint to start from, or the --model_type of a new model", flag="--model_name_or_path"
         )
     check_purpose(config, purpose, name, flag)
-    _fit_config(config, tokenizer, options, flag)
+    lines += _fit_config(config, tokenizer, options, flag, length)
     pad = config.pad_token_id
     if pad is not None and pad in (config.eos_token_id, config.bos_token_id):
         config.pad_token_id = None  # classes zero and freeze the pad's embedding; this token is also a real one
@@ -276,7 +299,37 @@ def _make_new(options: Any, purpose: Purpose, tokenizer: Any) -> LoadedModel:
         raise _building_problem(error, name, shape_flag, options) from error
     model = _from_config(config, purpose, options)
     model.config.pad_token_id = pad
-    return LoadedModel(model, [f"new, with random weights, after {name}"], new=True)
+    return LoadedModel(model, [f"new, with random weights, after {name}", *lines], new=True)
+
+
+def _sized(options: Any, purpose: Purpose, tokenizer: Any, length: int | None) -> tuple[dict[str, int], list[str]]:
+    """The settings that give a new ``--model_type`` its ``--model_size``, and the line that says so."""
+    import torch
+
+    name, vocabulary = options.model_type, rows_needed(tokenizer)
+    require_type(name, purpose)
+    if name not in KINDS:
+        raise UserError(
+            f"there is no rule for the sizes of {name}, only of {', '.join(KINDS)}; leave it out, and give the shape "
+            "with --config_overrides",
+            flag=SIZE_FLAG,
+        )
+
+    def made(fields: Mapping[str, int]) -> Any:
+        config = new_config(name, purpose, options.config_overrides, fields)
+        check_purpose(config, purpose, name, "--model_type")
+        _fit_config(config, tokenizer, options, "--model_type", length)
+        with torch.device("meta"):
+            return _from_config(config, purpose, options)
+
+    def count(fields: Mapping[str, int]) -> int:
+        return sum(weight.numel() for weight in made(fields).parameters())
+
+    fixed = overridden(name, options.config_overrides)
+    shape = solve(parameters(options.model_size), KINDS[name], count, fixed)
+    few = made({**shape.fields, "num_hidden_layers": 2})
+    ends = {id(end.weight): end.weight.numel() for end in (few.get_input_embeddings(), few.get_output_embeddings())}
+    return shape.fields, [told(shape, options.model_size, vocabulary, sum(ends.values()))]
 
 
 def _from_config(config: Any, purpose: Purpose, options: Any) -> PreTrainedModel:
@@ -287,8 +340,9 @@ def _from_config(config: Any, purpose: Purpose, options: Any) -> PreTrainedModel
     )
 
 
-def _fit_config(config: Any, tokenizer: Any, options: Any, flag: str) -> None:
-    """Give a new model's configuration the tokenizer's vocabulary and special ids."""
+def _fit_config(config: Any, tokenizer: Any, options: Any, flag: str, length: int | None) -> list[str]:
+    """Give a new model's configuration the tokenizer's vocabulary and special ids and, where only a type says
+    otherwise, its context length; return the line for that."""
     text = config.get_text_config()
     needed = rows_needed(tokenizer)
     asked = "vocab_size" in (options.config_overrides or "")
@@ -308,6 +362,10 @@ def _fit_config(config: Any, tokenizer: Any, options: Any, flag: str) -> None:
     for role in (*SPECIAL_ROLES, "cls", "sep", "mask"):
         if hasattr(text, f"{role}_token_id"):
             setattr(text, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
+    if options.config_name or "max_position_embeddings" in overridden(options.model_type, options.config_overrides):
+        return []
+    positions = set_positions(text, tokenizer, length)
+    return [f"{positions:,} positions, as its tokenizer has them (model_max_length)"] if positions else []
 
 
 def _set_dropout(model: PreTrainedModel, options: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmtrain.core.errors import Problems, UserError
@@ -17,6 +17,7 @@ POSITIONS_AFTER_PAD = frozenset(
     {"camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta",
      "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
 )  # fmt: skip
+_NO_LIMIT = 10**9  # transformers writes 10³⁰ where a tokenizer states none
 _POSITION_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
 _UNBOUNDED = frozenset({"bloom", "mamba", "mamba2", "falcon_mamba", "recurrent_gemma", "rwkv", "xlnet", "xlstm"})
 
@@ -83,14 +84,47 @@ def read_config(origin: Origin, options: Any, flag: str, overrides: str | None =
     return config
 
 
-def new_config(model_type: str, purpose: Purpose, overrides: str | None) -> Any:
-    """The default configuration of ``--model_type`` with overrides; unknown types get the nearest names."""
+def new_config(
+    model_type: str, purpose: Purpose, overrides: str | None, fields: Mapping[str, Any] | None = None
+) -> Any:
+    """The default configuration of ``--model_type`` with ``fields``, and over them the overrides; unknown types get the
+    nearest names."""
+    from transformers import CONFIG_MAPPING
+
+    require_type(model_type, purpose)
+    names = CONFIG_MAPPING[model_type].attribute_map
+    own = {names.get(name, name): value for name, value in (fields or {}).items()}
+    return make_config(model_type, overrides, own, "--model_type")
+
+
+def require_type(model_type: str, purpose: Purpose) -> None:
+    """Refuse a type that the installed transformers does not know, with the nearest it can train."""
     from transformers import CONFIG_MAPPING
 
     if model_type not in CONFIG_MAPPING:
         known = sorted(trainable_types(purpose))
         raise UserError(f"{model_type!r} is not a model type{_nearest(model_type, known)}", flag="--model_type")
-    return make_config(model_type, overrides, {}, "--model_type")
+
+
+def overridden(model_type: str, overrides: str | None) -> dict[str, Any]:
+    """The settings in ``--config_overrides`` under their general names: ``n_embd=64`` is ``hidden_size``."""
+    from transformers import CONFIG_MAPPING
+
+    default = CONFIG_MAPPING[model_type]()
+    general = {own: name for name, own in default.attribute_map.items()}
+    return {general.get(name, name): value for name, value in _parse(overrides, default, model_type).items()}
+
+
+def set_positions(config: Any, tokenizer: Any, asked: int | None) -> int | None:
+    """Give a new model the context length that its tokenizer states (``model_max_length``), in tokens; None: it states
+    none, or the type sets no bound. Examples of ``asked`` tokens still fit where they do with the type's own.
+    """
+    own, stated = max_positions(config), getattr(tokenizer, "model_max_length", None)
+    if own is None or not stated or stated > _NO_LIMIT or not hasattr(config, "max_position_embeddings"):
+        return None
+    length = int(stated) if asked is None or asked > own else max(int(stated), asked)
+    config.max_position_embeddings += length - own
+    return length
 
 
 def make_config(model_type: str, overrides: str | None, raw: dict[str, Any], flag: str) -> Any:

@@ -16,22 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import OwnResultWrong, UserError
 from lmtrain.core.files import sync_folder, sync_tree
 from lmtrain.models.adapter_folder import attach, is_adapter, merge, merged, read_adapter
 from lmtrain.models.build import LoadedModel, load_model, purpose_of
-from lmtrain.models.configuration import max_positions
+from lmtrain.models.comparison import cast_weights, difference, logits_of, probe_ids
 from lmtrain.models.export import save_model
 from lmtrain.models.gpt2_checkpoint import fill
 from lmtrain.models.loralib import LoralibFile, adapter_of, loralib_pairs, read_loralib, weights_of, write_loralib
 from lmtrain.models.tokenizer import load_tokenizer
-from lmtrain.models.vocabulary import rows_of
+from lmtrain.models.verified_export import export_verified
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TOLERANCE = 1e-4  # of the largest logit: what fp32 sums in another order explain
-_PROBE = (2, 24)  # rows and ids of each
 _FILES = (".pt", ".pth", ".bin")
 
 
@@ -69,7 +68,8 @@ class _Source:
 
 
 def export(options: Any) -> Exported:
-    """Do what a ``config.export.ExportOptions`` asks. Raises :class:`UserError`; then nothing is left at ``out``."""
+    """Do what a ``config.export.ExportOptions`` asks. Raises :class:`UserError`, and
+    :class:`OwnResultWrong` where what was written differs; then nothing is left at ``out``."""
     out = Path(options.out).expanduser()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} is there already; name another, nothing is written over", flag="OUT")
@@ -153,19 +153,16 @@ def _place(name: str) -> str:
 
 
 def _to_whole(source: _Source, out: Path) -> Exported:
-    ids = _probe(source.model)
-    right = _logits(source.model, ids)
+    ids = probe_ids(source.model)
+    right = logits_of(source.model, ids)
     whole: Any = merged(source.model) if source.has_adapter else source.model
-    whole = whole.to(source.dtype)
-    rounded = whole if source.dtype == torch.float32 else whole.float()
-    written = _logits(rounded, ids)
+    exact = logits_of(whole, ids)
+    apart = _compared(right, exact, out)
+    cast_weights(whole, source.dtype)
+    rounded = difference(exact, logits_of(whole, ids)) if source.dtype != torch.float32 else 0.0
     with _new_folder(out) as folder:
-        save_model(whole.to(source.dtype), source.tokenizer, folder)
-        again = load_model(_at(source, folder), source.purpose, None).model
-        difference = _compared(written, _logits(again, ids), out)
-        if source.dtype == torch.float32:
-            difference = _compared(right, _logits(again, ids), out)
-    return Exported(out, difference, source.dtype, _difference(right, written))
+        found = export_verified(whole, source.tokenizer, folder, source.purpose, source.options)
+    return Exported(out, max(apart, found.difference), source.dtype, rounded)
 
 
 def _to_peft(source: _Source, out: Path) -> Exported:
@@ -177,13 +174,13 @@ def _to_peft(source: _Source, out: Path) -> Exported:
             "name the model it was trained from, or write one model: --to merged",
             flag="--base",
         )
-    ids = _probe(source.model)
-    right = _logits(source.model, ids)
+    ids = probe_ids(source.model)
+    right = logits_of(source.model, ids)
     with _new_folder(out) as folder:
         save_model(source.model, source.tokenizer, folder)
         again = merge(source.base().model, read_adapter(folder, "OUT"), "OUT")
-        difference = _compared(right, _logits(again, ids), out)
-    return Exported(out, difference)
+        apart = _compared(right, logits_of(again, ids), out)
+    return Exported(out, apart)
 
 
 def _to_loralib(source: _Source, out: Path, *, full: bool) -> Exported:
@@ -193,8 +190,8 @@ def _to_loralib(source: _Source, out: Path, *, full: bool) -> Exported:
         raise UserError("it holds no adapter; add --full for a file of all its weights", flag="--to")
     if source.changed_base and not full:
         raise UserError("the file's own weights differ from those of --base; add --full to keep them", flag="--to")
-    ids = _probe(source.model)
-    right = _logits(source.model, ids)
+    ids = probe_ids(source.model)
+    right = logits_of(source.model, ids)
     file, alpha = loralib_pairs(source.model, "--to") if source.has_adapter else (LoralibFile(), None)
     if full:
         plain = source.model.unload() if source.has_adapter else source.model
@@ -207,12 +204,8 @@ def _to_loralib(source: _Source, out: Path, *, full: bool) -> Exported:
             fill(again, read.weights, str(out), "OUT")
         if read.pairs and alpha is not None:
             again = adapter_of(read, again, alpha, "OUT")
-        difference = _compared(right, _logits(again, ids), out)
-    return Exported(out, difference, alpha=alpha, r=file.r)
-
-
-def _at(source: _Source, folder: Path) -> Any:
-    return replace(source.options, model_name_or_path=str(folder), tokenizer_name=None)
+        apart = _compared(right, logits_of(again, ids), out)
+    return Exported(out, apart, alpha=alpha, r=file.r)
 
 
 @contextmanager
@@ -233,34 +226,11 @@ def _new_folder(out: Path) -> Iterator[Path]:
 # ---- the comparison --------------------------------------------------------------------------------
 
 
-def _probe(model: Any) -> Tensor:
-    """Ids (B, T) from the whole vocabulary, its first and last rows among them."""
-    rows = rows_of(model.get_base_model() if hasattr(model, "get_base_model") else model)
-    batch, length = _PROBE
-    length = min(length, max_positions(model.config) or length)
-    ids = torch.randint(0, rows, (batch, length), generator=torch.Generator().manual_seed(0))
-    ids[0, 0], ids[-1, -1] = rows - 1, max(rows - 2, 0)
-    return ids
-
-
-def _logits(model: Any, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model.eval()(input_ids=ids).logits.float()
-    return logits
-
-
-def _difference(right: Tensor, other: Tensor) -> float:
-    if right.shape != other.shape:
-        return float("inf")
-    return float((right - other).abs().max().nan_to_num(nan=float("inf")) / right.abs().max().clamp(min=1e-30))
-
-
 def _compared(right: Tensor, other: Tensor, out: Path) -> float:
-    difference = _difference(right, other)
-    if not difference <= TOLERANCE:
-        raise UserError(
-            f"what was written computes other logits than what it was made from (by {difference:.1e} of the largest; "
-            f"{TOLERANCE:.0e} is allowed), so {out} is not left there",
-            flag="--to",
+    apart = difference(right, other)
+    if not apart <= TOLERANCE:
+        raise OwnResultWrong(
+            f"what was written computes other logits than what it was made from (by {apart:.1e} of the largest; "
+            f"{TOLERANCE:.0e} is allowed), so {out} is not left there"
         )
-    return difference
+    return apart

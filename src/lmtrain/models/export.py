@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmtrain.core.errors import OwnResultWrong
 from lmtrain.core.files import sync_folder
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.models.vocabulary import make_generation_config_valid
@@ -20,17 +22,30 @@ _WEIGHT_PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "pytor
                     "pytorch_model.bin.index.json", "adapter_model.*")  # fmt: skip
 
 
-def save_model(model: PreTrainedModel, tokenizer: Any | None, folder: Path) -> list[Path]:
+REJECTED = "export-rejected"  # what a check refused: the weights of a training may lie nowhere else
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: Any | None,
+    folder: Path,
+    *,
+    check: Callable[[Path], None] | None = None,
+    state: dict[str, Any] | None = None,
+) -> list[Path]:
     """Save model and tokenizer at the top of ``folder``; return the files, ``config.json`` last.
 
-    A model with a PEFT adapter leaves the adapter, with ``adapter_config.json`` in the place of ``config.json``.
+    ``state`` is the model's state dictionary, gathered, where it is sharded. A model with a PEFT adapter leaves the
+    adapter, with ``adapter_config.json`` in the place of ``config.json``.
 
     Everything is written and flushed in a scratch folder inside ``folder`` (so on the same file system)
-    before anything is touched; a full disk leaves the earlier model as it was. Then, in this order: the old
-    ``config.json`` goes, weights of the earlier model that have no successor go (old shards beside a new
-    single file would be loaded by mistake), the new files are moved in one by one, the new ``config.json``
-    last. ``from_pretrained`` refuses a folder without ``config.json``, so at no moment can a mixture of two
-    models be loaded. Other files are left alone. Raises ``OSError`` when it cannot be written.
+    before anything is touched; a full disk leaves the earlier model as it was. ``check`` looks at the scratch folder
+    then, and what it raises ends the saving; for :class:`OwnResultWrong` what was written is kept as
+    ``folder``/export-rejected. Then, in this order: the old ``config.json`` goes, weights of the earlier model that
+    have no successor go (old shards beside a new single file would be loaded by mistake), the new files are moved in
+    one by one, the new ``config.json`` last. ``from_pretrained`` refuses a folder without ``config.json``, so at no
+    moment can a mixture of two models be loaded. Other files are left alone. Raises ``OSError`` when it cannot be
+    written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
@@ -39,14 +54,22 @@ def save_model(model: PreTrainedModel, tokenizer: Any | None, folder: Path) -> l
         if getattr(model, "generation_config", None) is not None and not hasattr(model, "peft_config"):
             make_generation_config_valid(model)
         with quiet_libraries():
-            model.save_pretrained(scratch)
+            model.save_pretrained(scratch, state_dict=state and dict(state))  # which it empties as it goes
             if tokenizer is not None:
                 tokenizer.save_pretrained(scratch)
         new = sorted((path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name in _CONFIGS)
         for path in new:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-        return _move_in(scratch, new, folder)
+        if check is not None:
+            check(scratch)
+        moved = _move_in(scratch, new, folder)
+        shutil.rmtree(folder / REJECTED, ignore_errors=True)
+        return moved
+    except OwnResultWrong:
+        shutil.rmtree(folder / REJECTED, ignore_errors=True)
+        scratch.replace(folder / REJECTED)
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

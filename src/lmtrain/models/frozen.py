@@ -26,6 +26,11 @@ class _LowConv1D(Conv1D):
 _LOW: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: _LowLinear, Conv1D: _LowConv1D}
 
 
+def casts_itself(module: nn.Module) -> bool:
+    """Whether a layer's weights are kept in fewer bits than it computes in, as :func:`keep_frozen_low` leaves it."""
+    return type(module) in _LOW.values()
+
+
 def keep_frozen_low(model: nn.Module, dtype: torch.dtype) -> int:
     """Keep the weights of frozen linear layers in ``dtype``, bf16 or fp16; return how many weights those are.
 

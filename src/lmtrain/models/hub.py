@@ -94,18 +94,9 @@ def hub_problem(error: BaseException, name: str, flag: str) -> UserError | None:
     return None
 
 
-def hub_login(token: str | None, flag: str) -> None:
-    """Make sure, within seconds, that the hub answers and knows who is asking; raises :class:`UserError`."""
-    from huggingface_hub import HfApi
-
-    if not _hub_answers():
-        raise UserError(f"the hub cannot be reached ({_why_unreachable()}), so nothing can be uploaded", flag=flag)
-    try:
-        HfApi().whoami(token=token)
-    except OSError as error:  # no token at all, or one that the hub refuses
-        raise UserError(
-            "uploading needs an access token of the hub: hf auth login once, or --hub_token", flag=flag
-        ) from error
+def why_unreachable() -> str | None:
+    """Why nothing can be asked of the hub, decided within seconds and once a process; None when it answers."""
+    return None if _hub_answers() else _why_unreachable()
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lmtrain.config.adapter import ALL_LINEAR
 from lmtrain.core.console import amount
 from lmtrain.core.errors import Problems, UserError
-from lmtrain.models.adapter_folder import merge, read_adapter
-from lmtrain.models.build import LoadedModel, load_model
+from lmtrain.models.build import LoadedModel
 from lmtrain.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -116,22 +114,6 @@ def adapt(model: Any, options: Any, *, rows_before: int | None = None, frozen: t
     if frozen is not None and not options.use_dora:  # DoRA measures the lengths of the frozen columns in every pass
         keep_frozen_low(adapter.get_base_model(), frozen)
     return adapter
-
-
-def finished(model: Any, options: Any, base_options: Any, purpose: Any, tokenizer: Any) -> Any:
-    """What a run that ends with ``model`` leaves: that model, or with ``--merge_lora`` its base and the adapter as one.
-
-    The base is loaded again: the one in training may hold rounded weights. It is merged in fp32 and comes in the
-    format that it lies on disk in. ``base_options`` are the run's ``config.options.ModelOptions``.
-    """
-    if not (options.use_peft and options.merge_lora):
-        return model
-    flag = "--merge_lora"
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        loaded = load_model(base_options, purpose, tokenizer)
-        whole: Any = merge(loaded.model, read_adapter(Path(folder), flag, base_options.model_name_or_path), flag)
-    return whole.to(loaded.dtype)
 
 
 def wrap(model: Any, config: Any) -> PeftModel:
