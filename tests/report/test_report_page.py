@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import BEGAN, evaluation, finished, run_folder, sample, status, steady, text_of, train
+
+from lmtrain.core.errors import UserError
+from lmtrain.report import drawing, page, read_run, readers, write_page
+from lmtrain.report.facts import command_line, configuration, figures, state_of
+from lmtrain.report.happenings import happenings
+from lmtrain.report.markup import element, joined
+from lmtrain.report.page import for_script
+from lmtrain.report.sections import evenly
+
+BREAKS_OUT = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)><!--"
+
+
+class Parts(HTMLParser):
+    """What a page consists of: its elements with their attributes, its texts by element, script by script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self._within = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        self._within = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within == "script":
+            self.scripts[-1] += data
+        else:
+            self.texts.append(data)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads(self.scripts[0])
+
+
+def test_a_page_holds_all_its_parts(tmp_path: Path) -> None:
+    events = [*steady(40), sample(10), sample(20, "Once", " there was")]
+    parts = Parts(page([read_run(run_folder(tmp_path / "book", text_of(events)))]))
+    text = " ".join(parts.texts)
+    for said in ("book", "finished", "validation loss", "validation perplexity", "bits per byte", "train loss, last",
+                 "tokens/s", "MFU", "What became of the text", "960", "43", "7 blank lines", "a note", "abababab",
+                 "Once", " there was", "--learning_rate", "0.0003", "5e-05", "A Fast One", "2.13.0",
+                 "lmtrain clm --model_type gpt2 --train_file book.txt --learning_rate 0.0003", "in /home/me",
+                 "40 steps planned, 1.2 M parameters", "4 checkpoints saved", "no bf16 here"):  # fmt: skip
+        assert said in text, said
+    plots = {plot["id"]: plot for plot in parts.data["drawing"]["plots"]}
+    assert list(plots) == [
+        "loss", "perplexity", "bits_per_byte", "accuracy", "learning_rate", "grad_norm", "tokens_per_second", "mfu",
+        "memory", "waiting_for_data",
+    ]  # fmt: skip
+    assert [line["label"] for line in plots["loss"]["lines"]] == ["train", "validation"]
+    assert parts.data["stamp"] is None
+
+
+def test_a_page_needs_nothing_else(tmp_path: Path) -> None:
+    text = page([read_run(finished(tmp_path / "book"))])
+    parts = Parts(text)
+    for tag, attributes in parts.elements:
+        assert tag not in ("link", "img", "iframe", "object", "base", "form"), tag
+        assert "src" not in attributes and not any(name.startswith("on") for name in attributes), (tag, attributes)
+    assert not re.search(r"https?://(?!www\.w3\.org)", text), "an address, be it in a style or a script"
+    assert "@import" not in text and "url(#" in text and not re.search(r"url\((?!#)", text)
+    (policy,) = (a["content"] for tag, a in parts.elements if tag == "meta" and a.get("http-equiv"))
+    assert policy and "default-src 'none'" in policy and "connect-src 'none'" in policy and "unsafe" not in policy
+
+
+def test_text_of_the_user_stays_text(tmp_path: Path) -> None:
+    events = [*steady(20), sample(10, BREAKS_OUT, BREAKS_OUT), status("failed", 99, reason=BREAKS_OUT)]
+    folder = run_folder(tmp_path / "book", text_of(events), tokenizer_name=BREAKS_OUT, train_file=[BREAKS_OUT])
+    about = json.loads((folder / "run.json").read_text())
+    about["argv"] += [BREAKS_OUT]
+    about["machine"]["cpu"] = about["working_folder"] = BREAKS_OUT
+    (folder / "run.json").write_text(json.dumps(about))
+    data = json.loads((folder / "data.json").read_text())
+    data["ledger"]["notes"] = data["ledger"]["skipped"] = {BREAKS_OUT: 1}
+    data["stores"]["train"]["sources"][0]["name"] = BREAKS_OUT
+    (folder / "data.json").write_text(json.dumps(data))
+    (folder / "decisions.json").write_text(json.dumps({BREAKS_OUT: {"choice": BREAKS_OUT, "reason": BREAKS_OUT}}))
+    (folder / "status.json").write_text(json.dumps({"state": "failed", "reason": BREAKS_OUT}))
+    parts = Parts(page([read_run(folder)]))
+    assert len(parts.scripts) == 2 and not any(tag == "img" for tag, _ in parts.elements)
+    assert sum(BREAKS_OUT in text for text in parts.texts) >= 10
+    hostile = tmp_path / "<script>alert(1)<"
+    assert len(Parts(page([read_run(finished(hostile))])).scripts) == 2, "nor does the name of a folder break out"
+
+
+def test_json_inside_a_page() -> None:
+    value = {"text": "</script><!--\u2028&", "number": 1.5}
+    text = for_script(value)
+    assert "<" not in text and "\u2028" not in text and json.loads(text) == value
+
+
+def test_markup_escapes_what_it_did_not_make() -> None:
+    assert element("td", "a < b & c", class_='x"y') == '<td class="x&quot;y">a &lt; b &amp; c</td>'
+    assert joined("<", element("b", "<"), None) == "&lt;<b>&lt;</b>"
+    assert element("input", type="range", hidden=True, value=None) == '<input type="range" hidden>'
+
+
+def test_several_runs_show_what_differs(tmp_path: Path) -> None:
+    folders = [finished(tmp_path / "slow"), finished(tmp_path / "quick", 60, learning_rate=1e-3, block_size=128)]
+    runs = [reader.read() for reader in readers([str(folder) for folder in folders])]
+    differing, chosen, rest = configuration(runs)
+    assert {row.name: row.texts for row in differing} == {
+        "learning_rate": ("0.0003", "0.001"),
+        "block_size": ("64", "128"),
+    }
+    assert {row.name for row in chosen} == {
+        "model_type",
+        "config_overrides",
+        "tokenizer_name",
+        "train_file",
+        "output_dir",
+    }
+    assert rest == [], "an option that neither run has is not listed"
+    parts = Parts(page(runs))
+    text = " ".join(parts.texts)
+    assert "What differs" in text and "slow, quick" in text
+    labels = {line["label"] for plot in parts.data["drawing"]["plots"] for line in plot["lines"]}
+    assert {"slow, train", "quick, validation", "slow", "quick"} <= labels
+    best = [a for tag, a in parts.elements if tag == "td" and "best" in (a.get("class") or "")]
+    assert best, "the better score is marked"
+
+
+def test_what_happened_is_told_in_order(tmp_path: Path) -> None:
+    events = [
+        *list(steady(20))[:-1], train(21, spike=True, loss=9.0),
+        {"event": "bad_step", "time": BEGAN + 22, "step": 22, "loss": "nan", "grad_norm": "inf", "examples": [4, 7]},
+        status("interrupted", 23, reason="SIGTERM; saved at step 22"), status("preparing", 9000, step=22),
+        status("training", 9001, step=22), {"event": "overlap", "time": BEGAN + 9002, "share": 0.5},
+    ]  # fmt: skip
+    run = read_run(run_folder(tmp_path / "book", text_of(events), state="interrupted", step=22))
+    told = [(happening.step, happening.text, happening.weight) for happening in happenings(run)]
+    assert told[-6:] == [
+        (21, "the loss spikes to 9", "notable"),
+        (22, "no update: its loss is nan, the norm of its gradient inf (examples 4, 7)", "bad"),
+        (None, "interrupted: SIGTERM; saved at step 22", "notable"),
+        (22, "preparing", "plain"),
+        (22, "at step 22", "plain"),
+        (None, "overlap: share 0.5", "plain"),
+    ]
+    assert "2 starts" in page([run]) and drawing([run]).marks == ((22,),)
+
+
+def test_states_in_words(tmp_path: Path) -> None:
+    log = text_of(list(steady(40))[:-30])
+    folder = run_folder(tmp_path / "run", log)
+    (folder / "status.json").write_text(json.dumps({"state": "training", "pid": 1, "updated": time.time(), "step": 0}))
+    assert state_of(read_run(folder)).startswith("training at step ") and state_of(read_run(folder)).endswith("s left")
+    (folder / "status.json").write_text(json.dumps({"state": "failed", "reason": "the disk is full"}))
+    assert state_of(read_run(folder)).endswith(": the disk is full")
+
+
+def test_the_scores_of_a_finished_run_are_those_of_its_results(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "book")
+    (folder / "all_results.json").write_text(json.dumps({"eval_loss": 1.5, "perplexity": 4.48, "test_loss": 2.5}))
+    found = {figure.name: figure.text for figure in figures(read_run(folder))}
+    assert (found["validation loss"], found["validation perplexity"], found["test loss"]) == (
+        "1.5000",
+        "4.48",
+        "2.5000",
+    )
+    (folder / "status.json").write_text(json.dumps({"state": "interrupted"}))  # results of before it was extended
+    found = {figure.name: figure.text for figure in figures(read_run(folder))}
+    assert found["validation loss"] != "1.5000" and "test loss" not in found
+
+
+def test_a_run_without_a_command_line_gets_one(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "book", lora_target_modules=["q", "v"])
+    about = json.loads((folder / "run.json").read_text())
+    about["argv"] = []
+    (folder / "run.json").write_text(json.dumps(about))
+    line = command_line(read_run(folder))
+    assert line.startswith("lmtrain clm --model_type gpt2 ") and "--lora_target_modules q v" in line
+    assert "--precision" not in line
+
+
+def test_a_run_in_which_nothing_was_logged_yet(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "new", text_of([status("preparing", 0)]))
+    for name in ("data.json", "decisions.json", "run.json"):
+        (folder / name).unlink()
+    parts = Parts(page([read_run(folder)]))
+    assert parts.data["drawing"]["plots"] == []
+
+
+def test_a_masked_model_is_called_so(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "bert")
+    about = json.loads((folder / "run.json").read_text())
+    about["command"] = about["options"]["command"] = "mlm"
+    (folder / "run.json").write_text(json.dumps(about))
+    run = read_run(folder)
+    assert "validation masked-token perplexity" in [figure.name for figure in figures(run)]
+    assert "Masked-token perplexity" in [plot.title for plot in drawing([run]).plots]
+
+
+def test_evaluations_of_several_sets_and_with_keys(tmp_path: Path) -> None:
+    scores = {"eval_books_loss": 2.0, "eval_news_loss": 3.0, "eval_loss_with_keys": 1.0}
+    events = [train(1), train(10), {"event": "evaluation", "time": BEGAN + 5, "step": 5, **scores}]
+    shown = drawing([read_run(run_folder(tmp_path / "run", text_of(events)))])
+    assert [line.label for line in shown.plots[0].lines] == [
+        "train",
+        "validation books",
+        "validation news",
+        "validation, with keys",
+    ]
+    assert shown.tables[0]["eval_books_loss"].tokens.tolist() == pytest.approx([512 * 5]), "between the lines around it"
+
+
+def test_samples_beyond_what_a_page_can_hold() -> None:
+    kept = evenly(range(1000), 200)
+    assert len(kept) == 200 and kept[0] == 0 and kept[-1] == 999 and kept == sorted(set(kept))
+    assert evenly([1, 2], 200) == [1, 2]
+
+
+def test_what_is_there_and_no_report_is_not_written_over(tmp_path: Path) -> None:
+    run = read_run(finished(tmp_path / "book"))
+    path = tmp_path / "report.html"
+    write_page(path, [run])
+    write_page(path, [run])
+    thesis = tmp_path / "thesis.html"
+    thesis.write_text("<html>years of work")
+    with pytest.raises(UserError, match="no report of ours"):
+        write_page(thesis, [run])
+    assert thesis.read_text() == "<html>years of work"
+    with pytest.raises(UserError, match="is a folder"):
+        write_page(tmp_path, [run])
+
+
+def test_a_hundred_thousand_steps_within_five_seconds(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "long", text_of(steady(100_000, every=1000)), step=100_000)
+    began = time.process_time()
+    write_page(folder / "report.html", [read_run(folder)])
+    assert time.process_time() - began < 5.0  # of this process, so that others on the machine do not count
+    assert (folder / "report.html").stat().st_size < 2_000_000
+    parts = Parts((folder / "report.html").read_text())
+    last = parts.data["drawing"]["runs"][0]["tables"]["train"]["last"]
+    assert last[-1] == 100_000 and evaluation(100_000)["eval_loss"] > 3
+
+
+@pytest.mark.parametrize(
+    "value", [None, 7, "text", [], [1], {}, {"a": {"b": None}}, {"splits": {"train": 3}, "skipped": {"x": "y"}}]
+)
+def test_records_of_another_make(tmp_path: Path, value: Any) -> None:
+    """By another version, or by hand: what is not understood is left out, and the rest is shown."""
+    events = [*steady(10), {"event": "begin", "time": BEGAN, "steps": value}, {"event": "bad_step", "step": value},
+              {"event": "save", "step": value, "bytes": value}, {"event": "status", "state": "training", "step": value},
+              {"event": "sample", "step": 3, "masks": value, "prompt": value}]  # fmt: skip
+    folder = run_folder(tmp_path / "odd", text_of(events))
+    for name, keys in (("run.json", ["argv", "options", "versions", "machine"]), ("data.json", ["ledger", "stores"]),
+                       ("decisions.json", ["peak", "kernel"])):  # fmt: skip
+        (folder / name).write_text(json.dumps({"command": "clm", **dict.fromkeys(keys, value)}))
+    assert "odd" in page([read_run(folder)])
+    assert read_run(folder).history.train["step"].tolist() == list(range(1, 11))
