@@ -8,7 +8,7 @@ import pytest
 
 from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.trainer import LMTrainer
-from lmtrain.rehearsal.plan import times
+from lmtrain.rehearsal.footprint import times
 from tiny import MemoryLayout, arguments, llama, rows
 
 

@@ -1,29 +1,32 @@
 """The plan of a run, before it begins: what it will do, and what time, memory and disk that takes.
 
-Everything is opened as the run will open it, and a few real steps are measured; nothing is written but the token store
-that the run will read.
+Everything is opened as the run will open it, the rehearsal before every run is held, and a few real steps are measured;
+nothing stays but the token store that the run will read.
 """
 
 from __future__ import annotations
 
-import math
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any
 
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
-from lmtrain.core.console import Say, amount, say
+from lmtrain.core.console import Say, amount, counted, say
 from lmtrain.core.errors import Problems, UserError
-from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.assembly import settle_micro_batch
 from lmtrain.engine.memory import available
 from lmtrain.engine.parts import Parts, assemble
+from lmtrain.engine.rehearsing import Stage
 from lmtrain.engine.run_folder import Found, inspect
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import describe
 from lmtrain.rehearsal.anatomy import WARM_UP, Anatomy, dissect
+from lmtrain.rehearsal.estimate import length_of
+from lmtrain.rehearsal.footprint import disk_of, evaluations_of, snapshot_bytes
+from lmtrain.rehearsal.place import scratch_in, write_speed
+from lmtrain.rehearsal.rehearse import rehearse
 from lmtrain.rehearsal.trial import short_run
 
 _MEASURED_STEPS = 4
@@ -35,6 +38,11 @@ class Plan:
 
     ``state`` is that of the output folder: new, unfinished or finished. ``tokens`` are those of all steps.
     ``evaluations`` counts those during training and the one after it. ``trained`` of ``parameters`` are trained.
+    ``seconds`` is the whole training with its evaluations, ``finishing_seconds`` of it the last checkpoint and the
+    model. ``memory`` is the peak, ``snapshot`` of it (a GPU's: beside it, in main memory) the copy that is saved while
+    training goes on. ``disk`` is what lies there at the fullest moment, with ``checkpoints`` of them; ``disk_after``
+    what stays: ``kept`` checkpoints, ``kept_whole`` of them with optimizer state (``checkpoint_bytes`` each, else
+    ``weights_bytes``), with ``keeps_best`` the best among them, and the model.
     """
 
     state: str
@@ -56,10 +64,19 @@ class Plan:
     mfu: float
     evaluations: int
     seconds: float
+    finishing_seconds: float
     memory: int
+    snapshot: int
     memory_free: int
     checkpoints: int
+    checkpoint_bytes: int
+    weights_bytes: int
+    export_bytes: int
+    kept: int
+    kept_whole: int
+    keeps_best: bool
     disk: int
+    disk_after: int
     disk_free: int
     lines: tuple[str, ...] = field(default=())
 
@@ -68,57 +85,59 @@ class Plan:
 
 
 def make_plan(resolved: Resolved, *, say: Say = say) -> Plan:
-    """Open everything that the run needs and measure. Raises :class:`UserError` with all that stands in its way."""
+    """Open everything that the run needs, rehearse and measure it. Raises :class:`UserError` with all that stands in
+    its way."""
     if not resolved.do_train or resolved.output_dir is None:
         raise UserError("nothing to train on; name a text: --train_file TEXT", flag="--train_file")
     folder = Path(resolved.output_dir).expanduser()
-    problems, found, parts = Problems(), Found("new"), None
+    problems, found, parts, usable = Problems(), Found("new"), None, False
     with problems.collect():
         found = inspect(folder, resolved.command, as_dict(resolved), overwrite=resolved.run.overwrite_output_dir)
+        usable = True
     with problems.collect():
         parts = assemble(resolved, say=say)
-    problems.raise_if_any()
+    if parts is None:
+        problems.raise_if_any()
     assert parts is not None
-    plan = _measured(resolved, parts, found, folder, say)
-    for text, flag in _shortages(plan):
+    with tempfile.TemporaryDirectory() as elsewhere:
+        place = folder if usable else Path(elsewhere)  # the rest is tried all the same
+        plan = None
+        with problems.collect():
+            plan = _measured(resolved, parts, found, place, say)
+    for text, flag in _shortages(plan) if plan else []:
         problems.add(text, flag=flag)
     problems.raise_if_any()
+    assert plan is not None
     return plan
-
-
-def times(strategy: str, every: float | None, steps: int, epochs: float) -> int:
-    """How often something happens in ``steps`` steps that happens every so many of them (below 1: a share) and at
-    the end."""
-    if strategy == "epoch":
-        return math.ceil(epochs)
-    if strategy == "steps" and every:
-        return math.ceil(steps / (math.ceil(every * steps) if every < 1 else every))
-    return 0
 
 
 def _measured(resolved: Resolved, parts: Parts, found: Found, folder: Path, say: Say) -> Plan:
     free = available(parts.device)
     chosen = settle_micro_batch(resolved, parts, {}, say)
     with short_run(resolved, parts, WARM_UP + _MEASURED_STEPS, **(chosen.arguments if chosen else {})) as trainer:
-        steps = planned_steps(trainer.args, len(parts.corpus.splits["train"]))
+        if not resolved.run.skip_check:
+            rehearse(Stage(resolved, parts, folder, Found("new"), lambda: trainer, say), plan=False)
+        steps, epochs = length_of(trainer)
+        with scratch_in(folder) as scratch:
+            speed = write_speed(scratch)
         anatomy = dissect(trainer, _MEASURED_STEPS)
-        return _written_down(resolved, parts, found, folder, trainer, anatomy, steps, free)
+        return _written_down(resolved, parts, found, folder, trainer, anatomy, (steps, epochs), (free, speed))
 
 
 def _written_down(
-    resolved: Resolved, parts: Parts, found: Found, folder: Path, trainer: LMTrainer, anatomy: Anatomy, steps: int,
-    free: int,
+    resolved: Resolved, parts: Parts, found: Found, folder: Path, trainer: LMTrainer, anatomy: Anatomy,
+    length: tuple[int, float], measured: tuple[int, float],
 ) -> Plan:  # fmt: skip
     train, validation = (parts.corpus.splits.get(name) for name in ("train", "validation"))
     examples = len(train) if train is not None else 0
-    a_step = anatomy.micro_batch * anatomy.accumulation * trainer.args.world_size
-    limited = resolved.training.get("max_steps", -1) > 0
-    epochs = steps * a_step / max(1, examples) if limited else trainer.args.num_train_epochs
-    evaluations = _evaluations(resolved, steps, epochs)
+    (steps, epochs), (free, speed) = length, measured
+    evaluations = evaluations_of(resolved, steps, epochs)
     memory, model = anatomy.memory, trainer.model
-    checkpoints = _checkpoints(resolved, steps, epochs)
-    checkpoint = memory["weights"] + (0 if resolved.training.get("save_only_model") else memory["optimizer"])
-    seconds = steps * anatomy.step_seconds + evaluations * _evaluation_seconds(anatomy, validation)
+    disk = disk_of(resolved, model, folder, steps, epochs, optimizer=memory["optimizer"])
+    snapshot = snapshot_bytes(model, memory["optimizer"], resolved, free)
+    here = snapshot if trainer.args.device.type == "cpu" else 0
+    finishing = ((disk.checkpoint if disk.made else 0) + disk.export) / speed
+    seconds = steps * anatomy.step_seconds + evaluations * _evaluation_seconds(anatomy, validation) + finishing
     mean = float(train.lengths.mean()) if train is not None else 0.0
     return Plan(
         state=found.state,
@@ -140,29 +159,22 @@ def _written_down(
         mfu=anatomy.mfu,
         evaluations=evaluations,
         seconds=seconds,
-        memory=memory["peak"],
+        finishing_seconds=finishing,
+        memory=memory["peak"] + here,
+        snapshot=snapshot,
         memory_free=free + memory["program"],
-        checkpoints=checkpoints,
-        disk=checkpoints * checkpoint + memory["weights"],
-        disk_free=disk_usage(_existing(folder)).free,
+        checkpoints=disk.most,
+        checkpoint_bytes=disk.checkpoint,
+        weights_bytes=disk.weights,
+        export_bytes=disk.export,
+        kept=disk.kept,
+        kept_whole=disk.whole,
+        keeps_best=disk.best,
+        disk=disk.needed,
+        disk_after=disk.stays,
+        disk_free=disk.free,
         lines=tuple(trainer.fast_paths.lines),
     )
-
-
-def _evaluations(resolved: Resolved, steps: int, epochs: float) -> int:
-    given = resolved.training
-    every = given.get("eval_steps") or given.get("logging_steps", 10)
-    during = times(given.get("eval_strategy", "no"), every, steps, epochs)
-    return during + int(resolved.do_eval)
-
-
-def _checkpoints(resolved: Resolved, steps: int, epochs: float) -> int:
-    """The most that lie there at once: the oldest goes when the next is written."""
-    given = resolved.training
-    strategy = given.get("save_strategy", "steps")
-    made = 2 if strategy == "best" else times(strategy, given.get("save_steps", 500), steps, epochs)
-    limit = given.get("save_total_limit")
-    return made if limit is None else min(made, limit + 1)
 
 
 def _evaluation_seconds(anatomy: Anatomy, layout: Any) -> float:
@@ -173,28 +185,14 @@ def _evaluation_seconds(anatomy: Anatomy, layout: Any) -> float:
     return a_token * float(layout.lengths.sum())
 
 
-def _existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
 def _shortages(plan: Plan) -> list[tuple[str, str]]:
-    found = []
-    if plan.memory > plan.memory_free:
-        found.append(
-            (
-                f"{plan.micro_batch} examples at once take {amount(plan.memory, 'B')} of memory and "
-                f"{amount(plan.memory_free, 'B')} are free; --auto_batch finds a number that fits",
-                "--per_device_train_batch_size",
-            )
+    needed = plan.memory - plan.snapshot  # which is made where there is room
+    if needed <= plan.memory_free:
+        return []
+    return [
+        (
+            f"{counted(plan.micro_batch, 'example')} at once take {amount(needed, 'B')} of memory and "
+            f"{amount(plan.memory_free, 'B')} are free; --auto_batch finds a number that fits",
+            "--per_device_train_batch_size",
         )
-    if plan.disk > plan.disk_free:
-        found.append(
-            (
-                f"{plan.checkpoints} checkpoints and the model take {amount(plan.disk, 'B')}, and "
-                f"{amount(plan.disk_free, 'B')} are free there; --save_total_limit 1 keeps fewer, or name another disk",
-                "--output_dir",
-            )
-        )
-    return found
+    ]

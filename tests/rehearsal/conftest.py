@@ -1,0 +1,3 @@
+from stages import runs
+
+__all__ = ["runs"]
