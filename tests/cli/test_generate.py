@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +83,72 @@ def test_several_completions_are_told_apart(capsys, gpt2):
     assert generate(capsys, *arguments, "--seed", 7)[1] != out
 
 
+def test_streamed_or_not_the_same_is_printed(capsys, gpt2):
+    for arguments in (["The fox"], ["The fox", "a", "--num_return_sequences", 2], ["a dog", "--stop", "o", "\\n"]):
+        command = ("--model_name_or_path", gpt2, "--max_new_tokens", 7, *arguments)
+        plain = generate(capsys, *command)
+        assert generate(capsys, *command, "--stream") == plain and plain[0] == 0
+
+
+def test_output_is_jsonl_written_whole_or_not_at_all(capsys, gpt2, tmp_path):
+    out = tmp_path / "new" / "out.jsonl"
+    arguments = ("--model_name_or_path", gpt2, "--max_new_tokens", 5, "--logprobs", 2, "The fox", "é")
+    code, printed, said = generate(capsys, *arguments, "--output", out)
+    assert code == 0 and printed == "" and f"2 records · {out}" in said
+    assert out.read_text(encoding="utf-8") == generate(capsys, *arguments, "--json")[1]
+    for record in records(out.read_text(encoding="utf-8")):
+        assert len(record["logprobs"]) == record["tokens"]
+        assert all(token["logprob"] <= token["top"][0]["logprob"] <= 0 for token in record["logprobs"])
+        assert all(len(token["top"]) == 2 for token in record["logprobs"])
+    assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
+    before = out.read_bytes()
+    assert generate(capsys, *arguments, "a fox " * 60, "--output", out)[0] == 2 and out.read_bytes() == before
+
+
+def test_a_stop_string_ends_a_completion_and_is_named(capsys, gpt2):
+    arguments = ("--model_name_or_path", gpt2, "--greedy", "--max_new_tokens", 9, "--json", "The fox")
+    [free] = records(generate(capsys, *arguments)[1])
+    stop = free["completion"][3:5]
+    [found] = records(generate(capsys, *arguments, "--stop", "zzz", stop)[1])
+    assert (found["stop"], found["finished"]) == (stop, True) and (free["stop"], free["finished"]) == (None, False)
+    assert found["completion"] == free["completion"][: free["completion"].index(stop)]
+
+
+def test_beams_by_their_options(capsys, gpt2):
+    beams = ("--greedy", "--num_beams", 3, "--num_return_sequences", 2, "--length_penalty", 0.5, "--early_stopping")
+    arguments = ("--model_name_or_path", gpt2, "--json", "--max_new_tokens", 6, "--no_repeat_ngram_size", 2, "The fox")
+    for early in ("true", "never"):
+        found = records(generate(capsys, *arguments, *beams, early)[1])
+        assert [r["sample"] for r in found] == [0, 1] and found[0]["completion"] != found[1]["completion"]
+
+
+def test_prompts_of_a_jsonl_file(capsys, gpt2, tmp_path):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "two\nlines", "id": 7}) + "\n")
+    arguments = ("--model_name_or_path", gpt2, "--json", "--max_new_tokens", 2, "--prompts_file", tmp_path / "p.jsonl")
+    assert [r["prompt"] for r in records(generate(capsys, *arguments)[1])] == ["two\nlines"]
+
+
+def test_a_chat_is_written_out_by_the_template(capsys, gpt2, tmp_path):
+    folder = tmp_path / "chat"
+    shutil.copytree(gpt2, folder)
+    template = "{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}"
+    template += "{% if add_generation_prompt %} <a>{% endif %}"
+    (folder / "chat_template.jinja").write_text(template)
+    arguments = ("--greedy", "--max_new_tokens", 6, "--json", "--model_name_or_path")
+    [chat] = records(generate(capsys, *arguments, folder, "--chat", "The fox")[1])
+    [text] = records(generate(capsys, *arguments, folder, "<user> The fox <a>")[1])
+    assert chat["completion"] == text["completion"] and chat["prompt"] == "The fox"
+    code, _, said = generate(capsys, *arguments, gpt2, "--chat", "The fox")
+    assert code == 2 and "--chat" in said and "no chat template" in said
+
+
+def test_a_session_of_a_masked_model(capsys, monkeypatch, bert):
+    monkeypatch.setattr("sys.stdin", io.StringIO("a [MASK] fox\nno gap\n[MASK] dog\n"))
+    code, out, said = generate(capsys, "--model_name_or_path", bert, "--interactive", "--json", "--top", 2)
+    assert code == 0 and [r["text"] for r in records(out)] == ["a [MASK] fox", "[MASK] dog"]
+    assert "nothing to fill in 'no gap'" in said
+
+
 def test_without_a_prompt_it_writes_from_nothing(capsys, gpt2):
     code, out, _ = generate(capsys, "--model_name_or_path", gpt2, "--json", "--max_new_tokens", 4)
     assert code == 0 and [r["prompt"] for r in records(out)] == [""]
@@ -117,6 +184,25 @@ def test_a_masked_model_ranks_fillings(capsys, bert):
         (["--model_name_or_path", "{gpt2}", "--prompts_file", "{tmp}/blank"], "holds no prompt"),
         (["--model_name_or_path", "{gpt2}", "--prompts_file", "{tmp}/latin1"], "not UTF-8 (at byte 2)"),
         (["--model_name_or_path", "{gpt2}", "--num_beams", "2", "x"], "--greedy"),
+        (["--model_name_or_path", "{gpt2}", "x", "a fox " * 60], "prompt 2 ('a fox a fox"),
+        (["--model_name_or_path", "{gpt2}", "a\udcff"], "is not UTF-8 (at character 2)"),
+        (["--model_name_or_path", "{bert}", "[MASK]\udcff"], "is not UTF-8 (at character 7)"),
+        (["--model_name_or_path", "{bert}", "[MASK] " * 60], "prompt 1 ('[MASK] [MASK]"),
+        (["--model_name_or_path", "{bert}", "--stream", "[MASK]"], "this is a masked one"),
+        (["--model_name_or_path", "{bert}", "[MASK]", "--stop", "a"], "this is a masked one"),
+        (["--model_name_or_path", "{gpt2}", "--stop", "a", "b"], "put the prompts first"),
+        (["--model_name_or_path", "{gpt2}", "x", "--stop", ""], "would end a completion before it begins"),
+        (["--model_name_or_path", "{gpt2}", "x", "--logprobs", "2"], "add --json or --output FILE"),
+        (["--model_name_or_path", "{gpt2}", "x", "--length_penalty", "2"], "--greedy --num_beams 4"),
+        (["--model_name_or_path", "{gpt2}", "x", "--early_stopping", "never"], "--greedy --num_beams 4"),
+        (["--model_name_or_path", "{gpt2}", "x", "--interactive"], "asks for prompts itself"),
+        (["--model_name_or_path", "{gpt2}", "--interactive", "--output", "{tmp}/o"], "known beforehand"),
+        (["--model_name_or_path", "{gpt2}", "x", "--stream", "--json"], "give one of them"),
+        (["--model_name_or_path", "{gpt2}", "x", "--stream", "--greedy", "--num_beams", "2"], "nothing is certain"),
+        (["--model_name_or_path", "{gpt2}", "-", "--prompts_file", "-"], "read once"),
+        (["--model_name_or_path", "{gpt2}", "x", "--output", "{tmp}"], "is a folder"),
+        (["--model_name_or_path", "{gpt2}", "x", "--output", "{tmp}/blank/o"], "cannot be written"),
+        (["--model_name_or_path", "{gpt2}", "x", "--min_p", "1.5"], "--min_p"),
         (
             ["--model_name_or_path", "{gpt2}", "--tokenizer_name", "{tokenizer}", "[MASK] a"],
             "--tokenizer_name",

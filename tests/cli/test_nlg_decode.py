@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 import tiny
 from lmtrain.cli.main import main
+from lmtrain.core.console import silent
+from lmtrain.core.errors import ExitCode
 from lmtrain.generate import beam_search
+from lmtrain.recipes.data_to_text import decoding
 
 STOPS = [3, 9, 27]
 WORDS = ["--num_beams", 4, "--max_new_tokens", 8, "--stop_token_ids", *STOPS]
@@ -84,7 +92,7 @@ def test_inputs_without_room_keep_their_ends_or_are_left_out_or_stop_it(capsys, 
     contexts = [[5, 6, 7], *tiny.rows(1, shortest=38, longest=38), [8] * room]
     path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     path.write_text("\n".join(json.dumps({"context": row}) for row in contexts) + "\n\n")
-    words = ["--model", folder, "--input", path, "--output", out, *WORDS, *limit, "--use_cpu"]
+    words = ["--model", folder, "--input", path, "--output", out, *WORDS, *limit, "--use_cpu", "--overwrite_output"]
     code, _, said = decode(capsys, *words)
     cut = [contexts[0], contexts[1][-room:], contexts[2]]
     assert code == 0 and f"1 input of 3 longer than the {room} tokens" in said
@@ -102,6 +110,7 @@ def test_stop_ids_are_gpt2s_only_with_its_vocabulary(capsys, model, folder, inpu
     contexts, path = inputs
     out = tmp_path / "out.jsonl"
     words = ["--model", folder, "--input", path, "--output", out, "--max_new_tokens", 8, "--num_beams", 3, "--use_cpu"]
+    words.append("--overwrite_output")
     for more in ([], ["--stop_token_ids", "none"]):
         assert decode(capsys, *words, *more)[0] == 0
         found = [row["predict"] for row in lines(out)]
@@ -172,3 +181,79 @@ def test_a_broken_model_is_said_to_be_one(capsys, inputs, tmp_path):
     words = ["--model", tmp_path / "m", "--input", inputs[1], "--output", tmp_path / "o.jsonl", "--use_cpu"]
     code, _, said = decode(capsys, *words, *WORDS)
     assert code == 2 and "not numbers (nan) after 5 inputs" in said and not (tmp_path / "o.jsonl").exists()
+
+
+# ---- what is there already, and what is there in part ----------------------------------------------
+
+
+def test_results_are_not_written_over_unless_it_is_said(capsys, folder, inputs, tmp_path):
+    out = tmp_path / "out.jsonl"
+    out.write_text("of another day\n")
+    words = ["--model", folder, "--input", inputs[1], "--output", out, *WORDS, "--use_cpu"]
+    code, printed, said = decode(capsys, *words)
+    assert (code, printed) == (2, "") and "is there already" in said and "--overwrite_output" in said
+    assert out.read_text() == "of another day\n"
+    assert decode(capsys, *words, "--overwrite_output")[0] == 0 and len(lines(out)) == 5
+
+
+def searched(model, contexts, target, stop_after=None, beams=4):
+    """As the command decodes; asked to stop when so many distinct inputs are done."""
+
+    def on_progress(done, everything):
+        if done == stop_after:
+            raise KeyboardInterrupt
+
+    search = decoding.Search(beams, 0.8, 4, 8)
+    return decoding.decode(
+        model, dict(enumerate(contexts)), search, target, ends=[*STOPS, 0], use_cpu=True, say=silent,
+        on_progress=on_progress,
+    )  # fmt: skip
+
+
+def test_one_that_is_stopped_goes_on_with_what_it_has(model, inputs, tmp_path, monkeypatch):
+    contexts, target, begun = inputs[0], tmp_path / "out.jsonl", tmp_path / ".out.jsonl.unfinished"
+    with pytest.raises(KeyboardInterrupt):
+        searched(model, contexts, target, stop_after=2)
+    assert not target.exists() and len(begun.read_text().splitlines()) == 3
+    with begun.open("a") as stream:
+        stream.write('{"id": 3, "predi')  # killed while it wrote
+    kept = begun.read_text()
+    asked = []
+    search = decoding.beam_search
+    monkeypatch.setattr(
+        decoding, "beam_search", lambda model, rows, **more: asked.append(len(rows)) or search(model, rows, **more)
+    )
+    done = searched(model, contexts, target)
+    assert asked == [2] and (done.distinct, done.known) == (4, 2)
+    assert [row["predict"] for row in lines(target)] == expected(model, contexts)
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out.jsonl"]
+    other = [[5, 6], *contexts[1:]]
+    for changed in ({"beams": 3}, {"contexts": other}, {"model": tiny.gpt2(seed=7)}):
+        begun.write_text(kept)
+        given = {"model": model, "contexts": contexts, "target": target, **changed}
+        assert searched(**given).known == 0, "it is of something else"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
+def test_a_signal_to_the_command_and_the_same_command_again(capsys, folder, model, tmp_path):
+    contexts = tiny.rows(400, shortest=3, longest=12, seed=4)
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps({"context": row}) + "\n" for row in contexts))
+    words = ["nlg", "decode", "--model", folder, "--input", path, "--output", out, *WORDS, "--use_cpu"]
+    words = [*map(str, words), "--batch_size", "4"]
+    begun = tmp_path / ".out.jsonl.unfinished"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lmtrain", *words], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while not (begun.is_file() and begun.read_text().count("\n") > 20):
+        assert process.poll() is None and time.monotonic() < until, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == ExitCode.INTERRUPTED and "the same command goes on" in said and not out.exists()
+    assert main(words) == 0
+    assert "were done before" in capsys.readouterr().err
+    assert [row["predict"] for row in lines(out)] == expected(model, contexts)

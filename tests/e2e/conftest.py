@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
+from world import World
 
 from tiny_models import make
 
@@ -16,14 +16,6 @@ torch.set_num_threads(1)
 TEXT = "".join(
     f"The {word} fox number {n} jumps over the lazy dog.\n" for n in range(200) for word in ("quick", "slow")
 )
-
-
-class World(NamedTuple):
-    """Paths: checkpoints with their tokenizers inside, and a text."""
-
-    gpt2: str
-    bert: str
-    text: str
 
 
 @pytest.fixture(scope="session")

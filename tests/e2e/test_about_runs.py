@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import World
 from test_launchers import launch, loss
+from world import World
 
 from lmtrain.cli.main import main
 from lmtrain.core.runlog import read_events
@@ -141,13 +141,13 @@ def test_all_problems_of_a_run_come_at_once(
     assert "2 things to change" in said
     assert "--output_dir" in said and "is a file" in said and "48 positions" in said
 
-    from lmtrain.rehearsal import plan
+    from lmtrain.rehearsal import estimate, footprint
 
-    monkeypatch.setattr(plan, "disk_usage", lambda folder: type("Disk", (), {"free": 1000}))
-    monkeypatch.setattr(plan, "available", lambda device: -(10**12))
+    monkeypatch.setattr(footprint, "disk_usage", lambda folder: type("Disk", (), {"free": 1000}))
+    monkeypatch.setattr(estimate, "available", lambda device: -(10**12))
     assert main([*words.replace("/file", "/out").split(), "--block_size", "16"]) == 2
     said = capsys.readouterr().err
-    assert "--auto_batch" in said and "--save_total_limit 1" in said
+    assert "--auto_batch" in said and "--save_strategy no" in said
 
 
 def test_two_processes_share_a_step(world: World, tmp_path: Path, own_cache: Path) -> None:

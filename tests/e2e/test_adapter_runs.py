@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import World
 from safetensors.torch import load_file
+from world import World
 
 from lmtrain.cli.main import main
 from lmtrain.config.options import ModelOptions

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import World
+from world import World
 
 from lmtrain.cli.main import main
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import World
+from world import World
 
 
 def launch(words: list[str], cache: Path) -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import World
+from world import World
 
 from lmtrain.cli.main import main
 from lmtrain.config.options import DataOptions

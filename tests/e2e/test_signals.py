@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import World
+from world import World
 
 from lmtrain.engine.checkpoints.read import newest
 

@@ -207,6 +207,50 @@ def test_too_many_in_a_row_end_it_with_a_good_checkpoint(tmp_path: Path) -> None
         again.train(resume_from_checkpoint=True)
 
 
+@pytest.mark.parametrize("background", ["on", "off"])
+def test_the_good_state_is_saved_as_it_would_have_been(background: Any, tmp_path: Path) -> None:
+    """Where no checkpoint was due: the same files as those of a run that saves every step, and the run goes on."""
+    options = {"max_steps": 12, "logging_steps": 4, "save_strategy": "steps"}
+    guard = Guarding(max_bad_steps=3)
+    for folder, every in (("rare", 100), ("each", 1)):
+        made = trainer(tmp_path / folder, Spoiler(4, 5, 6), guarding=guard, save_steps=every, **options)
+        made.saving = Saving(background=background)
+        with pytest.raises(BadNumbersError, match=f"is in {tmp_path / folder}/checkpoint-5"):
+            made.train()
+    rare, each = (tmp_path / folder / "checkpoint-5" for folder in ("rare", "each"))
+    assert [path.name for path in rare.parent.glob("checkpoint-*")] == ["checkpoint-5"]
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "run_state.json"):
+        assert (rare / name).read_bytes() == (each / name).read_bytes(), name
+    states = [json.loads((folder / "trainer_state.json").read_text()) for folder in (rare, each)]
+    speed = ("tokens_per_second", "tflops", "mfu", "waiting_for_data")
+    for state in states:
+        state["save_steps"] = 0
+        state["stateful_callbacks"].pop("TrainerControl")  # whether a save was due
+        state["log_history"] = [{k: v for k, v in line.items() if k not in speed} for line in state["log_history"]]
+    assert states[0] == states[1]
+    again = trainer(tmp_path / "rare", guarding=guard, save_steps=100, **options)
+    straight = trainer(tmp_path / "straight", Spoiler(4, 5), guarding=guard, **{**options, "save_strategy": "no"})
+    again.train(resume_from_checkpoint=True)
+    straight.train()
+    assert same(weights(again.model), weights(straight.model))
+
+
+def test_nothing_is_saved_where_nothing_was_learned(tmp_path: Path) -> None:
+    with pytest.raises(BadNumbersError, match="up to 3") as error:
+        trainer(tmp_path, Spoiler(1, 2, 3), guarding=Guarding(max_bad_steps=3)).train()
+    assert not list(tmp_path.glob("checkpoint-*")) and "What was learned" not in str(error.value)
+
+
+def test_accepted_changes_begin_the_count_anew(tmp_path: Path) -> None:
+    options = {"max_steps": 9, "save_strategy": "steps", "save_steps": 1}
+    with pytest.raises(BadNumbersError):
+        trainer(tmp_path, Spoiler(4, 5, 6), guarding=Guarding(max_bad_steps=3), **options).train()
+    changed = trainer(tmp_path, Spoiler(6), guarding=Guarding(max_bad_steps=3), learning_rate=1e-4, **options)
+    changed.saving = Saving(background="off", accept_changes=True)
+    changed.train(resume_from_checkpoint=True)
+    assert changed.state.global_step == 9
+
+
 @pytest.mark.parametrize("stop_at", [3, 4, 5])
 def test_resumed_around_it_to_the_bit(stop_at: int, tmp_path: Path) -> None:
     class Stop(TrainerCallback):

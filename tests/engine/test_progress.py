@@ -101,6 +101,7 @@ def test_a_file_gets_plain_lines(run: tuple[str, list[dict], int]) -> None:
 def test_every_event_is_complete(run: tuple[str, list[dict], int]) -> None:
     _, events, tokens = run
     assert [event["event"] for event in events] == [
+        "begin",
         "train",
         "evaluation",
         "train",
@@ -108,6 +109,7 @@ def test_every_event_is_complete(run: tuple[str, list[dict], int]) -> None:
         "evaluation",
         "trained",
     ]
+    assert events[0]["steps"] == 6 and events[0]["parameters"] == sum(w.numel() for w in llama().parameters())
     steps = [event for event in events if event["event"] == "train"]
     for event in steps:
         for name in ("step", "epoch", "tokens", "loss", "learning_rate", "grad_norm", "tokens_per_second",

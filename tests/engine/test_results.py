@@ -44,3 +44,12 @@ def test_the_line_of_a_split() -> None:
     assert summary(scores("test"), "clm", "test") == said
     masked = {name: value for name, value in scores("eval").items() if name != "bits_per_byte"}
     assert "masked-token perplexity 7.39 · accuracy" in summary(masked, "mlm")
+
+
+def test_the_line_with_key_tokens_apart() -> None:
+    apart = {"loss_with_keys": 1.0, "perplexity_with_keys": 2.718, "tokens_with_keys": 250,
+             "loss_without_keys": 2.5, "perplexity_without_keys": 12.18, "tokens_without_keys": 750}  # fmt: skip
+    said = summary(scores("eval", **apart), "clm")
+    assert " · with key tokens (1.0000, perplexity 2.72, 25% of the tokens) · without key tokens (2.5000, " in said
+    none = {**apart, "tokens_without_keys": 0, "loss_without_keys": float("nan")}
+    assert summary(scores("eval", **none), "clm").endswith(" · without key tokens none")

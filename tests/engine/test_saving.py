@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 
+from lmtrain.engine import LMTrainer, LMTrainingArguments
 from lmtrain.engine.checkpoints.background import Buffers, Writer
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.checkpoints.read import checkpoints, has_optimizer_state, newest
-from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, gpt2, rows, weights
 
@@ -173,6 +173,25 @@ class Weights(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         self.at[state.global_step] = weights(model)
+
+
+def test_any_two_intervals_are_legal_in_python(tmp_path: Path) -> None:
+    """The pair that the library refuses, from the arguments to the model that is left."""
+    options = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps",
+               "save_steps": 3, "max_steps": 8, "use_cpu": True, "report_to": "none", "disable_tqdm": True}  # fmt: skip
+    with pytest.raises(ValueError, match="round multiple"):
+        TrainingArguments(output_dir=str(tmp_path), **options)
+    args = LMTrainingArguments(output_dir=str(tmp_path), **options)
+    assert (args.load_best_model_at_end, args.metric_for_best_model, args.greater_is_better) == (True, "loss", False)
+    made = LMTrainer(gpt2(), args, MemoryLayout(rows(16)), MemoryLayout(rows(8, seed=3)), objective=Causal(),
+                     callbacks=[Scores(SCORES)])  # fmt: skip
+    made.train()
+    assert made.exported["step"] == 4 and made.exported["chosen"] == "best"
+    with pytest.raises(ValueError, match="needs evaluations"):
+        LMTrainingArguments(output_dir=str(tmp_path), load_best_model_at_end=True)
+    for metric, better in (("eval_accuracy", True), ("perplexity", False), ("bits_per_byte", False)):
+        chosen = LMTrainingArguments(output_dir=str(tmp_path), metric_for_best_model=metric, use_cpu=True)
+        assert chosen.greater_is_better is better
 
 
 @pytest.mark.parametrize("limit", [None, 1, 2])

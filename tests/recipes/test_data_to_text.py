@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from lmtrain.cli.main import main
 from lmtrain.config.nlg import NlgOptions
 from lmtrain.core.errors import UserError
 from lmtrain.data.nlg.records import Record
@@ -159,6 +160,20 @@ def test_a_file_that_is_none_is_named_by_its_flag(tmp_path: Path, model: str) ->
         run_task(options(tmp_path, model, train=str(tmp_path / "broken.txt"), test=str(tmp_path / "missing.txt")))
     assert [problem.flag for problem in error.value.problems] == ["--train", "--test"]
     assert "broken.txt:1" in error.value.problems[0].text
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_file_of_the_training_alone_is_named_by_its_flag(
+    split: str, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"context": "name : Aroma", "completion": "Aroma is a place."}\n')
+    files = {"train": pairs, "valid": pairs, split: tmp_path / "missing.jsonl"}
+    words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+    assert main(["nlg", "train", *words, "--model", model, "--output_dir", str(tmp_path / "run"), "--use_cpu"]) == 2
+    said = capsys.readouterr().err
+    assert f"--{split} " in said and "missing.jsonl" in said
+    assert "--train_file" not in said and "--validation_file" not in said
 
 
 def test_the_settings_of_each_task_are_the_published_ones(tmp_path: Path, model: str) -> None:

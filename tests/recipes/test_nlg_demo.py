@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from interrupting import logged_losses, signalled
+from lmtrain.cli.main import main
 from lmtrain.config.nlg import NlgDemoOptions
+from lmtrain.core.errors import ExitCode
+from lmtrain.engine.checkpoints.read import newest
 from lmtrain.recipes.data_to_text import demo
 from lmtrain.recipes.data_to_text.demo import run_nlg_demo
 from lmtrain.recipes.data_to_text.table import before_and_after
@@ -31,3 +35,21 @@ def test_from_nothing_to_scores_before_and_after(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("lmtrain.recipes.data_to_text.decoding.beam_search", None)
     again = run_nlg_demo(options, say=lambda topic, text: None, inputs=4)
     assert again == shown
+
+
+def test_a_signal_saves_it_and_the_same_command_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out = tmp_path / "demo"
+    words = ["nlg", "demo", "--minutes", "20", "--output_dir", str(out)]
+    with signalled(logged_losses(out / "base")):
+        assert main(words) == ExitCode.INTERRUPTED
+    found = newest(out / "base")
+    assert found.checkpoint is not None and found.step > 0
+    capsys.readouterr()
+    with signalled(logged_losses(out / "base", 2)):  # the rest would take its time
+        assert main(words) == ExitCode.INTERRUPTED
+    assert f"goes on from step {found.step}" in capsys.readouterr().err
+    assert newest(out / "base").step > found.step

@@ -15,7 +15,7 @@ from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, FlagTable, flag
 from lmtrain.config.legacy import LEGACY
 from lmtrain.config.load import Gathered, Setting, gather, read_settings, resolve
 from lmtrain.config.options import AboutRun, Resolved
-from lmtrain.config.values import is_truth_word
+from lmtrain.config.values import is_truth_word, repeatable
 from lmtrain.core.errors import Problems, UserError
 
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml", ".toml")
@@ -183,7 +183,8 @@ def _positionals(table: FlagTable, words: Words, problems: Problems) -> list[str
     files = [] if takers else [word for word in left if word.endswith(_CONFIG_ENDINGS)]
     for word in left:
         if word not in files:
-            problems.add(f"{word!r} belongs to no option; options begin with --, values with spaces need quotes")
+            shown = repr(repeatable(word))
+            problems.add(f"{shown} belongs to no option; options begin with --, values with spaces need quotes")
     return files
 
 

@@ -44,6 +44,7 @@ def lines(plan: Plan, folder: str) -> list[str]:
     if plan.processes > 1:
         batch += f", in {plan.processes} processes"
     evaluations = f", {counted(plan.evaluations, 'evaluation')} included" if plan.evaluations else ""
+    snapshot = f", {amount(plan.snapshot, 'B')} of it to save from while training goes on" if plan.snapshot else ""
     rows = [
         ("run", _STATES[plan.state].format(folder=folder)),
         ("model", f"{plan.model}{frozen} · {plan.precision}"),
@@ -53,9 +54,24 @@ def lines(plan: Plan, folder: str) -> list[str]:
         ("batch", batch),
         *(("path", line) for line in plan.lines),
         ("time", f"about {duration(plan.seconds)}: {plan.step_seconds * 1e3:,.0f} ms a step, "
-                 f"{plan.tokens_per_second:,.0f} tokens/s, MFU {plan.mfu:.0%}{evaluations}"),
-        ("memory", f"{amount(plan.memory, 'B')} at the peak, {amount(plan.memory_free, 'B')} free"),
+                 f"{plan.tokens_per_second:,.0f} tokens/s, MFU {plan.mfu:.0%}{evaluations}; "
+                 f"{duration(plan.finishing_seconds)} to write the end"),
+        ("memory", f"{amount(plan.memory, 'B')} at the peak{snapshot}, {amount(plan.memory_free, 'B')} free"),
         ("disk", f"{amount(plan.disk, 'B')} for {counted(plan.checkpoints, 'checkpoint')} and the model, "
                  f"{amount(plan.disk_free, 'B')} free"),
+        ("keeps", kept(plan)),
     ]  # fmt: skip
     return [f"{name:<8} {text}" for name, text in rows]
+
+
+def kept(plan: Plan) -> str:
+    """What lies there when the run has ended."""
+    parts = [f"the model ({amount(plan.export_bytes, 'B')})"]
+    if plan.kept_whole:
+        parts.append(
+            f"{counted(plan.kept_whole, 'checkpoint')} to go on from ({amount(plan.checkpoint_bytes, 'B')} each)"
+        )
+    if lighter := plan.kept - plan.kept_whole:
+        parts.append(f"{lighter} with weights only ({amount(plan.weights_bytes, 'B')} each)")
+    best = ", the best among them" if plan.keeps_best else ""
+    return f"{', '.join(parts)}{best}: {amount(plan.disk_after, 'B')}"

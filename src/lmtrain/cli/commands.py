@@ -62,6 +62,17 @@ _LIST = (
         ),
     ),
     Command(
+        "filter",
+        "Of a corpus, what passes rules (keywords, expressions, lengths), each text once. One pass, flat memory.",
+        (
+            ("What uses one of four libraries, of records whose text is in the field content",
+             "lmtrain filter --source corpus/ --text_column content --keep_any pandas,sklearn,matplotlib,seaborn "
+             "--output filtered"),
+            ("Each text once, also of those that differ in a few words",
+             "lmtrain filter --source corpus/ --deduplicate near --output once"),
+        ),
+    ),
+    Command(
         "prepare",
         "Tokenize text once into a store that later runs read, and count what became of it.",
         (
@@ -84,6 +95,8 @@ _LIST = (
         (
             ("Three completions of one prompt",
              "lmtrain generate --model_name_or_path runs/book 'It was' --num_return_sequences 3"),
+            ("A session: a prompt a line, answered as it is written",
+             "lmtrain generate --model_name_or_path runs/book --interactive"),
             ("What a masked model puts in the gap",
              "lmtrain generate --model_name_or_path runs/reports 'The result was [MASK].'"),
         ),
@@ -144,6 +157,16 @@ _LIST = (
         ),
     ),
     Command(
+        "report",
+        "A run, or several beside each other, as one page: curves, scores, samples, configuration.",
+        (
+            ("One page, runs/book/report.html, that needs no network", "lmtrain report runs/book"),
+            ("The page while the run goes on", "lmtrain report runs/book --live"),
+            ("Two runs and what differs, and every plot as a file",
+             "lmtrain report runs/book runs/notes --output both.html --export svg csv"),
+        ),
+    ),
+    Command(
         "check",
         "The plan of a run before it begins: what it takes, what stands in its way. Writes no run.",
         (
@@ -185,6 +208,13 @@ _LIST = (
             ("A whole model from an adapter", "lmtrain export runs/book book-merged --to merged"),
             ("A checkpoint of microsoft/LoRA as an adapter folder",
              "lmtrain export model.26289.pt e2e --to peft --base gpt2-medium --lora_alpha 32"),
+        ),
+    ),
+    Command(
+        "push",
+        "Upload a model that a run or an export left complete in a folder, and nothing else of that folder.",
+        (
+            ("After an upload that failed", "lmtrain push runs/book --hub_model_id me/book"),
         ),
     ),
     Command(

@@ -2,150 +2,181 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtrain.core.console import say
+from lmtrain.core.console import counted, say
 from lmtrain.core.errors import UserError
+from lmtrain.core.files import atomic_file
 from lmtrain.core.startup import heavy_imports
+from lmtrain.generate.prompt_files import read_prompts, read_stdin
 
 if TYPE_CHECKING:
     from lmtrain.config.options import GenerateOptions
-    from lmtrain.generate import Completion, FilledText
+
+Record = dict[str, Any]
 
 
 def run(options: GenerateOptions) -> int:
     """Complete the prompts, or fill their masks: the model's kind decides. Results go to standard output."""
+    prompts = _prompts(options)
+    output = _output(options.output)
     with heavy_imports():
         import torch
 
+        from lmtrain.engine.machine import best_device
         from lmtrain.engine.precision import choose_precision
         from lmtrain.models import describe, load_model, load_tokenizer, max_positions, purpose_of
+        from lmtrain.models.quiet import quiet_for_commands
 
-    prompts = _prompts(options)
+    quiet_for_commands()
     purpose = purpose_of(options)
-    if purpose == "mlm" and not prompts:
-        raise UserError("this is a masked model: give a text with a mask to fill in, as prompt")
+    if purpose == "mlm":
+        _fits_a_masked_model(options, prompts)
     tokenizer = load_tokenizer(options, "mlm" if purpose == "mlm" else None)
     loaded = load_model(options, purpose, tokenizer)
     say("model", "\n".join([describe(loaded.model), *loaded.lines]))
-    device = _device(options.use_cpu)
+    device: Any = best_device(use_cpu=options.use_cpu)
     decision = choose_precision(options.precision, device)
     model, context = loaded.model.to(device), max_positions(loaded.model.config)
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(decision.name)
     with torch.autocast(device.type, dtype=low or torch.bfloat16, enabled=low is not None):
-        if purpose == "mlm":
-            _fill(model, tokenizer, prompts, context, options)
-        else:
-            _complete(model, tokenizer, prompts, context, options)
+        work = _fill if purpose == "mlm" else _complete
+        records = work(model, tokenizer, prompts, context, options)
+    if output is not None:
+        from lmtrain.generate.results import json_line
+
+        with atomic_file(output) as file:
+            for record in records:
+                file.write(json_line(record).encode())
+        say("output", f"{counted(len(records), 'record')} · {output}")
     return 0
-
-
-def _device(use_cpu: bool) -> Any:
-    import torch
-
-    if not use_cpu and torch.cuda.is_available():
-        return torch.device("cuda")
-    if not use_cpu and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
 
 
 def _prompts(options: GenerateOptions) -> list[str]:
     """The prompts of the command line, then of ``--prompts_file``; ``-`` is all of standard input.
 
-    One line break at the end of standard input is the terminal's and not part of the prompt. Blank lines of
-    a file are passed over.
+    One line break at the end of standard input is the terminal's and not part of the prompt.
     """
-    prompts = [sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt for prompt in options.prompt]
-    if options.prompts_file is None:
-        return prompts
-    path = Path(options.prompts_file)
+    prompts = [read_stdin().removesuffix("\n") if prompt == "-" else prompt for prompt in options.prompt]
+    return prompts + (read_prompts(options.prompts_file) if options.prompts_file is not None else [])
+
+
+def _output(name: str | None) -> Path | None:
+    """Where the records go, tried now and not after an hour of writing."""
+    if name is None:
+        return None
+    path, flag = Path(name).expanduser(), "--output"
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file", flag=flag)
+    trial = path.with_name(path.name + ".trial")
     try:
-        text = sys.stdin.read() if options.prompts_file == "-" else path.read_text(encoding="utf-8")
+        with atomic_file(trial):
+            pass
+        trial.unlink()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}", flag="--prompts_file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (at byte {error.start})", flag="--prompts_file") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"{path} holds no prompt: every line is blank", flag="--prompts_file")
-    return prompts + lines
+        raise UserError(f"{path} cannot be written: {error.strerror or error}", flag=flag) from error
+    return path
 
 
-def _complete(model: Any, tokenizer: Any, prompts: list[str], context: int | None, options: GenerateOptions) -> None:
-    from lmtrain.generate import Settings, complete
-
-    settings = Settings(
-        max_new_tokens=options.max_new_tokens,
-        do_sample=options.do_sample,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        num_return_sequences=options.num_return_sequences,
-        num_beams=options.num_beams,
-        repetition_penalty=options.repetition_penalty,
-        seed=options.seed,
-        batch_size=options.batch_size,
-    )
-    completions = complete(model, tokenizer, prompts or [""], settings, context)
-    for completion in completions:
-        if options.json:
-            print(json.dumps(_completion_record(completion), ensure_ascii=False))
-        else:
-            if len(completions) > 1:
-                print(_heading(completion, options.num_return_sequences))
-            print(completion.prompt + completion.text)
-            if len(completions) > 1:
-                print()
+def _fits_a_masked_model(options: GenerateOptions, prompts: list[str]) -> None:
+    if not prompts and not options.interactive:
+        raise UserError("this is a masked model: give a text with a mask to fill in, as prompt")
+    for given, flag in (
+        (options.stream, "--stream"),
+        (options.chat, "--chat"),
+        (options.logprobs is not None, "--logprobs"),
+        (options.stop, "--stop"),
+    ):
+        if given:
+            raise UserError("is for causal models; this is a masked one, which fills masks", flag=flag)
 
 
-def _heading(completion: Completion, samples: int) -> str:
-    number = f"prompt {completion.index + 1}"
-    if samples > 1:
-        number += f", completion {completion.sample + 1}"
-    return f"── {number} " + "─" * max(0, 60 - len(number))
+def _complete(
+    model: Any, tokenizer: Any, prompts: list[str], context: int | None, options: GenerateOptions
+) -> list[Record]:
+    from lmtrain.generate import complete
+    from lmtrain.generate.chat import chat_ids
+    from lmtrain.generate.interactive import session
+    from lmtrain.generate.results import Printed, completion_record, json_line
+
+    settings, seen, numbers = _settings(options), Counter[str](), count()
+    to_complete = partial(complete, model, tokenizer, encode=chat_ids(tokenizer) if options.chat else None)
+    several = options.num_return_sequences > 1
+
+    def answer(prompt: str, asked: Callable[[], bool]) -> None:
+        number = next(numbers)
+        stream = None if options.json else Printed(headings=several, samples=options.num_return_sequences)
+        found = to_complete([prompt], settings, context, seen=seen, stream=stream, asked=asked)
+        for completion in found if options.json else ():
+            print(json_line({**completion_record(completion, tokenizer), "index": number}), end="", flush=True)
+
+    if options.interactive:
+        session(answer)
+        return []
+    prompts = prompts or [""]
+    printed = Printed(headings=several or len(prompts) > 1, samples=options.num_return_sequences)
+    if options.stream:
+        completions = to_complete(prompts, settings, context, stream=printed)
+        return [completion_record(completion, tokenizer) for completion in completions]
+    with _progress() as on_progress:
+        completions = to_complete(prompts, settings, context, on_progress=on_progress)
+    records = [completion_record(completion, tokenizer) for completion in completions]
+    if options.json:
+        for record in records:
+            print(json_line(record), end="")
+    elif options.output is None:
+        for completion in completions:
+            printed.whole(completion)
+    return records
 
 
-def _completion_record(completion: Completion) -> dict[str, Any]:
-    return {
-        "index": completion.index,
-        "sample": completion.sample,
-        "prompt": completion.prompt,
-        "completion": completion.text,
-        "tokens": completion.n_tokens,
-        "finished": completion.finished,
-    }
+def _settings(options: GenerateOptions) -> Any:
+    from lmtrain.generate import Settings
+
+    named = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name != "stop"}
+    stop = tuple(text.replace("\\n", "\n").replace("\\t", "\t") for text in options.stop)
+    return Settings(**named, stop=stop)
 
 
-def _fill(model: Any, tokenizer: Any, texts: list[str], context: int | None, options: GenerateOptions) -> None:
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar in a terminal, which goes when it is full: results follow."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("  generate"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+        task = bar.add_task("generate", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _fill(model: Any, tokenizer: Any, texts: list[str], context: int | None, options: GenerateOptions) -> list[Record]:
     from lmtrain.generate import fill_mask
+    from lmtrain.generate.interactive import session
+    from lmtrain.generate.results import filled_page, filled_record, json_line
 
-    for result in fill_mask(model, tokenizer, texts, options.top, batch_size=options.batch_size, context=context):
-        if options.json:
-            print(json.dumps(_filled_record(result), ensure_ascii=False))
-        else:
-            print(_filled_page(result))
+    def show(texts: list[str]) -> list[Record]:
+        results = fill_mask(model, tokenizer, texts, options.top, batch_size=options.batch_size, context=context)
+        records = [filled_record(result) for result in results]
+        for result, record in zip(results, records, strict=True):
+            if options.json:
+                print(json_line(record), end="", flush=True)
+            elif options.output is None:
+                print(filled_page(result), flush=True)
+        return records
 
-
-def _filled_page(result: FilledText) -> str:
-    """The text, then for each mask its candidates with their probabilities."""
-    lines = [result.text]
-    for number, candidates in enumerate(result.masks, start=1):
-        if len(result.masks) > 1:
-            lines.append(f"  mask {number}")
-        lines += [f"    {filling.probability:7.2%}  {filling.token}" for filling in candidates]
-    return "\n".join(lines) + "\n"
-
-
-def _filled_record(result: FilledText) -> dict[str, Any]:
-    return {
-        "text": result.text,
-        "filled": result.filled,
-        "masks": [
-            [{"token": f.token, "id": f.id, "probability": f.probability} for f in candidates]
-            for candidates in result.masks
-        ],
-    }
+    if options.interactive:
+        session(lambda text, _: show([text]))
+        return []
+    return show(texts)

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from lmtrain.core.console import is_first_process, say
-from lmtrain.core.errors import ExitCode, Interrupted, Problem, UserError
+from lmtrain.core.errors import ExitCode, Interrupted, OwnResultWrong, Problem, UserError
 
 _BROKEN_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
 
@@ -30,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if is_first_process():
             print(problem_block(name, error.problems), file=sys.stderr, flush=True)
+        return int(error.exit_code)
+    except OwnResultWrong as error:
+        if is_first_process():
+            print(f"\nlmtrain {name}: {error}\n{_where_to_report()}", file=sys.stderr, flush=True)
         return int(error.exit_code)
     except Interrupted as stopped:
         if is_first_process():

@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING
 
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.startup import heavy_imports
+from lmtrain.core.stopping import Stop
 
 if TYPE_CHECKING:
     from lmtrain.config.nlg import NlgDemoOptions
 
 
 def run(options: NlgDemoOptions) -> int:
-    with heavy_imports():
-        from lmtrain.models.quiet import quiet_for_commands
-        from lmtrain.recipes.data_to_text.demo import run_nlg_demo
-        from lmtrain.recipes.data_to_text.table import before_and_after
+    with Stop().listening() as stop:
+        with heavy_imports():
+            from lmtrain.models.quiet import quiet_for_commands
+            from lmtrain.recipes.data_to_text.demo import run_nlg_demo
+            from lmtrain.recipes.data_to_text.table import before_and_after
 
-    quiet_for_commands()
-    shown = run_nlg_demo(options)
+        quiet_for_commands()
+        shown = run_nlg_demo(options, stop=stop)
     for context, before, after, reference in shown.samples:
         print(f"\n  {context}\n    before     {before}\n    after      {after}\n    reference  {reference}")
     print(f"\n{before_and_after(shown.before, shown.after)}")

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def run(options: NlgScoreOptions) -> int:
     from lmtrain.evaluate.nlg import (
-        as_in_lora_chain,
         compare,
         intervals,
         read_predictions,
         read_references,
         score,
     )
+    from lmtrain.recipes.data_to_text.scoring import as_in_lora_chain
 
     task, name = _asked(options)
     predictions = read_predictions(task, name)

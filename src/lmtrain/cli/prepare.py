@@ -42,6 +42,13 @@ def run(options: PrepareOptions) -> int:
         store_folder=Path(options.output_dir).expanduser() if options.output_dir else None,
         say=say,
     )
+    shared = None
+    if {"train", "validation"} <= corpus.documents.keys():
+        from lmtrain.data.overlap import overlap
+
+        shared = overlap(corpus.documents["train"], corpus.documents["validation"])
+        if shared:
+            say("attention", str(shared))
     if options.json:
         stores = {
             name: {
@@ -51,7 +58,8 @@ def run(options: PrepareOptions) -> int:
             }
             for name, made in corpus.stores.items()
         }
-        print(json.dumps({**corpus.ledger.as_json(), "stores": stores}, ensure_ascii=False))
+        account = {**corpus.ledger.as_json(), "stores": stores, "overlap": None if shared is None else shared.as_dict()}
+        print(json.dumps(account, ensure_ascii=False))
     else:
         print("\n".join(corpus.ledger.lines()))
     return ExitCode.OK

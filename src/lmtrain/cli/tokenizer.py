@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lmtrain.config.options import TokenizerOptions
 from lmtrain.core.console import say
 from lmtrain.core.errors import ExitCode, Problems, UserError
+from lmtrain.core.startup import heavy_imports
 
 
 def run(options: TokenizerOptions) -> int:
@@ -16,7 +19,7 @@ def run(options: TokenizerOptions) -> int:
 
     problems = Problems()
     plan = TokenizerPlan(
-        kind=options.type,
+        kind=options.type or "bpe",
         vocab_size=options.vocab_size,
         special_tokens=tuple(options.special_tokens),
         min_frequency=options.min_frequency,
@@ -24,6 +27,8 @@ def run(options: TokenizerOptions) -> int:
         model_max_length=options.model_max_length,
     )
     with problems.collect():
+        if options.like:
+            plan = replace(plan, like=_old(options.like))
         plan.check()
     with problems.collect():
         folder = _free_folder(options.output_dir)
@@ -38,11 +43,41 @@ def run(options: TokenizerOptions) -> int:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{folder} cannot be written: {reason}", flag="--output_dir") from error
+    if trained.tokenizer is not None:
+        _require_the_same_back(folder, trained)
     say("tokenizer", trained.line)
-    say("next", f"lmtrain clm --tokenizer_name {folder} …" if plan.kind != "wordpiece" else
-        f"lmtrain mlm --tokenizer_name {folder} …")  # fmt: skip
+    masks = plan.kind == "wordpiece" if plan.like is None else plan.like.mask_token is not None
+    say("next", f"lmtrain {'mlm' if masks else 'clm'} --tokenizer_name {folder} …")
     print(folder)
     return ExitCode.OK
+
+
+def _old(name: str) -> Any:
+    """The tokenizer to be like; any trouble with it is trouble with ``--like``."""
+    with heavy_imports():
+        from lmtrain.config.options import ModelOptions
+        from lmtrain.models.quiet import quiet_for_commands
+        from lmtrain.models.tokenizer import load_tokenizer
+
+    quiet_for_commands()
+    try:
+        return load_tokenizer(ModelOptions(tokenizer_name=name))
+    except UserError as error:
+        raise UserError("; ".join(problem.text for problem in error.problems), flag="--like") from error
+
+
+def _require_the_same_back(folder: Path, trained: Any) -> None:
+    """The saved files, loaded as anyone will load them, give the same ids."""
+    from transformers import AutoTokenizer
+
+    again = AutoTokenizer.from_pretrained(folder)
+    for text in (*trained.tried, "a b\n"):
+        if again(text)["input_ids"] != trained.tokenizer(text)["input_ids"]:
+            raise UserError(
+                f"{folder} was written, but AutoTokenizer reads it as another tokenizer (class "
+                f"{type(trained.tokenizer).__name__}, transformers); it is of no use",
+                flag="--like",
+            )
 
 
 def _free_folder(name: str | None) -> Path:
@@ -53,7 +88,7 @@ def _free_folder(name: str | None) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder", flag="--output_dir")
     if folder.is_dir() and any(folder.iterdir()):
-        ours = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
+        ours = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
         found = "another tokenizer" if {p.name for p in folder.iterdir()} <= ours else "other files"
         raise UserError(f"{folder} holds {found}; name another, or delete it first", flag="--output_dir")
     return folder

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmtrain.engine.arguments import LMTrainingArguments
     from lmtrain.engine.trainer import LMTrainer
 
-__all__ = ["LMTrainer"]
+__all__ = ["LMTrainer", "LMTrainingArguments"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from lmtrain.engine.trainer import LMTrainer
 
         return LMTrainer
+    if name == "LMTrainingArguments":
+        from lmtrain.engine.arguments import LMTrainingArguments
+
+        return LMTrainingArguments
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

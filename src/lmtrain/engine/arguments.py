@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from lmtrain.config import muon
 from lmtrain.config.check import SCORES
 from lmtrain.config.options import Resolved
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.core.errors import UserError
+from lmtrain.engine.meeting import make_group, wait_for_all
 from lmtrain.engine.precision import Decision
 
 # Where our default differs from the Trainer's, and why. Whatever the user sets wins, unless config/ refused it.
@@ -24,6 +27,32 @@ OURS: dict[str, Any] = {
     "prediction_loss_only": True,  # evaluation keeps running sums, never logits
     "logging_steps": TREATMENT["logging_steps"].default,
 }
+
+_UPLOAD = [name for name, treated in TREATMENT.items() if treated.group == "Hub"]  # engine.uploading does that
+
+_LIBRARYS_TIMEOUT = 1800  # seconds: the default of --ddp_timeout
+
+
+@dataclass
+class LMTrainingArguments(TrainingArguments):
+    """``TrainingArguments`` whose ``load_best_model_at_end`` goes with any two intervals of saving and evaluating.
+
+    The library refuses most pairs, for it can only choose among what was saved anyway; :class:`LMTrainer` saves a new
+    best when it is found. A higher score is better only where that is so: of the figures of our evaluation it is the
+    accuracy alone.
+    """
+
+    def __post_init__(self) -> None:
+        best, self.load_best_model_at_end = self.load_best_model_at_end, False
+        if best and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
+        metric = self.metric_for_best_model
+        if metric is not None and self.greater_is_better is None:
+            self.greater_is_better = SCORES.get(metric.removeprefix("eval_"), True)  # the library: all but losses
+        super().__post_init__()
+        if best and self.eval_strategy == IntervalStrategy.NO:
+            raise ValueError("load_best_model_at_end needs evaluations to choose by: give eval_strategy")
+        self.load_best_model_at_end = best
 
 
 def training_arguments(resolved: Resolved, precision: Decision, **worked_out: Any) -> TrainingArguments:
@@ -41,24 +70,20 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
     }
     if muon.is_muon(values):  # the library knows no such name; LMTrainer gets the optimizer itself (engine.muon)
         values = {**muon.DEFAULTS, **values, "optim": "adamw_torch", "optim_args": None}
-    if resolved.model.token and "hub_token" not in values:
-        values["hub_token"] = resolved.model.token
+    for name in _UPLOAD:  # the library would make the repository now and upload each save in its own way
+        values.pop(name, None)
     if torch.accelerator.current_accelerator(check_available=True) is None:
         values["use_cpu"] = True  # else the library takes bf16 for a GPU's that is missing
-    best_at_the_end = values.pop("load_best_model_at_end", False)  # the library allows it for few pairs of intervals
-    if values.get("save_strategy") == "best" or best_at_the_end or resolved.run.early_stopping_patience is not None:
+    if values.get("save_strategy") == "best" or resolved.run.early_stopping_patience is not None:
         values.setdefault("metric_for_best_model", "loss")
-    best = values.get("metric_for_best_model")
-    if best is not None and values.get("greater_is_better") is None:
-        values["greater_is_better"] = SCORES.get(
-            best.removeprefix("eval_"), True
-        )  # the library's guess: all but losses
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        wait_for_all()  # the library makes the processes' group now
+    if values.get("use_cpu"):
+        make_group(values.get("ddp_backend") or "gloo", values.get("ddp_timeout", _LIBRARYS_TIMEOUT))
     try:
-        arguments = TrainingArguments(**values)
+        return LMTrainingArguments(**values)
     except (ValueError, ImportError) as error:  # conflicts that only the library knows
         raise UserError(f"the training options do not fit together: {error}") from error
-    arguments.load_best_model_at_end = bool(best_at_the_end)
-    return arguments
 
 
 def planned_steps(arguments: TrainingArguments, examples: int) -> int:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,15 @@ from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.batch_size import MicroBatch, choose_micro_batch, examples_a_step
 from lmtrain.engine.budget import StepClock, steps_within
 from lmtrain.engine.checkpoints.policy import Saving
+from lmtrain.engine.exporting import export_trained
 from lmtrain.engine.guarding import Guarding
+from lmtrain.engine.looking import Look, Looking
 from lmtrain.engine.muon import maker_of
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.precision import compute_dtype
+from lmtrain.engine.processes import noticing_lost_ones
 from lmtrain.engine.progress import Progress
+from lmtrain.engine.rehearsing import Rehearse, Stage
 from lmtrain.engine.requirements import require_a_step
 from lmtrain.engine.results import named_as_the_scripts_do, speed_line, summary, write_results
 from lmtrain.engine.resume import require_same_data, resume_point
@@ -40,15 +45,13 @@ from lmtrain.engine.run_folder import (
     refuse_other_runs_results,
 )
 from lmtrain.engine.trainer import LMTrainer
-from lmtrain.models import (
-    save_model,
-)
 from lmtrain.models.attention_dropout import cost_of_attention_dropout
-from lmtrain.models.lora import finished
 from lmtrain.models.quiet import quiet_libraries
 
 _MATTERS = 1.5  # times as slow: less is not worth a line
-_MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(("model_type", "config_name", "config_overrides", "tokenizer_name"))
+_MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(
+    ("model_type", "model_size", "config_name", "config_overrides", "tokenizer_name")
+)
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,18 @@ def train(
     minutes: float | None = None,
     made_ahead: Callable[[], StoresMade] | None = None,
     stop: Stop | None = None,
+    rehearse: Rehearse | None = None,
+    look: Callable[[Parts], Look] | None = None,
     say: Say = say,
 ) -> Outcome:
     """Train and evaluate as the options say; resume, or say that it is finished, when the folder holds this run.
 
     ``made_ahead`` gives the stores that this process made already. ``minutes`` replaces epochs and steps by a time:
     the number of steps that fit is measured once, written into the run's decisions and replayed when the run is
-    resumed. Raises :class:`UserError` before anything is written wherever the input shows it, and
-    :class:`Interrupted` when training was ended by ``stop``, with a checkpoint.
+    resumed. ``rehearse`` tries beforehand what could fail later, unless ``--skip_check`` says not to. What
+    ``look`` makes of the parts is shown the model at each evaluation. Raises :class:`UserError` before anything is
+    written wherever the input shows it, and :class:`Interrupted` when training was ended by ``stop``, with a
+    checkpoint.
     """
     if not resolved.do_train or resolved.output_dir is None:
         scores = evaluate(resolved, made_ahead=made_ahead, say=say)
@@ -90,17 +97,23 @@ def train(
     if found.state == "unfinished" and not resolved.run.accept_changes:
         require_same_data(folder, parts.corpus.manifest())
     require_a_step(training_arguments(resolved, parts.precision), len(parts.corpus.splits["train"]))
+    looks = None if look is None else look(parts)
     micro_batch = settle_micro_batch(resolved, parts, decided, say)
     sizes = micro_batch.arguments if micro_batch else {}
     known = _decisions(parts) | ({"micro_batch": micro_batch.as_dict()} if micro_batch else {})
-    with RunFolder(folder, overwrite=resolved.run.overwrite_output_dir, writes=is_first_process()) as run:
+    worked_out: dict[str, Any] = {}
+    if minutes is not None:
+        worked_out["max_steps"] = decided.get("max_steps") or _steps_within(resolved, parts, minutes, decided, say)
+    run = RunFolder(folder, overwrite=resolved.run.overwrite_output_dir, writes=is_first_process())
+    make = partial(make_trainer, resolved, parts, run, decided=decided, stop=stop, look=looks, **sizes, **worked_out)
+    stage = Stage(resolved, parts, folder, found, make, say)
+    if rehearse is not None and not resolved.run.skip_check:
+        rehearse(stage)
+    with run, noticing_lost_ones():
         run.describe(resolved.command, without_secrets(resolved.command, argv), options)
         run.data(parts.corpus.manifest())
         run.status("preparing", step=found.step)
-        worked_out: dict[str, Any] = {}
-        if minutes is not None:
-            worked_out["max_steps"] = decided.get("max_steps") or _steps_within(resolved, parts, minutes, decided, say)
-        trainer = make_trainer(resolved, parts, run, decided=decided, stop=stop, **sizes, **worked_out)
+        trainer = stage.trainer
         run.decisions(known | worked_out | trainer.fast_paths.decisions | {"peak": trainer.peak.as_dict()})
         return _carry_out(trainer, resolved, parts, run, found, say)
 
@@ -134,13 +147,14 @@ def make_trainer(
     model: Any = None,
     callbacks: Sequence[Any] = (),
     stop: Stop | None = None,
+    look: Look | None = None,
     **worked_out: Any,
 ) -> LMTrainer:
     """The trainer of a run. ``worked_out`` are training arguments that only a measurement or the caller could tell;
-    ``model`` takes the place of the run's, ``callbacks`` that of the progress shown."""
+    ``model`` takes the place of the run's, ``callbacks`` that of the progress shown and of ``look``."""
     arguments = training_arguments(resolved, parts.precision, **worked_out)
-    own = [Progress(run.log if run else None, summaries=False), *_stopping_early(resolved)]
-    return LMTrainer(
+    own = [Progress(run, summaries=False), *_stopping_early(resolved)]
+    trainer = LMTrainer(
         parts.model if model is None else model,
         arguments,
         train_dataset=parts.corpus.splits.get("train"),
@@ -156,22 +170,24 @@ def make_trainer(
         guarding=_guarding(resolved, run),
         stop=stop,
     )
+    if look is not None and run is not None and not callbacks:
+        trainer.callback_handler.callbacks.insert(0, Looking(look, run, say))  # its time is no time of training
+    return trainer
 
 
 def _saving(resolved: Resolved, run: RunFolder | None) -> Saving:
-    options, log = resolved.run, run.log if run else None
+    options = resolved.run
     return Saving(
         max_failed_saves=options.max_failed_saves,
         keep_optimizer_states=options.keep_optimizer_states,
         background=options.background_save,
         accept_changes=options.accept_changes or options.extend,
-        report=None if log is None else lambda cost: log.event("save", **cost),
+        report=None if run is None else lambda cost: run.event("save", **cost),
     )
 
 
 def _guarding(resolved: Resolved, run: RunFolder | None) -> Guarding:
-    log = run.log if run else None
-    report = None if log is None else lambda step: log.event("bad_step", **step)
+    report = None if run is None else lambda step: run.event("bad_step", **step)
     return Guarding(resolved.run.max_bad_steps, report)
 
 
@@ -236,11 +252,9 @@ def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFol
     for split in ("validation", "test"):
         if split in parts.corpus.splits and (resolved.do_eval or split == "test"):
             run.status("evaluating")
-            scores = _score(trainer, resolved, parts, run.path, split, say)
+            known = trainer.evaluated_at_the_end() if split == "validation" else None
+            scores = _score(trainer, resolved, parts, run.path, split, say, known)
             metrics |= scores
-    if trainer.args.push_to_hub:
-        run.status("uploading")
-        trainer.push_to_hub()
     run.status("finished", step=trainer.state.global_step)
     return Outcome(run.path, metrics)
 
@@ -287,12 +301,9 @@ def _train(
         metrics["train_loss_at_end"] = losses[-1]  # train_loss is the mean over the whole run, as in the scripts
     metrics |= trainer.meter.whole(trainer.state)
     run.status("saving", step=trainer.state.global_step)
+    export_trained(trainer, resolved, parts.tokenizer, run, say)
     if trainer.is_world_process_zero():
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        model = finished(trained, resolved.lora, resolved.model, resolved.purpose, parts.tokenizer)
-        save_model(model, parts.tokenizer, run.path)
         write_results(run.path, "train", metrics)
-    run.exported(trainer.exported)
     if trainer.exported.get("chosen") == "best":
         best = trainer.exported
         say("train", f"the model is that of step {best['step']}, which had the best {best['metric']}: {best['score']}")
@@ -323,11 +334,18 @@ def evaluate(
 
 
 def _score(
-    trainer: LMTrainer, resolved: Resolved, parts: Parts, folder: Path | None, split: str, say: Say
+    trainer: LMTrainer,
+    resolved: Resolved,
+    parts: Parts,
+    folder: Path | None,
+    split: str,
+    say: Say,
+    known: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """``known`` are figures of these weights and data, which then are not made again."""
     layout: Any = parts.corpus.splits[split]
     prefix = "eval" if split == "validation" else split
-    scores = named_as_the_scripts_do(trainer.evaluate(layout, metric_key_prefix=prefix))
+    scores = named_as_the_scripts_do(known or trainer.evaluate(layout, metric_key_prefix=prefix))
     scores[f"{prefix}_samples"] = len(layout)
     if not trainer.state.global_step:
         scores.pop("epoch", None)  # of a training that was none

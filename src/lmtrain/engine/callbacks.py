@@ -70,12 +70,20 @@ class Meter(TrainingClock):
         self.peak = peak
         self.world = 1
         self._pending: Tensor | None = None
+        self._newest: Tensor | None = None  # the last step's part of it
         self._waited = 0.0
         self._first = self._mark = self._last = (0.0, 0, 0.0, 0.0)  # seconds, tokens, FLOPs, seconds waited
 
     def add(self, work: Tensor) -> None:
         """The work of a step over all processes: int64 (tokens, predicted positions, sum of squared lengths)."""
         self._pending = work if self._pending is None else self._pending + work
+        self._newest = work
+
+    def take_back(self) -> None:
+        """Forget the step that was added last: it is going to be made again."""
+        if self._pending is not None and self._newest is not None:
+            self._pending = self._pending - self._newest
+        self._newest = None
 
     def read(self, state: TrainerState) -> None:
         """Bring ``state`` up to date."""
@@ -129,7 +137,7 @@ class Meter(TrainingClock):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         super().on_train_begin(args, state, control)
-        self._pending, self._waited, self.world = None, 0.0, args.world_size
+        self._pending, self._newest, self._waited, self.world = None, None, 0.0, args.world_size
         self._first = self._mark = (0.0, state.num_input_tokens_seen, state.total_flos, 0.0)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -66,33 +66,44 @@ class RunningSums:
     """Loss, predicted tokens, correct tokens and examples so far: four numbers on the device.
 
     Nothing is read back while batches run, so the device never waits. fp64 where there is one (not on MPS):
-    counts are exact up to 2⁵³ and the order of batches does not show in the loss.
+    counts are exact up to 2⁵³ and the order of batches does not show in the loss. ``apart``: two more, loss and
+    tokens of the examples that hold a key token.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, apart: bool = False) -> None:
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.values = torch.zeros(4, dtype=dtype, device=device)
+        self.values = torch.zeros(6 if apart else 4, dtype=dtype, device=device)
+        self._apart = apart
 
     def add(self, sums: LossSums, examples: int) -> None:
         correct = sums.correct if sums.correct is not None else sums.count * 0
-        added = (sums.loss.detach(), sums.count, correct, sums.count.new_tensor(examples))
+        added = [sums.loss.detach(), sums.count, correct, sums.count.new_tensor(examples)]
+        if self._apart:
+            if sums.keyed is None:
+                raise ValueError("these sums do not keep the examples with key tokens apart")
+            added += [sums.keyed.loss.detach(), sums.keyed.count]
         self.values += torch.stack([value.to(self.values) for value in added])
 
     def total(self, reduce: Callable[[Tensor], Tensor] | None = None) -> Totals:
         """Add up the processes' sums with ``reduce``, once, and read them."""
         values = reduce(self.values) if reduce else self.values
-        loss, count, correct, examples = values.tolist()
-        return Totals(loss, int(count), int(correct), int(examples))
+        loss, count, correct, examples, *keyed = values.tolist()
+        apart = (keyed[0], int(keyed[1])) if self._apart else None
+        return Totals(loss, int(count), int(correct), int(examples), apart)
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """An evaluation: the summed loss in nats, predicted tokens, how many were right, and examples."""
+    """An evaluation: the summed loss in nats, predicted tokens, how many were right, and examples.
+
+    ``keyed``: loss and tokens of the examples that hold a key token, where those are looked for.
+    """
 
     loss: float
     tokens: int
     correct: int
     examples: int
+    keyed: tuple[float, int] | None = None
 
     def metrics(self, *, text_tokens: int | None = None, text_bytes: int | None = None) -> dict[str, float]:
         """The one division. NaN where nothing was predicted, since 0 would look like a perfect loss.
@@ -108,4 +119,17 @@ class Totals:
         }
         if text_tokens and text_bytes:
             metrics["bits_per_byte"] = bits_per_byte(loss, text_tokens, text_bytes)
+        return metrics | self._apart()
+
+    def _apart(self) -> dict[str, float]:
+        """Loss, perplexity and tokens of the examples with key tokens and of those without."""
+        if self.keyed is None:
+            return {}
+        metrics: dict[str, float] = {}
+        keyed, count = self.keyed
+        for name, loss, tokens in (("with", keyed, count), ("without", self.loss - keyed, self.tokens - count)):
+            mean = loss / tokens if tokens else math.nan
+            metrics[f"loss_{name}_keys"] = mean
+            metrics[f"perplexity_{name}_keys"] = perplexity(mean)
+            metrics[f"tokens_{name}_keys"] = tokens
         return metrics

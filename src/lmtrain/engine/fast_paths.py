@@ -150,9 +150,13 @@ def _with_packing(
     if ragged and isolation.possible:
         aligned = 8 if trainer.args.device.type == "cuda" else 1
         packing = Packing(break_even(trainer.model.config), alignment=aligned, one_row=isolation.one_row)
-    dropout = decisions.get("dropout", {}).get("choice") == _BITS
     return FastPaths(
-        scoring, isolation, packing, by_length=ragged and packing is None, fast_dropout=dropout, decisions=decisions
+        scoring,
+        isolation,
+        packing,
+        by_length=ragged and packing is None,
+        fast_dropout=drops_fast(decisions),
+        decisions=decisions,
     )
 
 
@@ -183,6 +187,11 @@ def _require(isolation: Isolation) -> None:
 # ---- the head and its kernel ---------------------------------------------------------------------
 
 _PREDICTED, _BITS = "predicted positions", "sixteen bits a value"
+
+
+def drops_fast(decisions: Mapping[str, Any]) -> bool:
+    """Whether training passes are to run inside :func:`~lmtrain.models.fast_dropout.dropping_fast`."""
+    return bool(decisions.get("dropout", {}).get("choice") == _BITS)
 
 
 def _choose_scoring(trainer: SettlingTrainer) -> tuple[Scoring, dict[str, Any], list[str]]:
@@ -234,7 +243,8 @@ def choose_scoring(
     else:
         choice = choose_kernel(
             positions, width, vocabulary, batch["labels"].device, dtype, bias=head.bias is not None,
-            label_smoothing=label_smoothing, softcap=head.softcap, planned_steps=passes, seed=seed,
+            weighted=objective.weights(batch) is not None, label_smoothing=label_smoothing, softcap=head.softcap,
+            planned_steps=passes, seed=seed,
         )  # fmt: skip
     scoring = Scoring(head, choice.kernel)
     fused, dropout = fuse_activations(model), trains and drops_on_cpu(model)

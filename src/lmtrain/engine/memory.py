@@ -21,11 +21,12 @@ class PeakMemory:
     """The most memory since it was made: what tensors take on a GPU, what the process holds in main memory.
 
     On a CPU outside Linux the system tells no peak that can be reset, and :meth:`bytes` gives what is held now.
+    Without ``tidy`` what is garbage counts as held, and nothing is searched for it (which takes up to a second).
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, tidy: bool = True) -> None:
         self._device = device
-        if device.type == "cpu":
+        if device.type == "cpu" and tidy:
             gc.collect()
             release_freed_memory()
         self.start = held(device)

@@ -19,12 +19,13 @@ from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.fast_paths import require_isolation
 from lmtrain.engine.machine import best_device
+from lmtrain.engine.meeting import wait_for_all
 from lmtrain.engine.precision import Decision, choose_precision
 from lmtrain.engine.requirements import check_requirements
 from lmtrain.engine.threads import choose_threads
 from lmtrain.models import check_kind, describe, load_model, load_tokenizer, max_positions, require_positions
 from lmtrain.models.lora import adapted
-from lmtrain.objectives import Causal, Completion, Masked, Objective
+from lmtrain.objectives import Causal, Completion, KeyIds, KeyTokens, Masked, Objective, find_key_ids
 
 _DEFAULT_LENGTH = 1024
 
@@ -57,7 +58,7 @@ def assemble(
     if device.type == "cpu":
         keep_freed_memory()
         torch.set_num_threads((decided or {}).get("threads") or choose_threads(torch.get_num_threads())[0])
-    tokenizer = loaded = sources = precision = None
+    tokenizer = loaded = sources = precision = keys = None
     length = 0
     problems = Problems()
     with problems.collect():
@@ -67,7 +68,9 @@ def assemble(
     with problems.collect():
         check_kind(resolved.model, purpose)
         tokenizer = load_tokenizer(resolved.model, purpose)
-        loaded = load_model(resolved.model, purpose, tokenizer)
+        with problems.collect():
+            keys = find_key_ids(tokenizer, resolved.keys.words) if resolved.keys.words else None
+        loaded = load_model(resolved.model, purpose, tokenizer, _asked_length(resolved))
         length = example_length(resolved, loaded.model.config)
         if resolved.do_train and resolved.lora.use_peft:
             shards = resolved.training.get("fsdp") or resolved.training.get("deepspeed")  # one format for all weights
@@ -79,6 +82,8 @@ def assemble(
     assert tokenizer is not None and loaded is not None and precision is not None
     model_line = f"{describe(loaded.model)} · {precision.name} ({precision.reason})"
     say("model", "\n".join([model_line, *loaded.lines]))
+    if keys is not None:
+        say("keys", "\n".join(keys.lines))
     asked: dict[str, Any] = {"sources": sources, "wanted": resolved.splits, "seed": seed, "say": say}
     if resolved.command == "sft":
         corpus = prepare_pairs(resolved.data, resolved.pairs, tokenizer, length=length, **asked)
@@ -86,7 +91,8 @@ def assemble(
         files = TokenizerFiles.from_transformers(tokenizer)
         corpus = prepare_corpus(resolved.data, files, purpose, block_size=length, made_ahead=made_ahead, **asked)
     say("data", "\n".join(corpus.ledger.lines()))
-    objective = _objective(resolved, tokenizer, seed)
+    wait_for_all(say)
+    objective = _objective(resolved, tokenizer, seed, keys)
     if resolved.data.isolate_documents:
         require_isolation(loaded.model, next(iter(corpus.splits.values())), objective)
     return Parts(tokenizer, loaded.model, corpus, objective, length, device, precision)
@@ -99,10 +105,19 @@ def _sources(resolved: Resolved) -> dict[str, list[Source]]:
     return sources_of(resolved.data, **hub)
 
 
+def _length_name(resolved: Resolved) -> str:
+    return "block_size" if resolved.command == "clm" else "max_seq_length"
+
+
+def _asked_length(resolved: Resolved) -> int | None:
+    asked: int | None = getattr(resolved.data, _length_name(resolved))
+    return asked
+
+
 def example_length(resolved: Resolved, config: Any) -> int:
     """Tokens of an example: as asked, else the smaller of 1,024 and the model's positions."""
-    name = "block_size" if resolved.command == "clm" else "max_seq_length"
-    asked: int | None = getattr(resolved.data, name)
+    name = _length_name(resolved)
+    asked = _asked_length(resolved)
     if asked is None:
         return min(_DEFAULT_LENGTH, max_positions(config) or _DEFAULT_LENGTH)
     model = resolved.model.model_name_or_path or resolved.model.model_type or "the model"
@@ -121,11 +136,11 @@ def _precision(resolved: Resolved, device: torch.device, decided: dict[str, Any]
     return choose_precision(requested, device)
 
 
-def _objective(resolved: Resolved, tokenizer: Any, seed: int) -> Objective:
+def _objective(resolved: Resolved, tokenizer: Any, seed: int, keys: KeyIds | None) -> Objective:
     if resolved.command == "sft":
         return Completion() if resolved.pairs.objective == "clm" else Causal()
     if resolved.command == "clm":
-        return Causal()
+        return Causal() if keys is None else KeyTokens(keys.ids, resolved.keys.key_token_alpha)
     masking = resolved.masking
     return Masked.for_tokenizer(
         tokenizer, seed=seed, probability=masking.mlm_probability, whole_words=masking.mask_whole_words

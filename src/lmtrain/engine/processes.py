@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 
-from lmtrain.core.errors import Interrupted
+from lmtrain.core.console import is_first_process
+from lmtrain.core.errors import Interrupted, OwnResultWrong
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+# What gloo, NCCL and the store that processes meet at say when one of them is gone or no longer answers.
+_LOST = re.compile(
+    r"gloo/transport|NCCL (error|communicator)|nccl(Remote|System)Error|[Cc]onnection (was |likely )*(closed|reset)"
+    r"|Broken pipe|recvValue failed|[Tt]imed out|[Tt]imeout"
+)
+_PATIENCE = timedelta(days=7)  # --ddp_timeout is for steps, and writing a large model takes longer than one
 
 
 def to_the_end(work: Callable[[], _T]) -> _T:
     """What ``work`` returns, once all processes have left their group; or the interruption that ended it for all."""
     interrupted = None
     try:
-        result = work()
+        with noticing_lost_ones():
+            result = work()
     except Interrupted as error:
         interrupted = error.with_traceback(None)  # which would keep the trainer alive
     if interrupted is None or interrupted.together:
@@ -25,6 +39,33 @@ def to_the_end(work: Callable[[], _T]) -> _T:
     if interrupted is not None:
         raise interrupted
     return result
+
+
+@contextmanager
+def noticing_lost_ones() -> Iterator[None]:
+    """Raise :class:`Interrupted` where an exchange fails because another process is gone or does not answer.
+
+    Nothing of the run is wrong then, and its checkpoints are whole: started again it goes on.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # DistBackendError, DistNetworkError, DistStoreError are
+        if not _are_several() or not _LOST.search(str(error)):
+            raise
+        reason = f"another process of this run is gone or does not answer: {_why(error)}"
+        if not is_first_process():  # the first one says it when it ends; it may be the one that is gone
+            _log.error("process %s ends: %s", os.environ.get("RANK", "?"), reason)
+        raise Interrupted(reason) from None
+
+
+def _are_several() -> bool:
+    return torch.distributed.is_available() and int(os.environ.get("WORLD_SIZE") or 1) > 1
+
+
+def _why(error: Exception) -> str:
+    """The words of the library, without where in its source they stand."""
+    text = re.sub(r"^\[\S+\]\s*", "", (str(error).strip().splitlines() or [""])[0])
+    return text.split(". ")[0].rstrip(".")
 
 
 def leave_together() -> None:
@@ -37,3 +78,27 @@ def leave_together() -> None:
         gc.collect()  # a model wrapped in DDP is part of cycles and has to go before its group
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def by_the_first(work: Callable[[], None]) -> None:
+    """Let the first process ``work`` while the others wait for however long that takes; what it raises ends all."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        work()
+        return
+    group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    failure: Exception | None = None
+    told: list[tuple[bool, str] | None] = [None]
+    if distributed.get_rank() == 0:
+        try:
+            work()
+        except Exception as error:
+            failure = error
+            told = [(isinstance(error, Interrupted), str(error) or type(error).__name__)]
+    distributed.broadcast_object_list(told, src=0, group=group)
+    distributed.destroy_process_group(group)
+    if failure is not None:
+        raise failure
+    if told[0] is not None:
+        interrupted, text = told[0]
+        raise Interrupted(text) if interrupted else OwnResultWrong(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import IO, Any, Protocol
@@ -14,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lmtrain.core.console import counted
-from lmtrain.core.runlog import RunLog
+from lmtrain.core.console import counted, told_to
+from lmtrain.core.runlog import Events
 from lmtrain.engine.callbacks import SPEED, WORTH_SAYING, TrainingClock
 from lmtrain.engine.guarding import MARKS
+from lmtrain.engine.results import MASKED_PERPLEXITY
 
 
 class Display(Protocol):
@@ -31,7 +31,7 @@ class Display(Protocol):
 
     def evaluating(self, batches: int | None) -> None: ...
 
-    def evaluated(self, step: int, values: dict[str, Any] | None) -> None: ...
+    def evaluated(self, step: int, figures: str | None) -> None: ...
 
     def end(self) -> None: ...
 
@@ -54,9 +54,9 @@ class Lines:
     def evaluating(self, batches: int | None) -> None:
         pass
 
-    def evaluated(self, step: int, values: dict[str, Any] | None) -> None:
-        if values is not None:
-            self._print(f"step {step}  {describe_evaluation(values)}")
+    def evaluated(self, step: int, figures: str | None) -> None:
+        if figures is not None:
+            self._print(f"step {step}  {figures}")
 
     def end(self) -> None:
         pass
@@ -94,12 +94,12 @@ class Terminal:
             self._evaluation = bar.add_task("evaluate", total=batches, text="")
         bar.advance(self._evaluation)
 
-    def evaluated(self, step: int, values: dict[str, Any] | None) -> None:
+    def evaluated(self, step: int, figures: str | None) -> None:
         if self._bar is not None and self._evaluation is not None:
             self._bar.remove_task(self._evaluation)
             self._evaluation = None
-        if values is not None:
-            self._console.print(f"  step {step}  {describe_evaluation(values)}")
+        if figures is not None:
+            self._console.print(f"  step {step}  {figures}")
         if self._training is None:  # an evaluation without training around it
             self.end()
 
@@ -124,24 +124,28 @@ class Terminal:
 class Progress(TrainerCallback):
     """Shows a run and writes it down.
 
-    ``log`` receives an event at every logging step (``train``: step, epoch, tokens, loss, learning_rate,
-    grad_norm, spike and bad_steps where there are such, time_left in seconds, memory in bytes, and the speed as
-    :class:`Meter` measures it), at every evaluation (``evaluation``) and at the end of training (``trained``).
-    ``terminal`` None looks whether ``stream`` (standard error) is one. ``summaries`` False: an evaluation that is no
-    part of training is written down, but its figures are left to the caller to show. Only the first process shows or
-    writes anything.
+    ``log`` receives an event where training begins (``begin``: step, steps in all, the model's parameters), at every
+    logging step (``train``: step, epoch, tokens, loss, learning_rate, grad_norm, spike and bad_steps where there are
+    such, time_left in seconds, memory in bytes, and the speed as :class:`Meter` measures it), at every evaluation
+    (``evaluation``) and at the end of training (``trained``).
+    ``terminal`` None looks whether ``stream`` (standard error, in a notebook standard output) is one. ``summaries``
+    False: an evaluation that is no part of training is written down, but its figures are left to the caller to show.
+    ``masked``: evaluations are of hidden tokens, as :class:`LMTrainer` says. Only the first process shows or writes
+    anything.
     """
+
+    masked = False
 
     def __init__(
         self,
-        log: RunLog | None = None,
+        log: Events | None = None,
         *,
         stream: IO[str] | None = None,
         terminal: bool | None = None,
         summaries: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        stream = sys.stderr if stream is None else stream
+        stream = told_to() if stream is None else stream
         self.log = log
         self._time = TrainingClock(clock)
         self._first_step = 0
@@ -150,12 +154,16 @@ class Progress(TrainerCallback):
         drawn = stream.isatty() if terminal is None else terminal
         self.display: Display = Terminal(stream) if drawn else Lines(stream)
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
         self._trains = True
         self._time.on_train_begin(args, state, control)
         self._first_step = state.global_step
         if state.is_world_process_zero:
             self.display.begin(state.global_step, state.max_steps)
+            sizes = [weight.numel() for weight in model.parameters()] if model is not None else []
+            self._event("begin", {"step": state.global_step, "steps": state.max_steps, "parameters": sum(sizes)})
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._time.on_step_end(args, state, control)
@@ -224,8 +232,9 @@ class Progress(TrainerCallback):
     ) -> None:
         self._time.on_evaluate(args, state, control)
         if state.is_world_process_zero and metrics:
-            shown = metrics if self._trains or self._summaries else None
-            self.display.evaluated(state.global_step, shown)
+            shows = self._trains or self._summaries
+            said = describe_evaluation(metrics, masked=self.masked) if shows else None
+            self.display.evaluated(state.global_step, said)
             self._event("evaluation", {"step": state.global_step, **metrics})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -275,15 +284,17 @@ def describe_train(values: dict[str, Any]) -> str:
 _SHOWN = {"loss": "loss {:.4f}", "perplexity": "perplexity {:.2f}", "bits_per_byte": "{:.3f} bits per byte"}
 
 
-def describe_evaluation(metrics: dict[str, Any]) -> str:
-    """The figures of an evaluation by name, whatever its prefix (``eval_``, ``eval_books_``)."""
+def describe_evaluation(metrics: dict[str, Any], *, masked: bool = False) -> str:
+    """The figures of an evaluation by name, whatever its prefix (``eval_``, ``eval_books_``); ``masked``: of hidden
+    tokens."""
     parts = []
     for name, value in metrics.items():
         prefix, _, rest = name.partition("_")
         for key, form in _SHOWN.items():
             if prefix == "eval" and (rest == key or rest.endswith(f"_{key}")):
                 named = rest[: -len(key)].rstrip("_")
-                parts.append((f"{named} " if named else "") + form.format(value))
+                shown = form.replace("perplexity", MASKED_PERPLEXITY) if masked else form
+                parts.append((f"{named} " if named else "") + shown.format(value))
     return "evaluation  " + "  ".join(parts)
 
 

@@ -14,6 +14,7 @@ from lmtrain.models.activations import Replaced, fuse_activations, put_back
 from lmtrain.models.fast_dropout import dropping_fast
 from lmtrain.models.still import still
 from lmtrain.objectives import LossSums, Objective, loss_sums
+from lmtrain.objectives.base import inputs_of
 
 _ROWS, _POSITIONS = 2, 128  # of the batch that is tried: enough to tell, little enough to cost nothing
 # Relative differences that rounding explains: of the loss, and of a gradient's norm.
@@ -115,12 +116,13 @@ def _part(batch: Mapping[str, Tensor], objective: Objective) -> dict[str, Tensor
 
 
 def _own_loss(model: Any, batch: Mapping[str, Tensor], objective: Objective) -> Tensor:
-    """The model's own mean loss; over its logits where it does not make one."""
-    outputs = model(**batch)
+    """The model's own mean loss; over its logits where it does not make one, or none with these weights."""
+    weights = objective.weights(batch)
+    outputs = model(**inputs_of(batch), **({"labels": batch["labels"]} if weights is None else {}))
     if getattr(outputs, "loss", None) is not None:
         own: Tensor = outputs.loss
         return own
-    return _mean(loss_sums(outputs["logits"], batch["labels"], objective))
+    return _mean(loss_sums(outputs["logits"], batch["labels"], objective, weights=weights))
 
 
 def _norm(gradient: Tensor | None) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.precision import Decision
 from lmtrain.engine.trainer import LMTrainer
-from lmtrain.models.hub import hub_login
+from lmtrain.engine.uploading import destination_of
+from lmtrain.models.hub_upload import check_rights
 from lmtrain.models.quiet import quiet_libraries
 
 
@@ -36,9 +38,11 @@ def check_requirements(resolved: Resolved, precision: Decision, model: Any) -> N
     problems.raise_if_any()  # without them the arguments cannot even be made
     with quiet_libraries():
         arguments = training_arguments(resolved, precision)
-        for check in (_trackers, _optimizer, _schedule, _compiler, _hub):
+        for check in (_trackers, _optimizer, _schedule, _compiler):
             with problems.collect():
                 check(arguments, model)
+        with problems.collect():
+            _hub(resolved)
     problems.raise_if_any()
 
 
@@ -105,9 +109,10 @@ def _compiler(arguments: TrainingArguments, model: Any) -> None:
         raise UserError(f"{backend!r} is not one of {', '.join(sorted(known))}", flag="--torch_compile_backend")
 
 
-def _hub(arguments: TrainingArguments, model: Any) -> None:
-    if arguments.push_to_hub:
-        hub_login(arguments.hub_token, "--push_to_hub")
+def _hub(resolved: Resolved) -> None:
+    to = destination_of(resolved)
+    if to is not None:
+        check_rights(to.repo_id, to.token, folder=Path(str(resolved.output_dir)).expanduser())
 
 
 def _tried(attempt: Callable[[], Any], flag: str) -> None:

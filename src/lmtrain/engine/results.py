@@ -11,6 +11,7 @@ from lmtrain.core.files import read_json, write_json
 from lmtrain.engine.callbacks import WORTH_SAYING
 
 # The scripts call it ``perplexity``, without a prefix; bits per byte stand beside it.
+MASKED_PERPLEXITY = "masked-token perplexity"  # of hidden tokens given all others: no perplexity of the text
 _UNPREFIXED = {"eval_perplexity": "perplexity", "eval_bits_per_byte": "bits_per_byte"}
 
 
@@ -53,9 +54,15 @@ def summary(metrics: dict[str, Any], objective: str, prefix: str = "eval") -> st
         full = f"{prefix}_{name}"
         return metrics.get(_UNPREFIXED.get(full, full))
 
-    kind = "masked-token perplexity" if objective == "mlm" else "perplexity"
+    kind = MASKED_PERPLEXITY if objective == "mlm" else "perplexity"
     parts = [f"loss {figure('loss'):.4f}", f"{kind} {figure('perplexity'):.2f}"]
     if figure("bits_per_byte") is not None:
         parts.append(f"{figure('bits_per_byte'):.3f} bits per byte")
     parts.append(f"accuracy {figure('accuracy'):.1%} of {counted(figure('tokens'), 'token')}")
+    if figure("loss_with_keys") is not None:
+        for name in ("with", "without"):
+            tokens = figure(f"tokens_{name}_keys")
+            shown = f"{figure(f'loss_{name}_keys'):.4f}, perplexity {figure(f'perplexity_{name}_keys'):.2f}"
+            share = f" ({shown}, {tokens / max(1, figure('tokens')):.0%} of the tokens)" if tokens else " none"
+            parts.append(f"{name} key tokens{share}")
     return " · ".join(parts)

@@ -7,7 +7,7 @@
 ``status.json``        preparing, training, evaluating, finished, interrupted or failed; step
 ``metrics.jsonl``      one event a line
 ``run.lock``           held while a process works on the run
-``export.json``        which step the model in the folder is of, why that one, and its score
+``export.json``        which step the model in the folder is of, why that one, its score, how it compared, its files
 ``checkpoint-N``       what a run resumes from
 (the rest)             the model and tokenizer as ``from_pretrained`` reads them, and results
 =====================  =====================================================================
@@ -60,7 +60,8 @@ FREE_OPTIONS = frozenset(
         "push_to_hub", "hub_always_push", "hub_revision", "hub_token", "hub_model_id", "hub_strategy",
         "hub_private_repo", "packing", "auto_batch", "compile", "max_failed_saves", "keep_optimizer_states",
         "max_bad_steps",
-        "background_save", "accept_changes", "max_minutes", "extend",
+        "background_save", "accept_changes", "max_minutes", "extend", "skip_check",
+        "sample_prompts", "sample_prompts_file", "sample_max_new_tokens", "sample_temperature",
     }
 )  # fmt: skip
 _LENGTH = {"num_train_epochs": 3.0, "max_steps": 0}  # of a run; where none is given, what the library takes
@@ -103,6 +104,7 @@ def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: b
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give the name of a folder", flag=flag)
     _require_writable(folder, flag)
+    _refuse_links(folder, flag)
     if is_first_process() and _is_locked(folder):  # the other ranks find the first one's lock
         raise UserError(
             f"another process is working on the run in {folder}; wait for it or choose another folder", flag=flag
@@ -139,7 +141,7 @@ def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str)
     if lines and not (ran == command and options.get("accept_changes")):
         shown = "\n".join(f"    {line}" for line in lines[:8])
         more = f"\n    and {len(lines) - 8} more" if len(lines) > 8 else ""
-        ways = "" if ran != command else ", or --accept_changes to go on otherwise"
+        ways = ", or --accept_changes to go on otherwise" if ran == command and "accept_changes" in options else ""
         if changed and longer == changed.keys():
             ways = ", or --extend to go on for longer"
         raise UserError(
@@ -176,6 +178,18 @@ def _require_writable(folder: Path, flag: str) -> None:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}); choose a folder you may write to", flag=flag
         ) from error
+
+
+def _refuse_links(folder: Path, flag: str) -> None:
+    """What is written through a link would change a file elsewhere."""
+    names = (METRICS, LOCK, "trainer_state.json")  # others are written anew and renamed
+    for link in (folder / name for name in names):
+        if link.is_symlink():
+            raise UserError(
+                f"{link} is a link to {link.readlink()}, which the run would write to; remove it, or choose another "
+                "folder",
+                flag=flag,
+            )
 
 
 def _is_locked(folder: Path) -> bool:
@@ -265,7 +279,9 @@ class RunFolder:
             EXPORT,
         }
         for entry in self.path.iterdir():
-            if entry.is_dir() and _CHECKPOINT.match(entry.name) and not entry.is_symlink():
+            if _CHECKPOINT.match(entry.name) and entry.is_symlink():
+                entry.unlink()
+            elif entry.is_dir() and _CHECKPOINT.match(entry.name):
                 shutil.rmtree(entry)
             elif entry.name in names or _MODEL_FILES.match(entry.name) or entry.name.endswith("_results.json"):
                 entry.unlink()
@@ -281,6 +297,7 @@ class RunFolder:
                 "options": options,
                 "versions": versions(),
                 "machine": machine(),
+                "working_folder": str(Path.cwd()),  # relative paths in argv begin there
                 "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )
@@ -291,8 +308,13 @@ class RunFolder:
     def data(self, manifest: dict[str, Any]) -> None:
         self._record(DATA, manifest)
 
+    def event(self, kind: str, **values: Any) -> None:
+        """Into ``metrics.jsonl``, while this process works on the run; before that nothing."""
+        if self.log is not None:
+            self.log.event(kind, **values)
+
     def exported(self, what: dict[str, Any]) -> None:
-        """``what`` is :attr:`LMTrainer.exported`."""
+        """``what`` is :attr:`LMTrainer.exported`, how the model compared, and its files."""
         self._record(EXPORT, what)
 
     def _record(self, name: str, value: Any) -> None:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from lmtrain.models.head import Head, scored_at
 from lmtrain.objectives import IGNORED, LossSums, Objective, model_loss_sums
+from lmtrain.objectives.base import inputs_of
 from lmtrain.objectives.linear_cross_entropy import DEFAULT, Kernel, linear_cross_entropy
+from lmtrain.objectives.loss import keyed_in
 
 
 @dataclass(frozen=True)
@@ -27,35 +29,49 @@ class Scoring:
         batch: Mapping[str, Tensor],
         objective: Objective,
         *,
+        weighted: bool = True,
         label_smoothing: float = 0.0,
         accuracy: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> LossSums:
         """The sums over the predicted positions of ``batch``, which has ``labels`` beside the model's inputs.
 
-        ``label_smoothing`` ε: (1 − ε)·nll + ε·mean over V of −log p. ``accuracy``: also count the labels that are the
-        most likely token. ``dtype`` is that of the sum.
+        ``weighted``: with the objective's weights, as training has them; without, examples with key tokens are summed
+        apart too. ``label_smoothing`` ε: (1 − ε)·nll + ε·mean over V of −log p. ``accuracy``: also count the labels
+        that are the most likely token. ``dtype`` is that of the sum.
         """
+        asked: dict[str, Any] = {"label_smoothing": label_smoothing, "accuracy": accuracy, "dtype": dtype}
         if self.head is None:
-            return model_loss_sums(
-                model, batch, objective, label_smoothing=label_smoothing, accuracy=accuracy, dtype=dtype
-            )[0]
+            return model_loss_sums(model, batch, objective, weighted=weighted, **asked)[0]
         targets = objective.targets(batch["labels"]).flatten()
         positions = targets.ne(IGNORED).nonzero().squeeze(-1)
-        head, made = self.head, []
+        weights, keyed = (
+            None if values is None else objective.at_targets(values, 0).flatten()[positions]
+            for values in ((objective.weights(batch), None) if weighted else (None, keyed_in(batch)))
+        )
+        head, labels, made = self.head, targets[positions], []
+
+        def sums_of(hidden: Tensor, labels: Tensor) -> LossSums:
+            sums = linear_cross_entropy(
+                hidden, head.output.weight, head.bias, labels, weights,
+                softcap=head.softcap, scale=head.scale, kernel=self.kernel, **asked,
+            )  # fmt: skip
+            return LossSums(sums.loss, sums.count, sums.correct)
 
         def score(hidden: Tensor) -> Tensor:
-            sums = linear_cross_entropy(
-                hidden, head.output.weight, head.bias, targets[positions],
-                label_smoothing=label_smoothing, softcap=head.softcap, scale=head.scale,
-                accuracy=accuracy, kernel=self.kernel, dtype=dtype,
-            )  # fmt: skip
-            made.append(LossSums(sums.loss, sums.count, sums.correct))
-            return sums.loss
+            if keyed is None:
+                made.append(sums_of(hidden, labels))
+            else:  # each position is scored once, so knowing both parts costs nothing
+                made.append(_joined(*(sums_of(hidden[part], labels[part]) for part in (keyed, ~keyed))))
+            return made[-1].loss
 
-        inputs: dict[str, Any] = {name: value for name, value in batch.items() if name != "labels"}
         with scored_at(head, positions, score):
-            model(**inputs)
+            model(**inputs_of(batch))
         if len(made) != 1:
             raise LookupError(f"its output layer was used {len(made)} times in one forward pass")
         return made[0]
+
+
+def _joined(keyed: LossSums, others: LossSums) -> LossSums:
+    correct = None if keyed.correct is None or others.correct is None else keyed.correct + others.correct
+    return LossSums(keyed.loss + others.loss, keyed.count + others.count, correct, keyed)

@@ -14,6 +14,7 @@ from typing import Any
 from lmtrain.config.options import DataOptions, DemoOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, amount, say
+from lmtrain.core.stopping import Stop
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import Outcome, train
@@ -23,6 +24,7 @@ from lmtrain.engine.run_folder import inspect
 from lmtrain.generate import Completion, Settings, complete
 from lmtrain.models import load_model, load_tokenizer
 from lmtrain.recipes.corpus import build_corpus, compressed_bits_per_byte, standard_library
+from lmtrain.rehearsal.rehearse import rehearse
 
 PROMPTS = (  # none ends in white space, which belongs to the token after it
     "def read_lines(path, encoding=",
@@ -51,7 +53,14 @@ FAST = Shape("n_embd=256,n_layer=4,n_head=4,n_positions=128", 128, 16, "muon", 0
 _NO_DROPOUT = "resid_pdrop=0.0,embd_pdrop=0.0,attn_pdrop=0.0"  # each block is seen once: nothing to overfit
 
 
-def run_demo(options: DemoOptions, say: Say = say, *, shape: Shape | None = None, show: bool = True) -> Outcome:
+def run_demo(
+    options: DemoOptions,
+    say: Say = say,
+    *,
+    shape: Shape | None = None,
+    show: bool = True,
+    stop: Stop | None = None,
+) -> Outcome:
     """Run the demo into ``options.output_dir``; the same call again resumes it, or shows what came out."""
     folder = Path(options.output_dir).expanduser()
     shape = shape or _shape_for_this_machine()
@@ -71,12 +80,7 @@ def run_demo(options: DemoOptions, say: Say = say, *, shape: Shape | None = None
         )
         trained.save(tokenizer)
         say("tokenizer", trained.line)
-    outcome = train(
-        resolved,
-        sys.argv[1:],
-        minutes=options.minutes,
-        say=say,
-    )
+    outcome = train(resolved, sys.argv[1:], minutes=options.minutes, stop=stop, rehearse=rehearse, say=say)
     if show:
         _show(outcome, folder, corpus.held_out, options.seed)
     return outcome

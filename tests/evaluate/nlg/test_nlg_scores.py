@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from evaluate_nlg import E2E, HAS_JAVA_SCORERS, WEBNLG, Corpus, apart, digest
 
-from lmtrain.evaluate.nlg import PUBLISHED, as_in_lora_chain, in_paper_scale, java, multi_bleu_detok, score
+from lmtrain.evaluate.nlg import PUBLISHED, in_paper_scale, java, multi_bleu_detok, score
 from lmtrain.evaluate.nlg.statistics import NotComputableError, Statistics
+from lmtrain.recipes.data_to_text.scoring import as_in_lora_chain
 
 OFFICIAL: dict[str, Any] = json.loads(Path(__file__).with_name("official.json").read_text(encoding="utf-8"))
 needs_java = pytest.mark.skipif(not HAS_JAVA_SCORERS, reason="needs Java and the extra `nlg`")

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import pytest
 from evaluate_nlg import FACTS, PLAIN_FACTS, templates
 
-from lmtrain.evaluate.nlg.lora_chain import spread_out
+from lmtrain.data.nlg.text import processed
 from lmtrain.evaluate.nlg.nltk_words import words, words_of_sentence
 
 PIECES = [
@@ -43,7 +43,7 @@ def _texts(count: int, seed: int) -> list[str]:
     real = [
         text for corpus in (FACTS, PLAIN_FACTS, templates(40, seed=9)) for one, more in corpus for text in (one, *more)
     ]
-    return made + real + [spread_out(text) for text in made + real]
+    return made + real + [processed(text, tokenize=True, lower=True) for text in made + real]
 
 
 def test_no_choice_of_sentence_breaks_changes_the_words() -> None:
@@ -60,7 +60,7 @@ def test_no_choice_of_sentence_breaks_changes_the_words() -> None:
 
 
 def test_everything_that_the_lora_chain_prepared_is_taken_on() -> None:
-    assert all(words(spread_out(text)) is not None for text in _texts(2_000, seed=3))
+    assert all(words(processed(text, tokenize=True, lower=True)) is not None for text in _texts(2_000, seed=3))
 
 
 @pytest.mark.parametrize("text", ["He met Dr. Who.", 'He said "Stop." Then he left', "Why?) No", "No. ''A'' and"])

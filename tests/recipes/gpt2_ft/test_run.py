@@ -12,11 +12,13 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
+from interrupting import logged_losses, signalled
 from lmtrain.cli.arguments import parse
 from lmtrain.cli.main import main
 from lmtrain.core.console import silent
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.runlog import read_events
+from lmtrain.engine.checkpoints.read import newest
 from lmtrain.models.loralib import LoralibFile, adapter_of, read_loralib
 from lmtrain.models.merged_lora import adapted_attention
 from lmtrain.recipes.gpt2_ft.model import new_model
@@ -91,6 +93,26 @@ def _stop_at_8(files: Path) -> None:
 
 def _lines(text: str) -> list[str]:
     return [TIMED.sub("", line) for line in text.splitlines() if line.startswith(("| epoch", "| Eval"))]
+
+
+@pytest.mark.parametrize("lines", [1, 6, 13])
+def test_a_signal_saves_it_and_the_same_command_goes_on(lines: int, files: Path, capsys: Any) -> None:
+    given = ["--max_epoch", 30, "--save_interval", 1000]  # so it stops at a checkpoint of its own
+    assert run(*words(files, *given, work_dir="straight")) == ExitCode.OK
+    straight = capsys.readouterr().out
+    with signalled(logged_losses(files / "run", lines)):
+        assert run(*words(files, *given)) == ExitCode.INTERRUPTED
+    told = capsys.readouterr()
+    assert "the same command goes on" in told.err and "End of training" not in told.out
+    found = newest(files / "run")
+    assert found.checkpoint is not None and 0 < found.step < 40 and f"saved at update {found.step}" in told.err
+    assert json.loads((files / "run" / "status.json").read_text())["state"] == "interrupted"
+    assert run(*words(files, *given)) == ExitCode.OK
+    again = capsys.readouterr()
+    assert f"goes on from update {found.step}" in again.err
+    assert _lines(told.out) + _lines(again.out) == _lines(straight), "each line once, with the same figures"
+    ours, theirs = (torch.load(files / name / "model.120.pt")["model_state_dict"] for name in ("run", "straight"))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
 def test_a_finished_run_is_left_as_it_is(files: Path, capsys: Any) -> None:

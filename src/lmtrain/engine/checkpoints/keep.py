@@ -41,7 +41,13 @@ def tidy(
 
 
 def remove(checkpoint: Path) -> None:
-    """Take its name from a checkpoint, then delete it: a kill in between leaves scratch, not half a checkpoint."""
+    """Take its name from a checkpoint, then delete it: a kill in between leaves scratch, not half a checkpoint.
+
+    Of one that is a link only the link goes.
+    """
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+        return
     nameless = Path(tempfile.mkdtemp(prefix=f".{checkpoint.name}.", suffix=".tmp", dir=checkpoint.parent))
     checkpoint.replace(nameless)
     shutil.rmtree(nameless, ignore_errors=True)
@@ -50,9 +56,9 @@ def remove(checkpoint: Path) -> None:
 def keep_weights_only(checkpoint: Path) -> None:
     """Delete what only training needs; first the manifest says so, for it must never list a file that is gone.
 
-    One without a manifest, of another trainer, is left as it is.
+    One without a manifest, of another trainer, is left as it is, and so is what a link leads to.
     """
-    if not (checkpoint / MANIFEST).is_file():
+    if checkpoint.is_symlink() or not (checkpoint / MANIFEST).is_file():
         return
     with suppress(ValueError):  # damaged: it will be passed over as it is
         content = read_manifest(checkpoint)

@@ -7,7 +7,7 @@ list are no part of the checkpoint.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lmtrain.core.files import json_text, sha256_file, sha256_json, write_json
@@ -46,9 +46,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
+def is_inside(name: str) -> bool:
+    """Whether a name that was read somewhere is one of a file below the folder that it is read in."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return bool(parts) and ".." not in parts and not PurePosixPath(name).is_absolute() and ":" not in parts[0]
+
+
 def damage(folder: Path, content: dict[str, Any]) -> str | None:
     """What of the files in ``folder`` is not as its manifest's ``content`` says; None when all is."""
     for name, expected in content["files"].items():
+        if not is_inside(name):
+            return f"{MANIFEST} names {name!r}, which is no file of it"
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"

@@ -13,7 +13,7 @@ from typing import Any
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
-from lmtrain.engine.checkpoints.manifest import MANIFEST, damage, read_manifest
+from lmtrain.engine.checkpoints.manifest import MANIFEST, damage, is_inside, read_manifest
 
 STATE = "trainer_state.json"  # the Trainer's own record
 RUN_STATE = "run_state.json"  # what the Trainer's leaves out: see engine/trainer/resuming.py
@@ -83,14 +83,26 @@ def problem(checkpoint: Path) -> str | None:
 def _problem(checkpoint: Path) -> str | None:
     try:
         if (checkpoint / MANIFEST).is_file():
-            return damage(checkpoint, read_manifest(checkpoint))
+            return damage(checkpoint, read_manifest(checkpoint)) or _index_problem(checkpoint)
         if (checkpoint / RUN_STATE).is_file():
             return f"{MANIFEST} is missing"
-        return _stock_problem(checkpoint)
+        return _stock_problem(checkpoint) or _index_problem(checkpoint)
     except ValueError as error:
         return str(error)
     except OSError as error:
         return f"{Path(error.filename or checkpoint).name} cannot be read ({error.strerror})"
+
+
+def _index_problem(checkpoint: Path) -> str | None:
+    """Shards have to lie in the checkpoint: the library reads them from wherever their index says."""
+    for index in sorted(checkpoint.glob("*.index.json")):
+        try:
+            outside = [shard for shard in read_json(index)["weight_map"].values() if not is_inside(shard)]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"{index.name} is damaged"
+        if outside:
+            return f"{index.name} names {outside[0]!r} for weights, which is no file of it"
+    return None
 
 
 def _stock_problem(checkpoint: Path) -> str | None:

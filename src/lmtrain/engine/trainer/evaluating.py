@@ -10,7 +10,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums
 from lmtrain.engine.trainer.settling import SettlingTrainer
-from lmtrain.objectives import EVALUATION_EPOCH, Completion
+from lmtrain.objectives import EVALUATION_EPOCH, Completion, KeyTokens
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +19,8 @@ class EvaluatingTrainer(SettlingTrainer):
     """A Trainer whose evaluation keeps sums, not logits."""
 
     _sums: RunningSums | None
+    exported: dict[str, Any]
+    _evaluated: tuple[int, dict[str, float]] | None = None  # the step of this training's last evaluation, its figures
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         if self.compute_metrics is not None:
@@ -58,12 +60,13 @@ class EvaluatingTrainer(SettlingTrainer):
         scoring = self.fast_paths.scoring
         model = self._evaluation_model()
         self.callback_handler.eval_dataloader = dataloader
-        running = RunningSums(self.args.device)
+        running = RunningSums(self.args.device, apart=isinstance(self.objective, KeyTokens))
         with torch.no_grad():
             for batch, counts in dataloader:
                 inputs = self._prepare_inputs(batch)
                 with self.accelerator.autocast():
-                    sums = scoring(model, inputs, self.objective, accuracy=True, dtype=running.values.dtype)
+                    kind = running.values.dtype
+                    sums = scoring(model, inputs, self.objective, weighted=False, accuracy=True, dtype=kind)
                 if counts:
                     running.add(sums, len(inputs["labels"]))
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
@@ -73,6 +76,21 @@ class EvaluatingTrainer(SettlingTrainer):
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         nothing: Any = None  # the Trainer's own loop leaves it out too, for want of logits
         return EvalLoopOutput(nothing, label_ids=None, metrics=named, num_samples=totals.examples)
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = super().evaluate(eval_dataset, *args, **kwargs)
+        if self.is_in_train and eval_dataset is None:
+            self._evaluated = self.state.global_step, dict(metrics)
+        return metrics
+
+    def evaluated_at_the_end(self) -> dict[str, float] | None:
+        """The figures of the evaluation that this training made of the very weights it ended with; None without one."""
+        args, step = self.args, self.state.global_step
+        other_weights = self.exported.get("step") != step or (args.load_best_model_at_end and self.is_sharded)
+        rounded = args.fp16_full_eval or args.bf16_full_eval  # after training only
+        if self._evaluated is None or self._evaluated[0] != step or other_weights or rounded:
+            return None
+        return self._evaluated[1] if "eval_loss" in self._evaluated[1] else None
 
     def _text_size(self, dataset: Any) -> dict[str, Any]:
         """Tokens and bytes of the text behind a layout; bits per byte mean nothing for hidden tokens."""
@@ -123,7 +141,8 @@ class EvaluatingTrainer(SettlingTrainer):
         """The stock loop, which keeps logits; on one process with our sums for the loss beside them."""
         if self.compute_metrics is not None:
             self._say_cost(dataloader)
-        self._sums = RunningSums(self.args.device) if self.args.world_size == 1 else None
+        apart = isinstance(self.objective, KeyTokens)
+        self._sums = RunningSums(self.args.device, apart=apart) if self.args.world_size == 1 else None
         untrained = not getattr(self.model, "_is_accelerate_prepared", False)
         try:
             output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, prefix)

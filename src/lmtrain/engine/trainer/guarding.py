@@ -71,35 +71,51 @@ class GuardingTrainer(EvaluatingTrainer):
             return
         self.optimizer.zero_grad(set_to_none=True)  # optimizers pass over parameters without a gradient
         bad = self.bad_steps
-        if not math.isfinite(loss):  # nothing would ever bring the sum back to numbers
-            self._tr_loss.copy_(self._sum_before)
-            bad.left_out += 1
-            bad.left_out_since_log += 1
-        bad.in_a_row += 1
-        bad.since_log += 1
-        step, most = self.state.global_step + 1, self.guarding.max_bad_steps
+        step, most, in_a_row = self.state.global_step + 1, self.guarding.max_bad_steps, bad.in_a_row + 1
         examples = self._examples_of(losses)
         if self.guarding.report is not None:
             self.guarding.report(
-                {"step": step, "loss": loss, "grad_norm": norm, "examples": examples, "in_a_row": bad.in_a_row}
+                {"step": step, "loss": loss, "grad_norm": norm, "examples": examples, "in_a_row": in_a_row}
             )
         shown = f" (examples {', '.join(map(str, examples))})" if examples else ""
         if self.args.process_index == 0:
             _log.warning(
                 "step %d makes no update: its loss is %.4g, the norm of its gradient %.4g%s; %d of %d in a row that "
                 "stop the run",
-                step, loss, norm, shown, bad.in_a_row, most,
+                step, loss, norm, shown, in_a_row, most,
             )  # fmt: skip
-        if bad.in_a_row == 1 and not self._are_weights_finite(model):
+        if in_a_row == 1 and not self._are_weights_finite(model):
             raise self._lost_weights(step)
-        if bad.in_a_row >= most:
-            raise BadNumbersError(
-                f"the last {counted(bad.in_a_row, 'step')}, up to {step}, had losses or gradients that are no numbers "
-                f"(the last one's loss {loss:.4g}, gradient {norm:.4g}{shown}) and changed no weight. The checkpoints "
-                f"in {self.args.output_dir} are unharmed; {_WHAT_TO_TRY}. With changed options go on by "
-                "--accept_changes, or bear more with --max_bad_steps",
-                flag="--learning_rate",
-            )
+        if in_a_row >= most:
+            raise self._too_many(model, step, f"loss {loss:.4g}, gradient {norm:.4g}{shown}")
+        if not math.isfinite(loss):  # nothing would ever bring the sum back to numbers
+            self._tr_loss.copy_(self._sum_before)
+            bad.left_out += 1
+            bad.left_out_since_log += 1
+        bad.in_a_row = in_a_row
+        bad.since_log += 1
+
+    def _too_many(self, model: Any, step: int, numbers: str) -> BadNumbersError:
+        """The steps before this one are saved, as they would have been then: it is what is made first by a run that
+        goes on."""
+        most, made = self.guarding.max_bad_steps, step - 1
+        kept = ""
+        if made >= most:  # else no step changed a weight yet
+            self._tr_loss.copy_(self._sum_before)
+            kept = self._keep(model)
+        folder = self.args.output_dir
+        kept = f"What was learned is in {folder}/{kept}. " if kept else f"The checkpoints in {folder} are unharmed. "
+        return BadNumbersError(
+            f"the last {counted(most, 'step')}, up to {step}, had losses or gradients that are no numbers (the last "
+            f"one's {numbers}) and changed no weight. {kept}{_WHAT_TO_TRY[0].upper()}{_WHAT_TO_TRY[1:]}. With changed "
+            "options go on by --accept_changes, from an earlier checkpoint with --resume_from_checkpoint, or bear more "
+            "with --max_bad_steps",
+            flag="--learning_rate",
+        )
+
+    def _keep(self, model: Any) -> str:
+        """Save the steps before this one, which is not finished; the name of the checkpoint, "" where there is none."""
+        return ""
 
     def _lost_weights(self, step: int) -> BadNumbersError:
         if step == 1:

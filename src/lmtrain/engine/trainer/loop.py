@@ -50,6 +50,7 @@ from lmtrain.engine.compiling import Compile
 from lmtrain.engine.evaluation import RunningSums
 from lmtrain.engine.fast_paths import FastPaths
 from lmtrain.engine.guarding import BadSteps, Guarding
+from lmtrain.engine.items import Limits, as_dataset
 from lmtrain.engine.kind import objective_for
 from lmtrain.engine.progress import Progress
 from lmtrain.engine.sampling import EpochOrder
@@ -66,19 +67,19 @@ _log = logging.getLogger(__name__)
 class LMTrainer(StoppingTrainer):
     """Train a causal or masked language model on a layout or on one's own data set.
 
-    ``train_dataset`` and ``eval_dataset`` are layouts (``__getitems__`` gives :class:`Examples`), or any
-    torch or ``datasets`` data set of ``input_ids``. Without a ``data_collator`` the ``objective`` makes the
-    labels and rows are padded by their true length; with one it does, and the objective only says whether
-    labels are shifted. Without an ``objective`` the model's class decides. With ``compute_metrics``
-    evaluation keeps all logits, as the stock Trainer does. ``make_optimizer`` makes the optimizer from the
-    model, where ``args.optim`` does not name it. ``packing=False`` leaves padding where rows differ in length.
-    ``compiles`` compiles the model's layers: ``on``, or ``auto`` where it is found to pay.
-    ``decided`` are the ``decisions`` of :attr:`fast_paths` in an earlier part of the run, which are then taken
-    over. ``saving`` says how checkpoints are written and kept, ``guarding`` when steps without
-    numbers end it. Any other argument of :class:`transformers.Trainer` may follow.
+    ``train_dataset`` and ``eval_dataset`` are layouts (``__getitems__`` gives :class:`Examples`), or any torch or
+    ``datasets`` data set of ``input_ids`` (:mod:`lmtrain.engine.items` says what an item may be). Without a
+    ``data_collator`` the ``objective`` makes the labels and rows are padded by their true length; with one it does,
+    and the objective only says whether labels are shifted. Without an ``objective`` the model's class decides. With
+    ``compute_metrics`` evaluation keeps all logits, as the stock Trainer does. ``make_optimizer`` makes the optimizer
+    from the model, where ``args.optim`` does not name it. ``packing=False`` leaves padding where rows differ in
+    length. ``compiles`` compiles the model's layers: ``on``, or ``auto`` where it is found to pay. ``decided`` are the
+    ``decisions`` of :attr:`fast_paths` in an earlier part of the run, which are then taken over. ``saving`` says how
+    checkpoints are written and kept, ``guarding`` when steps without numbers end it. Any other argument of
+    :class:`transformers.Trainer` may follow.
 
-    ``args.load_best_model_at_end`` goes with any two intervals of saving and evaluating; set it after ``args`` is made,
-    since ``TrainingArguments`` itself refuses most.
+    ``args.load_best_model_at_end`` goes with any two intervals of saving and evaluating. ``TrainingArguments`` itself
+    refuses most; :class:`~lmtrain.engine.arguments.LMTrainingArguments` are the same without that.
 
     >>> trainer = LMTrainer(model, args, train_dataset=my_dataset)      # doctest: +SKIP
     >>> trainer.train()                                                 # doctest: +SKIP
@@ -112,6 +113,8 @@ class LMTrainer(StoppingTrainer):
         args = args or TrainingArguments(output_dir="trainer_output")
         _prepare_arguments(args)
         given = list(callbacks or [])
+        tokenizer = others.pop("tokenizer", None)  # its name before transformers 5
+        processing_class = tokenizer if processing_class is None else processing_class
         self.meter = Meter()
         self._make_optimizer = make_optimizer
         self._order: EpochOrder | None = None
@@ -129,8 +132,8 @@ class LMTrainer(StoppingTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=as_dataset(train_dataset),
+            eval_dataset=as_dataset(eval_dataset, "eval_dataset"),
             processing_class=processing_class,
             callbacks=[StopWhenAsked(self), self.meter, self.bad_steps, self._pace, *given],
             compute_metrics=compute_metrics,
@@ -145,8 +148,13 @@ class LMTrainer(StoppingTrainer):
             self.model_accepts_loss_kwargs = True
         self._seed = args.seed if args.data_seed is None else args.data_seed
         self.objective = objective or objective_for(self.model, data_collator, processing_class, self._seed)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, Progress):
+                callback.masked = not self.objective.shifted
         self._pad_id = _pad_id(processing_class)
-        self.data_collator = Collate(self.objective, self._pad_id) if data_collator is None else Guarded(data_collator)
+        self._limits = limits = Limits.of(self.model)
+        ours = Collate(self.objective, self._pad_id, limits=limits)
+        self.data_collator = ours if data_collator is None else Guarded(data_collator, limits)
         if args.train_sampling_strategy not in ("random", "sequential") and self._is_ours:
             raise UserError(
                 f"{args.train_sampling_strategy} draws an order from history, which a resumed run cannot "
@@ -202,7 +210,11 @@ class LMTrainer(StoppingTrainer):
         if "labels" not in inputs:
             raise ValueError(f"the data collator made no labels, only {', '.join(inputs)}")
         smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        asked: dict[str, Any] = {"label_smoothing": smoothing, "accuracy": self._sums is not None}
+        asked: dict[str, Any] = {
+            "weighted": model.training,
+            "label_smoothing": smoothing,
+            "accuracy": self._sums is not None,
+        }
         if return_outputs:  # the caller wants logits
             sums, outputs = model_loss_sums(model, inputs, self.objective, **asked)
         else:
@@ -223,6 +235,7 @@ class LMTrainer(StoppingTrainer):
         ``resume_from_checkpoint``: a checkpoint's folder, or True for the newest in ``args.output_dir`` that verifies.
         Raises :class:`UserError` when there is none, or when it was made by another training.
         """
+        self._evaluated = None
         point = self._begin(resume_from_checkpoint)
         self._begin_saving()
         _ = self.fast_paths  # tried before the model is wrapped for several processes
@@ -258,6 +271,7 @@ def _prepare_arguments(args: TrainingArguments) -> None:
         )  # fmt: skip
         args._n_gpu = 1
     args.logging_nan_inf_filter = False
+    args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type != "cpu"  # torch warns of it there
     parallel = getattr(args, "parallelism_config", None)
     if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
         raise UserError(

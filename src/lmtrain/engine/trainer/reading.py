@@ -12,6 +12,7 @@ from transformers.trainer_utils import has_length
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.collate import Collate, EpochExamples
+from lmtrain.engine.items import Limits
 from lmtrain.engine.sampling import BatchesFrom, ByLength, EpochOrder
 from lmtrain.objectives import EVALUATION_EPOCH, Masked, Objective
 
@@ -29,6 +30,7 @@ class ReadingTrainer(Trainer):
     fast_paths: Any  # a FastPaths; see SettlingTrainer
     _seed: int
     _pad_id: int
+    _limits: Limits
     _order: EpochOrder | None
 
     @property
@@ -49,7 +51,7 @@ class ReadingTrainer(Trainer):
 
     def _collate(self, training: bool) -> Collate:
         """Evaluation keeps each example in a row of its own: their number, and stock code's logits, go by rows."""
-        return Collate(self.objective, self._pad_id, self.fast_paths.packing if training else None)
+        return Collate(self.objective, self._pad_id, self.fast_paths.packing if training else None, self._limits)
 
     def _wrapped(self, dataset: Any, epoch: int | None) -> Any:
         if not isinstance(dataset, IterableDataset):

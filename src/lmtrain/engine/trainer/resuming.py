@@ -192,9 +192,8 @@ class ResumingTrainer(SeedingTrainer):
         if before and not self.saving.accept_changes:
             require_same_plan(str(self._went_on_from), before, self._plan())
         if self._went_on_from is not None and self.state.best_global_step:
-            beside = self._went_on_from.with_name(f"checkpoint-{self.state.best_global_step}")  # a run may be moved
-            if beside.is_dir():
-                self.state.best_model_checkpoint = str(beside)
+            beside = self._went_on_from.with_name(f"checkpoint-{self.state.best_global_step:d}")  # a run may be moved
+            self.state.best_model_checkpoint = str(beside) if beside.is_dir() else None  # and no folder elsewhere
         return result
 
     def _plan(self) -> dict[str, Any]:

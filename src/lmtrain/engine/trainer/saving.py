@@ -219,7 +219,7 @@ class SavingTrainer(ResumingTrainer):
         self._about = {"versions": versions(), "machine": machine()}
         self._pace.forget()
         best = (self._carried or {}).get("best_saved")
-        self._best_saved = (best[0], best[1]) if best else None
+        self._best_saved = (best[0], best[1]) if best and isinstance(best[0], int) else None
         if self.args.should_save:
             for name in clear_scratch(Path(str(self.args.output_dir)), "checkpoint-*"):
                 _log.info("removed %s, which a killed save left", name)

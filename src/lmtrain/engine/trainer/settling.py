@@ -18,6 +18,7 @@ from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.callbacks import Meter
 from lmtrain.engine.compiling import Compile
 from lmtrain.engine.fast_paths import FastPaths, settle, with_compiling
+from lmtrain.engine.items import say_nothing_predicted
 from lmtrain.engine.machine import Peak, peak_of
 from lmtrain.engine.trainer.reading import ReadingTrainer
 from lmtrain.models.fast_dropout import dropping_fast
@@ -100,7 +101,11 @@ class SettlingTrainer(ReadingTrainer):
         if not has_length(dataset) or not len(dataset):
             return None
         batch = self.batch_of(range(min(size, len(dataset))), dataset)
-        return batch if "labels" in batch else None
+        if "labels" not in batch:
+            return None
+        if not self.objective.count(batch["labels"]):
+            say_nothing_predicted()
+        return batch
 
     def batch_of(self, numbers: Sequence[int], dataset: Any = None) -> dict[str, Tensor]:
         """The micro-batch of those examples of ``dataset`` (the training data), on the device."""

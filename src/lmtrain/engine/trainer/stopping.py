@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtrain.core.stopping import Stop
+from lmtrain.engine.checkpoints.read import problem
 from lmtrain.engine.trainer.saving import SavingTrainer
 
 
@@ -92,5 +95,28 @@ class StoppingTrainer(SavingTrainer):
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
+    def _keep(self, model: Any) -> str:
+        self._settle_save(ending=True)
+        self.meter.take_back()
+        self.meter.read(self.state)
+        checkpoint = self._folder() / f"checkpoint-{self.state.global_step}"
+        there: list[Any] = [_is_whole(checkpoint)]
+        if self.args.world_size > 1:  # all have to do the same
+            broadcast_object_list(there)
+        if not there[0]:
+            self._save_checkpoint(model, None)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+            self._settle_save(ending=True)
+        return checkpoint.name if _is_whole(checkpoint) else ""
+
+    def _load_callback_state(self) -> None:
+        super()._load_callback_state()
+        if self.saving.accept_changes:  # what was changed deserves its own chances
+            self.bad_steps.in_a_row = 0
+
     def _run_state(self, losses: list[float]) -> dict[str, Any]:
         return super()._run_state(losses) | {"owes_evaluation": self.owes_evaluation}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return checkpoint.is_dir() and problem(checkpoint) is None

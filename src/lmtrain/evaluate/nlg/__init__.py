@@ -1,12 +1,11 @@
 """Scores of generated text, equal to those of the official scorers of E2E, WebNLG and DART."""
 
 from lmtrain.evaluate.nlg.bootstrap import Difference, compare, intervals
-from lmtrain.evaluate.nlg.lora_chain import as_in_lora_chain
 from lmtrain.evaluate.nlg.published import PUBLISHED, Published, in_paper_scale
 from lmtrain.evaluate.nlg.references import read_predictions, read_references
 from lmtrain.evaluate.nlg.tasks import LOWER_IS_BETTER, METRICS, Scores, score
 
 __all__ = [
-    "LOWER_IS_BETTER", "METRICS", "PUBLISHED", "Difference", "Published", "Scores", "as_in_lora_chain", "compare",
-    "in_paper_scale", "intervals", "read_predictions", "read_references", "score",
+    "LOWER_IS_BETTER", "METRICS", "PUBLISHED", "Difference", "Published", "Scores", "compare", "in_paper_scale",
+    "intervals", "read_predictions", "read_references", "score",
 ]  # fmt: skip

@@ -1,27 +1,36 @@
-"""A text for each distinct input of a test set, by beam search."""
+"""What a model writes for each input, by beam search: of ``lmtrain nlg decode`` and of the recipes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from lmtrain.config.options import ModelOptions
-from lmtrain.core.console import Say, counted, duration
+from lmtrain.core.console import Say, counted, duration, is_first_process
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json, sha256_file, sha256_json, write_json
 from lmtrain.engine.machine import best_device
 from lmtrain.engine.memory import available
+from lmtrain.engine.precision import choose_precision
 from lmtrain.generate import beam_search
 from lmtrain.generate.token_files import read_contexts, write_predictions
 from lmtrain.models import load_model, load_tokenizer, max_positions
 from lmtrain.models.quiet import quiet_libraries
+from lmtrain.recipes.data_to_text.unfinished import Unfinished
 
 _BREAK = "\n\n"  # nothing that is read goes on behind an empty line
+_GPT2_VOCABULARY, _GPT2_BREAK = 50257, 628
 PREDICTIONS = "predictions.jsonl"
+OnLong = Literal["truncate", "skip", "error"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +41,182 @@ class Search:
     length_penalty: float
     no_repeat_ngram_size: int
     max_new_tokens: int
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The ids for each input by its number; of ``distinct`` inputs ``known`` were found before, and the others took
+    ``seconds``; ``unfinished`` of the inputs reached the longest length."""
+
+    results: dict[int, list[int]]
+    distinct: int
+    known: int
+    seconds: float
+    unfinished: int
+
+    @property
+    def line(self) -> str:
+        made = self.distinct - self.known
+        rate = f", {made / self.seconds:.3g} distinct inputs a second" if made else ""
+        cut = f"; {self.unfinished:,} reached --max_new_tokens" if self.unfinished else ""
+        return f"{counted(len(self.results), 'input')} in {duration(self.seconds)}{rate}{cut}"
 
 
 def decode(
+    model: Any,
+    contexts: Mapping[int, Sequence[int]],
+    search: Search,
+    target: Path,
+    *,
+    ends: Sequence[int],
+    key: str | None = None,
+    width: int = 0,
+    precision: Precision = "fp32",
+    batch_size: int | None = None,
+    use_cpu: bool = False,
+    flag: str = "--input",
+    say: Say,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Decoded:
+    """Write what ``model`` says to each of ``contexts``, which are by number, as ``target``: whole or not at all.
+
+    One that is stopped goes on where it was when it is called again with the same: ``key`` names what the results are
+    made of, or the weights, contexts and settings do. ``ends`` are the ids that end a result; ``width`` fills results
+    up to so many ids. ``fp32`` makes the results those of any ``batch_size``. Raises :class:`UserError` about ``flag``
+    for ids without an embedding, and about the model when its scores are no numbers.
+    """
+    _check_ids(contexts, model, flag)
+    device = best_device(use_cpu=use_cpu)
+    chosen = choose_precision(precision, device)
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(chosen.name)
+    first: dict[tuple[int, ...], int] = {}
+    for number, context in contexts.items():
+        first.setdefault(tuple(context), number)
+    if key is None:
+        rows = [[number, list(context)] for number, context in contexts.items()]
+        key = sha256_json([fingerprint(model), rows, asdict(search), sorted(ends), chosen.name])
+    unfinished = Unfinished(target, key)
+    before = unfinished.read()
+    found = {context: before[number] for context, number in first.items() if number in before}
+    known = len(found)
+    if known:
+        say("decode", f"{known:,} of {counted(len(first), 'distinct input')} were done before")
+
+    def progress(done: int, everything: int) -> None:
+        if on_progress is not None:
+            on_progress(known + done, known + everything)
+
+    began = time.perf_counter()
+    writes = unfinished.going_on() if is_first_process() else nullcontext(lambda number, ids: None)
+    with writes as add, torch.autocast(device.type, low or torch.bfloat16, low is not None):
+
+        def on_found(context: Sequence[int], ids: list[int]) -> None:
+            found[tuple(context)] = ids
+            add(first[tuple(context)], ids)
+
+        beam_search(
+            model.to(device),
+            [context for context in first if context not in found],
+            **asdict(search),
+            stop_ids=tuple(ends),
+            eos_token_id=None,
+            batch_size=batch_size,
+            memory=available(device) // 2,
+            on_progress=progress,
+            on_found=on_found,
+        )
+    seconds = time.perf_counter() - began
+    results = {number: found[tuple(context)] for number, context in contexts.items()}
+    if not all(results.values()):
+        unfinished.remove()
+        broken = list(results.values()).count([])
+        raise UserError(
+            f"its scores are not numbers (nan) after {counted(broken, 'input')}: the weights are broken",
+            flag="--model_name_or_path",
+        )
+    write_predictions(target, list(results), list(results.values()), width)
+    unfinished.remove()
+    cut = sum(ids[-1] not in ends for ids in results.values())
+    return Decoded(results, len(first), known, seconds, cut)
+
+
+def ends_of(config: Any, stops: Sequence[int] | None = None, eos: int | None = None) -> list[int]:
+    """The ids that end a text of a model with ``config``: ``stops``, by default the empty line of GPT-2's vocabulary,
+    and ``eos``, by default the model's own."""
+    if stops is None:
+        plain = config.model_type == "gpt2" and config.vocab_size == _GPT2_VOCABULARY
+        stops = [_GPT2_BREAK] if plain else []
+    if eos is not None:
+        return [*stops, eos]
+    own = getattr(config, "eos_token_id", None)
+    return [*stops, *([] if own is None else own if isinstance(own, list | tuple) else [own])]
+
+
+def fitting(
+    contexts: Mapping[int, list[int]],
+    positions: int | None,
+    max_new_tokens: int,
+    *,
+    longest: int | None = None,
+    on_long: OnLong = "error",
+    remedy: str = "--on_long truncate keeps their ends, --on_long skip leaves them out",
+    flag: str = "--input",
+    say: Say,
+) -> dict[int, list[int]]:
+    """The ``contexts`` that leave room for ``max_new_tokens`` in a model's ``positions`` (None: without end), and are
+    not longer than ``longest``. Raises :class:`UserError` with the ``remedy`` where ``on_long`` asks for it."""
+    if positions is not None:
+        room = positions - max_new_tokens
+        if room < 1:
+            raise UserError(
+                f"{max_new_tokens} leave no room for an input in the model's {positions} positions",
+                flag="--max_new_tokens",
+            )
+        longest = room if longest is None else min(longest, room)
+    most = longest
+    long = [] if most is None else [n for n, context in contexts.items() if len(context) > most]
+    if not long:
+        return dict(contexts)
+    seen = (
+        f"{counted(len(long), 'input')} of {len(contexts):,} longer than the {most} tokens that there is room for (the "
+        f"longest has {max(len(contexts[n]) for n in long)}; the first is number {long[0]}, counted from 0)"
+    )
+    if on_long == "error":
+        raise UserError(f"{seen}; {remedy}", flag=flag)
+    if on_long == "skip":
+        say("input", f"{seen}: left out")
+        return {number: context for number, context in contexts.items() if number not in set(long)}
+    say("input", f"{seen}: only their ends are read")
+    return {number: context[-(most or 0) :] for number, context in contexts.items()}
+
+
+def fingerprint(model: Any) -> str:
+    """SHA-256 of a model's weights as they are in memory."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_ids(contexts: Mapping[int, Sequence[int]], model: Any, flag: str) -> None:
+    known = int(model.get_input_embeddings().weight.shape[0])
+    wrong = {number: max(row, key=lambda i: i if i >= 0 else known - i) for number, row in contexts.items()}
+    wrong = {number: token for number, token in wrong.items() if not 0 <= token < known}
+    if wrong:
+        number, token = next(iter(wrong.items()))
+        raise UserError(
+            f"{counted(len(wrong), 'input')} with ids that the model has no place for, as the id {token} in number "
+            f"{number} (counted from 0), of {known:,} tokens: the file was encoded for another vocabulary",
+            flag=flag,
+        )
+
+
+# ---- of a recipe's run -----------------------------------------------------------------------------
+
+
+def texts_of_run(
     model_folder: Path,
     ids: Path,
     numbers: Sequence[int],
@@ -45,7 +227,7 @@ def decode(
     say: Say,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, str]:
-    """The text that the model writes for each of the lines ``numbers`` of ``ids``, by that number.
+    """The text that the model of a run writes for each of the lines ``numbers`` of ``ids``, by that number.
 
     They are kept in ``predictions.jsonl`` of ``model_folder``, and not made again for the same model, inputs and
     settings. Raises :class:`UserError`.
@@ -55,52 +237,33 @@ def decode(
     tokenizer: Any = load_tokenizer(options, "clm")
     key = _key(model_folder, ids, numbers, search)
     if record.is_file() and target.is_file() and read_json(record).get("made_of") == key:
-        results = {row["id"]: row["predict"] for row in _rows(target)}
+        results = {row["id"]: row["predict"] for row in map(json.loads, target.read_text("utf-8").splitlines())}
     else:
         contexts = read_contexts(ids, "--test")
         with quiet_libraries():
-            loaded = load_model(options, "clm", tokenizer)
-        device = best_device(use_cpu=use_cpu)
-        _require_room([contexts[number] for number in numbers], loaded.model, search)
-        began = time.perf_counter()
-        # fp32 whatever the training's precision: results are those of any batch size
-        found = beam_search(
-            loaded.model.to(device),  # type: ignore[arg-type]
-            [contexts[number] for number in numbers],
-            **asdict(search),
-            stop_ids=_stops(tokenizer),
-            eos_token_id=tokenizer.eos_token_id,
-            batch_size=batch_size,
-            memory=available(device) // 2,
-            on_progress=on_progress,
+            model: Any = load_model(options, "clm", tokenizer).model
+        positions = max_positions(model.config)
+        longest = max((len(contexts[number]) for number in numbers), default=0)
+        remedy = f"use at most --max_new_tokens {max(1, (positions or 0) - longest)}"
+        kept = {number: contexts[number] for number in numbers}
+        kept = fitting(kept, positions, search.max_new_tokens, remedy=remedy, flag="--max_new_tokens", say=say)
+        done = decode(
+            model, kept, search, target, ends=ends_of(model.config, _stops(tokenizer), tokenizer.eos_token_id), key=key,
+            batch_size=batch_size, use_cpu=use_cpu, flag="--test", say=say, on_progress=on_progress,
+        )  # fmt: skip
+        settings = asdict(search)
+        write_json(
+            record, {"made_of": key, "settings": settings, "inputs": len(numbers), "seconds": round(done.seconds, 3)}
         )
-        seconds = time.perf_counter() - began
-        write_predictions(target, numbers, found)
-        write_json(record, {"made_of": key, "settings": asdict(search), "inputs": len(numbers), "seconds": seconds})
-        say("decoded", f"{counted(len(numbers), 'input')} in {duration(seconds)}")
-        results = dict(zip(numbers, found, strict=True))
+        say("decoded", done.line)
+        results = done.results
     return {number: tokenizer.decode(row, clean_up_tokenization_spaces=False) for number, row in results.items()}
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _stops(tokenizer: Any) -> list[int]:
     """The id of an empty line, where the vocabulary has one (628 of GPT-2's)."""
     ids = tokenizer(_BREAK, add_special_tokens=False)["input_ids"]
     return list(ids) if len(ids) == 1 else []
-
-
-def _require_room(contexts: Sequence[Sequence[int]], model: Any, search: Search) -> None:
-    positions = max_positions(model.config)
-    longest = max(map(len, contexts), default=0)
-    if positions is not None and longest + search.max_new_tokens > positions:
-        raise UserError(
-            f"the longest input has {longest} tokens, and with {search.max_new_tokens} new ones it is longer than the "
-            f"model's {positions} positions; use at most --max_new_tokens {max(1, positions - longest)}",
-            flag="--max_new_tokens",
-        )
 
 
 def _key(model_folder: Path, ids: Path, numbers: Sequence[int], search: Search) -> str:

@@ -15,6 +15,7 @@ from lmtrain.config.nlg import NlgDemoOptions, NlgTraining
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.core.console import Say, counted, say
 from lmtrain.core.files import write_json, write_text
+from lmtrain.core.stopping import Stop
 from lmtrain.data.nlg.miniature import write_miniature
 from lmtrain.data.nlg.records import Record, read_records
 from lmtrain.data.nlg.text import ended
@@ -24,10 +25,11 @@ from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import train
 from lmtrain.models import load_tokenizer
 from lmtrain.recipes.data_to_text.data import first_of_each, prepare
-from lmtrain.recipes.data_to_text.decoding import Search, decode
+from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
 from lmtrain.recipes.data_to_text.scoring import PartScores, score_texts
 from lmtrain.recipes.data_to_text.tasks import TASKS
 from lmtrain.recipes.data_to_text.training import resolved_training
+from lmtrain.rehearsal.rehearse import rehearse
 
 _TASK = TASKS["e2e"]  # whose scores are reported
 _SEARCH = Search(num_beams=5, length_penalty=0.8, no_repeat_ngram_size=4, max_new_tokens=32)
@@ -46,7 +48,7 @@ class Shown:
     samples: list[tuple[str, str, str, str]]
 
 
-def run_nlg_demo(options: NlgDemoOptions, *, say: Say = say, inputs: int = _INPUTS) -> Shown:
+def run_nlg_demo(options: NlgDemoOptions, *, stop: Stop | None = None, say: Say = say, inputs: int = _INPUTS) -> Shown:
     """Run the demo into ``options.output_dir``; the same call again takes over what was done."""
     folder = Path(options.output_dir).expanduser()
     corpus = folder / "corpus"
@@ -65,16 +67,17 @@ def run_nlg_demo(options: NlgDemoOptions, *, say: Say = say, inputs: int = _INPU
         say,
     )
     base, adapted = folder / "base", folder / "adapted"
-    train(_base(options, folder), sys.argv[1:], minutes=options.minutes * _SHARE, say=say)
+    ways: dict[str, Any] = {"stop": stop, "rehearse": rehearse, "say": say}
+    train(_base(options, folder), sys.argv[1:], minutes=options.minutes * _SHARE, **ways)
     settings = NlgTraining(
         model_name_or_path=str(base), use_peft=False, learning_rate=1e-3, warmup_steps=20, max_seq_length=128,
         save_steps=1_000_000, overwrite_output_dir=options.overwrite_output_dir,
     )  # fmt: skip
     resolved = resolved_training(settings, _TASK, data.ids["train"], data.ids["valid"], adapted, options.seed)
-    train(resolved, sys.argv[1:], minutes=options.minutes * (1 - _SHARE), say=say)
+    train(resolved, sys.argv[1:], minutes=options.minutes * (1 - _SHARE), **ways)
     records = read_records(data.records["test"])
     numbers = first_of_each(records, inputs)
-    texts = {run: decode(run, data.ids["test"], numbers, _SEARCH, say=say) for run in (base, adapted)}
+    texts = {run: texts_of_run(run, data.ids["test"], numbers, _SEARCH, say=say) for run in (base, adapted)}
     scores = {run: score_texts(_TASK, records, texts[run], run)["all"] for run in (base, adapted)}
     write_json(folder / "scores.json", {run.name: found.as_json() for run, found in scores.items()})
     samples = [

@@ -28,11 +28,15 @@ from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.assembly import Outcome, train
 from lmtrain.models import load_tokenizer
 from lmtrain.recipes.data_to_text.data import first_of_each, prepare
-from lmtrain.recipes.data_to_text.decoding import Search, decode
+from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
 from lmtrain.recipes.data_to_text.scoring import PartScores, score_texts
 from lmtrain.recipes.data_to_text.table import table
 from lmtrain.recipes.data_to_text.tasks import TASKS, Task
 from lmtrain.recipes.data_to_text.training import resolved_training
+from lmtrain.recipes.flags import in_flags
+from lmtrain.rehearsal.rehearse import rehearse
+
+_FLAGS = {"--train_file": "--train", "--validation_file": "--valid"}
 
 
 def run_task(
@@ -62,7 +66,7 @@ def run_task(
             options.no_repeat_ngram_size,
             options.max_new_tokens,
         )
-        texts = decode(
+        texts = texts_of_run(
             run, data.ids["test"], numbers, search,
             batch_size=options.batch_size, use_cpu=options.use_cpu, say=say, on_progress=on_progress,
         )  # fmt: skip
@@ -85,7 +89,9 @@ def train_task(
     say: Say,
 ) -> Outcome:
     """The training alone, into a run folder: resumed, or found finished, where it was begun before."""
-    return train(resolved_training(options, task, train_ids, valid_ids, folder, seed), sys.argv[1:], stop=stop, say=say)
+    resolved = resolved_training(options, task, train_ids, valid_ids, folder, seed)
+    with in_flags(_FLAGS):
+        return train(resolved, sys.argv[1:], stop=stop, rehearse=rehearse, say=say)
 
 
 def run_training(options: NlgTrainOptions, *, stop: Stop | None = None, say: Say = say) -> Outcome:

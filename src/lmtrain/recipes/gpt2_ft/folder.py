@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lmtrain.config.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.save import as_dict, without_secrets
-from lmtrain.core.errors import Problem, UserError
+from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
 from lmtrain.engine.results import write_results
 from lmtrain.engine.resume import require_same_data
 from lmtrain.engine.run_folder import DECISIONS, RUN, Found, RunFolder, inspect
 from lmtrain.evaluate.measures import perplexity
+from lmtrain.recipes.flags import in_flags
 from lmtrain.recipes.gpt2_ft.order import Plan
 from lmtrain.recipes.gpt2_ft.recorder import Recorder
 
 COMMAND = "gpt2-ft"
+_FLAGS = {"--output_dir": "--work_dir", "--overwrite_output_dir": "--overwrite_work_dir"}
 _CHECKPOINT = re.compile(r"model\.\d+\.pt$")
 _FREE = (
     frozenset({"work_dir", "overwrite_work_dir", "log_interval", "save_interval"}) | Gpt2FtOptions.WITHOUT_EFFECT.keys()
@@ -38,7 +40,7 @@ def look(options: Gpt2FtOptions) -> Found:
     The original writes into whatever it finds, so that checkpoints of two runs lie side by side.
     """
     folder = path_of(options)
-    with _in_its_flags():
+    with in_flags(_FLAGS):
         found = inspect(folder, COMMAND, _recorded(options), overwrite=options.overwrite_work_dir)
     if found.state == "new" and not options.overwrite_work_dir and not (folder / RUN).is_file():
         others = sorted(entry.name for entry in _checkpoints(folder))
@@ -62,7 +64,7 @@ def decided(options: Gpt2FtOptions, found: Found) -> dict[str, Any]:
 
 def require_same_pairs(folder: Path, hashes: Mapping[str, str]) -> None:
     """Raise :class:`UserError` when the run in ``folder`` began with other data than it would go on with."""
-    with _in_its_flags():
+    with in_flags(_FLAGS):
         require_same_data(folder, _manifest(hashes))
 
 
@@ -94,17 +96,3 @@ def _manifest(hashes: Mapping[str, str]) -> dict[str, Any]:
 
 def _checkpoints(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if _CHECKPOINT.match(entry.name)] if folder.is_dir() else []
-
-
-@contextmanager
-def _in_its_flags() -> Iterator[None]:
-    """Messages of the run folder, in the flags of this command."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(problems=tuple(_renamed(problem) for problem in error.problems)) from error
-
-
-def _renamed(problem: Problem) -> Problem:
-    text = problem.text.replace("--overwrite_output_dir", "--overwrite_work_dir").replace("--output_dir", "--work_dir")
-    return Problem(text, "--work_dir" if problem.flag == "--output_dir" else problem.flag)

@@ -12,7 +12,7 @@ from lmtrain.config.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.options import ModelOptions
 from lmtrain.core.console import Say, amount
 from lmtrain.core.errors import UserError
-from lmtrain.models import load_model, save_model
+from lmtrain.models import load_model
 from lmtrain.models.gpt2_checkpoint import SIZES, fill, gpt2_config
 from lmtrain.models.loralib import (
     LoralibFile,
@@ -23,6 +23,7 @@ from lmtrain.models.loralib import (
     write_loralib,
 )
 from lmtrain.models.merged_lora import adapted_attention, merged_lora
+from lmtrain.models.verified_export import export_verified
 from lmtrain.recipes.gpt2_ft.log import show
 
 _NO_DROPOUT = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
@@ -69,7 +70,7 @@ class Made:
             fill(base, self.frozen, str(folder), _CARD)  # in fp32, whatever the trained one is kept in
             adapter: Any = adapter_of(file, base, alpha, "--lora_dim")
             model = adapter.merge_and_unload()
-        save_model(model, None, folder)
+        export_verified(model, None, folder, "clm")
 
 
 def new_model(options: Gpt2FtOptions, say: Say, precision: str = "fp32") -> Made:

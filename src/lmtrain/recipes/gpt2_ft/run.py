@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from transformers import TrainingArguments
 
 from lmtrain.config.gpt2_ft import Gpt2FtOptions, check_gpt2_ft, corners, without_effect
 from lmtrain.core.console import Say, counted, say
-from lmtrain.core.errors import Problem, Problems, UserError
+from lmtrain.core.errors import Interrupted, Problem, Problems, UserError
+from lmtrain.core.stopping import Stop
 from lmtrain.data.layouts import Pairs
 from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.arguments import OURS
@@ -35,11 +37,11 @@ from lmtrain.recipes.gpt2_ft.recorder import Intervals, Recorder
 from lmtrain.recipes.gpt2_ft.trainer import Gpt2FtTrainer, Observer
 
 
-def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, say: Say = say) -> Path:
+def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop | None = None, say: Say = say) -> Path:
     """Train as the options say, into ``--work_dir``; go on, or say that it is finished, where that holds this run.
 
     Lines of the original's form go to standard output. Raises :class:`UserError`, with everything that can be known
-    before anything is written.
+    before anything is written, and :class:`Interrupted` when training was ended by ``stop``, with a checkpoint.
     """
     check_gpt2_ft(options)
     _one_process()
@@ -83,7 +85,12 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, say: Say = 
         run.status("training", step=found.step)
         if found.checkpoint:
             say("run", f"goes on from update {found.step}: {found.checkpoint}")
-        trainer.train(resume_from_checkpoint=str(found.checkpoint) if found.checkpoint else None)
+        trainer.stop = stop
+        with stop.deferred() if stop else nullcontext():
+            trainer.train(resume_from_checkpoint=str(found.checkpoint) if found.checkpoint else None)
+        if stop and trainer.is_asked_to_stop:
+            run.status("training", step=trainer.state.global_step)
+            raise Interrupted(f"{stop.reason}; saved at update {trainer.state.global_step}")
         made.export(folder)
         work_dir.end(run, length, recorder)
     show(RULE)

@@ -1,0 +1,19 @@
+"""``lmtrain filter``: of a corpus, what passes the rules, each text once."""
+
+from __future__ import annotations
+
+import json
+
+from lmtrain.config.filter import FilterOptions
+from lmtrain.core.console import say
+from lmtrain.core.errors import ExitCode
+
+
+def run(options: FilterOptions) -> int:
+    """Filter, and print the report."""
+    from lmtrain.data.filter.report import lines
+    from lmtrain.data.filter.run import filter_corpus
+
+    report = filter_corpus(options, say=say)
+    print(json.dumps(report, ensure_ascii=False) if options.json else "\n".join(lines(report)))
+    return ExitCode.OK

@@ -1,0 +1,33 @@
+"""``lmtrain push FOLDER``: the upload alone, of a model that lies complete in a folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from lmtrain.config.push import PushOptions
+from lmtrain.core.errors import ExitCode
+from lmtrain.core.startup import heavy_imports
+
+
+def run(options: PushOptions) -> int:
+    with heavy_imports():
+        from lmtrain.engine.uploading import push_command, upload_folder
+        from lmtrain.models.exported_files import exported_files
+        from lmtrain.models.hub_upload import Destination, HubError, check_rights, repo_name
+        from lmtrain.models.quiet import quiet_for_commands
+
+    quiet_for_commands()
+    folder = Path(str(options.folder)).expanduser()
+    to = Destination(options.hub_model_id, options.hub_token, options.hub_private_repo, options.hub_revision)
+    exported_files(folder, "FOLDER")
+    repo_name(to.repo_id, folder)
+    try:
+        check_rights(to.repo_id, to.token, folder=folder, flag="FOLDER")
+        done = upload_folder(folder, to)
+    except HubError as error:
+        reasons = "; ".join(problem.text for problem in error.problems)
+        print(f"lmtrain push: upload failed: {reasons}\nto repeat it: {push_command(folder, to)}", file=sys.stderr)
+        return error.exit_code
+    print(done.url)
+    return ExitCode.OK

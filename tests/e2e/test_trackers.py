@@ -1,0 +1,46 @@
+"""Live curves elsewhere: only where they were asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from world import World
+
+from lmtrain.cli.main import main
+from lmtrain.core.runlog import read_events
+
+
+def command(world: World, out: Path) -> list[str]:
+    return (
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 4 "
+        f"--logging_steps 2 --eval_strategy steps --eval_steps 2 --save_strategy no --compile off --output_dir {out}"
+    ).split()
+
+
+def test_no_tracker_is_on_unless_named(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "curves"))
+    assert main(command(world, tmp_path / "out")) == 0
+    assert not (tmp_path / "curves").exists() and not list(tmp_path.rglob("*tfevents*"))
+
+
+def test_tensorboard_gets_the_curves_of_the_run_log(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "curves"))
+    assert main([*command(world, tmp_path / "out"), "--report_to", "tensorboard"]) == 0
+    found = loading.EventAccumulator(str(tmp_path / "curves")).Reload()
+    told = list(read_events(tmp_path / "out" / "metrics.jsonl"))
+    for tag, kind, name in (
+        ("train/loss", "train", "loss"),
+        ("train/learning_rate", "train", "learning_rate"),
+        ("eval/loss", "evaluation", "eval_loss"),
+        ("eval/perplexity", "evaluation", "eval_perplexity"),
+    ):
+        ours = {event["step"]: event[name] for event in told if event["event"] == kind}
+        theirs = {scalar.step: scalar.value for scalar in found.Scalars(tag)}
+        assert theirs.keys() == ours.keys() == {2, 4}
+        assert list(theirs.values()) == pytest.approx(list(ours.values()), rel=1e-6), tag
