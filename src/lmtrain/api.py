@@ -1,0 +1,191 @@
+"""The commands as functions: their options as keyword arguments, what they make as values.
+
+Every option of ``lmtrain clm --help`` is a keyword of :func:`clm`, with the same name, default and checks, and so for
+the others. What is said goes where a command says it: to standard error, in a notebook below the cell. Wrong input
+raises :class:`~lmtrain.core.errors.UserError` with everything that has to be changed.
+
+Neither torch nor transformers is imported before one of them is called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmtrain.config.keywords import Called, from_keywords
+from lmtrain.core.console import say
+
+if TYPE_CHECKING:
+    from lmtrain.data.corpus import Corpus
+    from lmtrain.engine.assembly import Outcome
+    from lmtrain.generate import Completion, FilledText
+
+
+def clm(**options: Any) -> Outcome:
+    """Train a causal model: ``lmtrain clm``.
+
+    Called again with the same options it resumes an unfinished run, or says that it is finished. Returns the folder and
+    the figures of its result files. Under ``torchrun`` it ends the process group: train last.
+
+    >>> run = lmtrain.clm(model_name_or_path="gpt2", train_file="book.txt", output_dir="runs/book")  # doctest: +SKIP
+    >>> run.metrics["perplexity"]                                                                    # doctest: +SKIP
+    """
+    return _train("clm", options)
+
+
+def mlm(**options: Any) -> Outcome:
+    """Train a masked model: ``lmtrain mlm``; see :func:`clm`."""
+    return _train("mlm", options)
+
+
+def sft(**options: Any) -> Outcome:
+    """Train a causal model on prompts and completions: ``lmtrain sft``; see :func:`clm`."""
+    return _train("sft", options)
+
+
+def score(**options: Any) -> dict[str, dict[str, Any]]:
+    """Loss, perplexity and bits per byte of a model on text, by split: ``lmtrain evaluate``.
+
+    >>> lmtrain.score(model_name_or_path="gpt2", validation_file="b.txt")["validation"]  # doctest: +SKIP
+    """
+    called = _called("evaluate", options)
+    from lmtrain.config.options import Resolved, RunOptions
+    from lmtrain.engine.assembly import evaluate
+    from lmtrain.models import purpose_of
+
+    asked = called.options
+    names = ("output_dir", "per_device_eval_batch_size", "use_cpu", "seed")
+    training = {"do_eval": True, **{name: getattr(asked, name) for name in names}}
+    run = RunOptions(precision=asked.precision)
+    with _libraries_quiet():
+        return evaluate(Resolved(purpose_of(asked), asked, asked, asked, run, training))
+
+
+def train_tokenizer(**options: Any) -> Any:
+    """Learn a tokenizer from text: ``lmtrain tokenizer``. Returns it as one of transformers; its folder is written.
+
+    >>> tokenizer = lmtrain.train_tokenizer(train_file="book.txt", vocab_size=8192, output_dir="tok")  # doctest: +SKIP
+    """
+    asked = _called("tokenizer", options).options
+    from lmtrain.cli.tokenizer import run
+
+    with redirect_stdout(StringIO()):  # the folder's name, which a shell wants
+        run(asked)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(Path(asked.output_dir).expanduser())
+
+
+def prepare(tokenizer: Any, *, seed: int = 42, **options: Any) -> Corpus:
+    """Text to examples: ``lmtrain prepare``, and the layouts that ``clm`` and ``mlm`` would train on.
+
+    ``tokenizer``: one of transformers, or a folder, a ``tokenizer.json`` or a hub name. ``block_size`` (with
+    ``objective="mlm"``: ``max_seq_length``) is the length of an example in tokens, by default 1,024. The store of
+    tokens is made once and found again. ``corpus.splits["train"]`` is a data set for :class:`~lmtrain.LMTrainer` or any
+    other loop, ``corpus.ledger.lines()`` says where the text went.
+
+    >>> corpus = lmtrain.prepare(tokenizer, train_file="book.txt", block_size=128)  # doctest: +SKIP
+    >>> corpus.splits["train"][0]["input_ids"].shape                                # doctest: +SKIP
+    (128,)
+    """
+    from lmtrain.data.corpus import prepare_corpus
+    from lmtrain.data.tokenizer_files import TokenizerFiles
+
+    named = isinstance(tokenizer, str | os.PathLike)
+    name = os.fspath(tokenizer) if named else getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+    asked = _called("prepare", {**options, "tokenizer_name": name}).options
+    if named:
+        path = TokenizerFiles.path_of(asked)
+        if path is None:
+            from lmtrain.models import load_tokenizer
+
+            tokenizer = load_tokenizer(asked)
+        else:
+            tokenizer = TokenizerFiles.load(path)
+    if not isinstance(tokenizer, TokenizerFiles):
+        tokenizer = TokenizerFiles.from_transformers(tokenizer)
+    length = asked.max_seq_length if asked.objective == "mlm" else asked.block_size
+    folder = Path(asked.output_dir).expanduser() if asked.output_dir else None
+    return prepare_corpus(
+        asked, tokenizer, asked.objective, block_size=length or 1024, seed=seed, store_folder=folder, say=say
+    )
+
+
+def complete(model: Any, prompts: str | Sequence[str], *, tokenizer: Any = None, **settings: Any) -> list[Completion]:
+    """What a causal model writes after each prompt, ordered by prompt, then by sample.
+
+    ``model`` is a run's folder, a checkpoint or a hub name; or a model, with its ``tokenizer``. ``settings`` are the
+    fields of :class:`lmtrain.generate.Settings`: ``max_new_tokens``, ``do_sample``, ``temperature``, ``top_k``, ….
+
+    >>> lmtrain.complete("runs/book", "Once upon a time", max_new_tokens=20)[0].text  # doctest: +SKIP
+    """
+    from lmtrain.generate import Settings, complete
+    from lmtrain.models import max_positions
+
+    model, tokenizer = _opened(model, tokenizer, "clm")
+    asked = [prompts] if isinstance(prompts, str) else list(prompts)
+    return complete(model, tokenizer, asked, Settings(**settings), max_positions(model.config))
+
+
+def fill_mask(model: Any, texts: str | Sequence[str], *, tokenizer: Any = None, top: int = 5) -> list[FilledText]:
+    """The ``top`` likeliest tokens for each mask of each text, by a masked model; ``model`` as for :func:`complete`."""
+    from lmtrain.generate import fill_mask
+    from lmtrain.models import max_positions
+
+    model, tokenizer = _opened(model, tokenizer, "mlm")
+    asked = [texts] if isinstance(texts, str) else list(texts)
+    return fill_mask(model, tokenizer, asked, top, context=max_positions(model.config))
+
+
+def _train(command: str, options: dict[str, Any]) -> Outcome:
+    called = _called(command, options)
+    from lmtrain.core.stopping import Stop
+    from lmtrain.engine.assembly import train
+    from lmtrain.engine.processes import to_the_end
+
+    with _libraries_quiet(), Stop(minutes=called.options.run.max_minutes).listening() as stop:
+        return to_the_end(lambda: train(called.options, called.words, stop=stop))
+
+
+def _called(command: str, options: dict[str, Any]) -> Called:
+    called = from_keywords(command, options)
+    for note in called.notes:
+        say("options", note)
+    os.environ.update(called.environment)
+    return called
+
+
+@contextmanager
+def _libraries_quiet() -> Iterator[None]:
+    """Quiet as in a command, and afterwards as loud as before."""
+    from transformers.utils import logging
+
+    from lmtrain.models.quiet import quiet_for_commands
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    quiet_for_commands()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _opened(model: Any, tokenizer: Any, purpose: Literal["clm", "mlm"]) -> tuple[Any, Any]:
+    """Model and tokenizer, loaded where a name is given."""
+    from lmtrain.config.options import ModelOptions
+    from lmtrain.core.errors import UserError
+    from lmtrain.models import load_model, load_tokenizer
+
+    if not isinstance(model, str | os.PathLike):
+        if tokenizer is None:
+            raise UserError("a model in memory needs its tokenizer: give tokenizer=…, or a folder in its place")
+        return model, tokenizer
+    options = ModelOptions(model_name_or_path=os.fspath(model))
+    tokenizer = tokenizer or load_tokenizer(options, purpose)
+    return load_model(options, purpose, tokenizer).model, tokenizer
