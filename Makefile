@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: help demo test lint types imports check test-oldest soak bench docs dev
+.PHONY: help demo test lint types imports check test-oldest soak bench docs docs-test site dev
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,12 @@ bench: dev  ## every benchmark beside its peer; writes benchmarks/RESULTS.md
 
 docs: dev  ## write docs/options.md anew from the code
 	$(BIN)/python -m lmtrain.cli.options_page > docs/options.md
+
+docs-test: dev  ## every command of README.md and docs/ executed on a miniature, and the site built
+	LMTRAIN_DOCS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/docs
+
+site: dev  ## the docs as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 dev:
 	@scripts/install.sh $(VENV) dev

@@ -21,6 +21,8 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "prepare": ["prepare.py", "--repeats", "3"],
     "prepare-memory": ["prepare.py", "--memory"],
+    "tokenizer": ["tokenizer.py", "--repeats", "3"],
+    "filter": ["filter.py", "--repeats", "3"],
     "first-step": ["first_step.py", "--repeats", "3"],
     "causal": ["causal.py", "--repeats", "3"],
     "causal-gpt2": ["causal.py", "--shape", "gpt2", "--repeats", "2", "--no-curve"],
@@ -30,6 +32,7 @@ COMMANDS = {
     "decode": ["decode.py", "--repeats", "3"],
     "data-to-text": ["data_to_text.py", "--no-curve", "--repeats", "2"],
     "characters": ["characters.py", "--repeats", "1"],
+    "report": ["report.py", "--repeats", "3"],
 }
 
 
