@@ -7,6 +7,7 @@ import torch
 
 from launching import MARKS, launch
 from lmtrain.core.streams import permutation
+from lmtrain.engine.checkpoints.read import newest
 
 pytestmark = MARKS
 
@@ -26,3 +27,8 @@ def test_all_processes_skip_the_same_step(tmp_path: Path) -> None:
         assert [(event["step"], event["examples"]) for event in ended["told"]] == [(2, order[6:8])]
         assert ended["told"][0]["loss"] == math.inf
     assert [math.isfinite(loss) for loss in left["losses"]] == [True, False, True]
+    found = newest(tmp_path / "stopped")
+    assert found.checkpoint is not None and found.step == 4 and not found.passed_over, "nothing else was to be saved"
+    for rank in (0, 1):
+        assert "the last 2 steps, up to 5" in (told := (tmp_path / f"{rank}.txt").read_text())
+        assert f"is in {tmp_path}/stopped/checkpoint-4" in told

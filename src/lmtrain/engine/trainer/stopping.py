@@ -100,14 +100,18 @@ class StoppingTrainer(SavingTrainer):
         self.meter.take_back()
         self.meter.read(self.state)
         checkpoint = self._folder() / f"checkpoint-{self.state.global_step}"
-        there: list[Any] = [_is_whole(checkpoint)]
-        if self.args.world_size > 1:  # all have to do the same
-            broadcast_object_list(there)
-        if not there[0]:
+        if not self._is_there(checkpoint):
             self._save_checkpoint(model, None)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
             self._settle_save(ending=True)
-        return checkpoint.name if _is_whole(checkpoint) else ""
+        return checkpoint.name if self._is_there(checkpoint) else ""
+
+    def _is_there(self, checkpoint: Path) -> bool:
+        """As the first process, which writes it, sees it: all have to do the same."""
+        seen: list[Any] = [checkpoint.is_dir() and problem(checkpoint) is None]
+        if self.args.world_size > 1:
+            broadcast_object_list(seen)
+        return bool(seen[0])
 
     def _load_callback_state(self) -> None:
         super()._load_callback_state()
@@ -116,7 +120,3 @@ class StoppingTrainer(SavingTrainer):
 
     def _run_state(self, losses: list[float]) -> dict[str, Any]:
         return super()._run_state(losses) | {"owes_evaluation": self.owes_evaluation}
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    return checkpoint.is_dir() and problem(checkpoint) is None
