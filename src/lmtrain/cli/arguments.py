@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmtrain.config.check import check
 from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, FlagTable, flag_table
 from lmtrain.config.legacy import LEGACY
-from lmtrain.config.load import Gathered, Setting, gather, read_settings, resolve
+from lmtrain.config.load import Gathered, Setting, check_understood, gather, read_settings, resolve
 from lmtrain.config.options import AboutRun, Resolved
 from lmtrain.config.values import is_truth_word, repeatable
 from lmtrain.core.errors import Problems, UserError
@@ -149,7 +148,7 @@ def _understood(table: FlagTable, words: Words, problems: Problems) -> Parsed:
     for problem in unread:
         problems.add(problem.text, flag=problem.flag)
     if not unread:  # without the file, everything it says would be reported as missing
-        _check(command, options, sources, problems)
+        check_understood(command, options, sources, problems)
     if problems and not unread:
         from lmtrain.cli.look_ahead import look_ahead
 
@@ -157,16 +156,6 @@ def _understood(table: FlagTable, words: Words, problems: Problems) -> Parsed:
     problems.raise_if_any()
     environment = {name: value for source in sources for name, value in source.environment.items()}
     return Parsed(options, tuple(note for source in sources for note in source.notes), environment)
-
-
-def _check(command: str, options: Any, sources: list[Gathered], problems: Problems) -> None:
-    """Contradictions, less those that only follow from an option that was not understood."""
-    found = Problems()
-    check(command, options, found)
-    failed = {f"--{name}" for source in sources for name in source.failed}
-    for problem in found:
-        if problem.flag not in failed:
-            problems.add(problem.text, flag=problem.flag)
 
 
 def _positionals(table: FlagTable, words: Words, problems: Problems) -> list[str]:

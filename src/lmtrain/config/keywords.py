@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
 
-from lmtrain.config.check import check
 from lmtrain.config.flags import flag_table
-from lmtrain.config.load import Gathered, Setting, gather, read_settings, resolve
+from lmtrain.config.load import Gathered, Setting, check_understood, gather, read_settings, resolve
 from lmtrain.core.errors import Problems, UserError
 
 
@@ -43,7 +42,7 @@ def from_keywords(command: str, given: Mapping[str, Any]) -> Called:
     settings = [Setting(name, f"--{name}", value=value) for name, value in values.items()]
     sources.append(gather(command, settings, problems))
     options = resolve(command, sources)
-    _check(command, options, sources, problems)
+    check_understood(command, options, sources, problems)
     problems.raise_if_any()
     return Called(
         options,
@@ -51,16 +50,6 @@ def from_keywords(command: str, given: Mapping[str, Any]) -> Called:
         {name: value for source in sources for name, value in source.environment.items()},
         tuple(_words(command, values if config is None else {"config": config, **values})),
     )
-
-
-def _check(command: str, options: Any, sources: list[Gathered], problems: Problems) -> None:
-    """Contradictions, less those that only follow from an option that was not understood."""
-    found = Problems()
-    check(command, options, found)
-    failed = {f"--{name}" for source in sources for name in source.failed}
-    for problem in found:
-        if problem.flag not in failed:
-            problems.add(problem.text, flag=problem.flag)
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from lmtrain.config.check import check
 from lmtrain.config.flags import (
     COMMAND_OPTIONS,
     NOT_IN,
@@ -149,6 +150,16 @@ def resolve(command: str, sources: list[Gathered]) -> Any:
         given=frozenset(values),
         notes=tuple(note for source in sources for note in source.notes),
     )
+
+
+def check_understood(command: str, options: Any, sources: list[Gathered], problems: Problems) -> None:
+    """Contradictions, less those that only follow from an option that was not understood."""
+    found = Problems()
+    check(command, options, found)
+    failed = {f"--{name}" for source in sources for name in source.failed}
+    for problem in found:
+        if problem.flag not in failed:
+            problems.add(problem.text, flag=problem.flag)
 
 
 def _understand(gathered: Gathered, setting: Setting) -> str | None:

@@ -6,7 +6,7 @@ An error says what was seen, what that means and what to type instead. Problems 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -84,6 +84,13 @@ class Problems:
         problem = Problem(text, flag)
         if problem not in self._found:
             self._found.append(problem)
+
+    def add_some(self, texts: Sequence[str], what: str, *, flag: str | None = None, most: int = 5) -> None:
+        """Add many problems of one kind: the first ``most`` by their texts, the others as a number of ``what``."""
+        for text in texts[:most]:
+            self.add(text, flag=flag)
+        if (more := len(texts) - most) > 0:
+            self.add(f"and {more:,} more such {what}{'s' if more > 1 else ''}", flag=flag)
 
     @contextmanager
     def collect(self) -> Iterator[None]:

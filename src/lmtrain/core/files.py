@@ -139,6 +139,15 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``, for what can do without it: empty where there is none, or none that can be read."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as ``sha256sum`` prints it."""
     digest = hashlib.sha256()

@@ -10,7 +10,7 @@ from typing import Any
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import Say, amount, counted, say
 from lmtrain.core.errors import ExitCode, UserError
-from lmtrain.core.files import read_json, sha256_file
+from lmtrain.core.files import read_record, sha256_file
 from lmtrain.engine.run_folder import EXPORT, RUN, STATUS, RunFolder
 from lmtrain.models.hub_upload import Destination, Uploaded, upload
 
@@ -37,7 +37,7 @@ def upload_run(folder: Path, resolved: Resolved, say: Say = say) -> ExitCode:
     to = destination_of(resolved)
     if to is None:
         return ExitCode.OK
-    before = _read(folder / STATUS).get("upload") or {}
+    before = read_record(folder / STATUS).get("upload") or {}
     wanted = {"hub_model_id": to.repo_id, "revision": to.revision, "export": _export_hash(folder)}
     if before.get("state") == "done" and {key: before.get(key) for key in wanted} == wanted:
         say("upload", f"uploaded already: {before.get('url')}")
@@ -74,7 +74,7 @@ def upload_folder(folder: Path, to: Destination, say: Say = say) -> Uploaded:
             came = {"state": "failed", "reason": str(error) or type(error).__name__}
         if run is not None:
             came |= {"hub_model_id": to.repo_id, "revision": to.revision, "export": _export_hash(folder)}
-            run.status(str(_read(folder / STATUS).get("state", "finished")), upload=came)
+            run.status(str(read_record(folder / STATUS).get("state", "finished")), upload=came)
     if failure is not None:
         raise failure
     say("upload", f"{counted(found.files, 'file')}, {amount(found.size, 'B')}: {found.url}")
@@ -84,11 +84,11 @@ def upload_folder(folder: Path, to: Destination, say: Say = say) -> Uploaded:
 def _remarks(folder: Path, is_run: bool) -> list[str]:
     """What whoever loads the model from the hub should know, or the one who uploads it."""
     remarks = []
-    state = _read(folder / STATUS).get("state")
+    state = read_record(folder / STATUS).get("state")
     if is_run and state != "finished":
-        step = _read(folder / EXPORT).get("step")
+        step = read_record(folder / EXPORT).get("step")
         remarks.append(f"the run in {folder} is {state}; what is uploaded is the model that it exported at step {step}")
-    base = str(_read(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+    base = str(read_record(folder / "adapter_config.json").get("base_model_name_or_path") or "")
     if Path(base).is_absolute() and not (folder / "config.json").is_file():
         remarks.append(
             f"the adapter names its base by a folder of this machine, {base}: others need that model; "
@@ -110,11 +110,3 @@ def _export_hash(folder: Path) -> str | None:
     with suppress(OSError):
         return sha256_file(folder / EXPORT)
     return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        found = read_json(path)
-        if isinstance(found, dict):
-            return found
-    return {}

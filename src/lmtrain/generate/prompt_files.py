@@ -6,10 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from lmtrain.core.console import counted
 from lmtrain.core.errors import Problems, UserError
-
-_NAMED = 5  # bad lines that are named; the others are counted
 
 
 def read_prompts(name: str, flag: str = "--prompts_file") -> list[str]:
@@ -49,10 +46,7 @@ def _from_records(path: Path, lines: list[tuple[int, str]], flag: str) -> list[s
         except ValueError as error:
             bad.append(f"{path}:{number}: {error}")
     problems = Problems()
-    for text in bad[:_NAMED]:
-        problems.add(text, flag=flag)
-    if len(bad) > _NAMED:
-        problems.add(f"and {counted(len(bad) - _NAMED, 'more such line')}", flag=flag)
+    problems.add_some(bad, "line", flag=flag)
     problems.raise_if_any()
     return prompts
 

@@ -7,13 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lmtrain.core.console import counted
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.streams import derive
 from lmtrain.generate.batches import shown
 from lmtrain.generate.settings import Settings
-
-_NAMED = 5  # prompts that cannot be used are named; the others are counted
 
 
 @dataclass(slots=True)
@@ -71,10 +68,7 @@ def rows_of(
 def raise_for(bad: list[str]) -> None:
     """Raise :class:`UserError` with the first of ``bad``, if there are any, and the number of the others."""
     problems = Problems()
-    for text in bad[:_NAMED]:
-        problems.add(text)
-    if len(bad) > _NAMED:
-        problems.add(f"and {counted(len(bad) - _NAMED, 'more such prompt')}")
+    problems.add_some(bad, "prompt")
     problems.raise_if_any()
 
 

@@ -10,11 +10,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmtrain.core.console import counted
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.files import atomic_file
-
-_NAMED = 5  # bad lines that are named before the others are only counted
 
 
 def read_contexts(path: Path, flag: str) -> list[list[int]]:
@@ -34,13 +31,9 @@ def read_contexts(path: Path, flag: str) -> list[list[int]]:
                         bad.append(f"{path}:{number}: {error}")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}", flag=flag) from error
-    if bad:
-        problems = Problems()
-        for text in bad[:_NAMED]:
-            problems.add(text, flag=flag)
-        if len(bad) > _NAMED:
-            problems.add(f"and {counted(len(bad) - _NAMED, 'more such line')}", flag=flag)
-        problems.raise_if_any()
+    problems = Problems()
+    problems.add_some(bad, "line", flag=flag)
+    problems.raise_if_any()
     if not contexts:
         raise UserError(f"{path} holds no input", flag=flag)
     return contexts

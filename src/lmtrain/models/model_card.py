@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lmtrain.core.files import read_json
+from lmtrain.core.files import read_record
 from lmtrain.models.exported_files import RECORD
 
 _FIGURES = {
@@ -27,7 +26,7 @@ def model_card(folder: Path, name: str) -> str:
     The command is the one in ``run.json``, where secrets were left out when it was written.
     """
     run, data, results, export = (
-        _read(folder / file) for file in ("run.json", "data.json", "all_results.json", RECORD)
+        read_record(folder / file) for file in ("run.json", "data.json", "all_results.json", RECORD)
     )
     lines = ["---", *_header(folder), "---", "", f"# {name}", "", "Trained with lmtrain.", ""]
     rows = [(text, results[key]) for key, text in _FIGURES.items() if isinstance(results.get(key), int | float)]
@@ -54,7 +53,7 @@ def model_card(folder: Path, name: str) -> str:
 
 def _header(folder: Path) -> list[str]:
     """YAML: plain words and names of the hub, which need no quotes."""
-    adapter, config = _read(folder / "adapter_config.json"), _read(folder / "config.json")
+    adapter, config = read_record(folder / "adapter_config.json"), read_record(folder / "config.json")
     is_adapter = bool(adapter) and not config
     lines = [f"library_name: {'peft' if is_adapter else 'transformers'}", "tags:", "- lmtrain"]
     classes = " ".join(config.get("architectures") or [])
@@ -75,11 +74,3 @@ def _hashes(data: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     found = [(split, about.get("key")) for split, about in stores.items() if isinstance(about, dict)]
     return [(split, key) for split, key in found if isinstance(key, str)]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        found = read_json(path)
-        if isinstance(found, dict):
-            return found
-    return {}
