@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lmtrain.api import clm, complete, fill_mask, mlm, prepare, score, sft, train_tokenizer
     from lmtrain.core.errors import Interrupted, UserError
-    from lmtrain.data.layouts import Blocks, Lines, Pairs
+    from lmtrain.data.layouts import Blocks, Lines, Pairs, Windows
     from lmtrain.data.store import TokenStore
+    from lmtrain.engine.arguments import LMTrainingArguments
     from lmtrain.engine.collate import Collate, EpochExamples
     from lmtrain.engine.loop_parts import StepLoss, load_checkpoint, save_checkpoint
     from lmtrain.engine.processes import leave_together
     from lmtrain.engine.sampling import EpochOrder
     from lmtrain.engine.trainer import LMTrainer
     from lmtrain.models import save_model
-    from lmtrain.objectives import Causal, Completion, LossSums, Masked, Objective
+    from lmtrain.objectives import Causal, Completion, KeyTokens, LossSums, Masked, Objective
     from lmtrain.objectives.linear_cross_entropy import linear_cross_entropy
 
 __version__ = "0.1.0"
@@ -33,7 +34,9 @@ __all__ = [
     "EpochExamples",
     "EpochOrder",
     "Interrupted",
+    "KeyTokens",
     "LMTrainer",
+    "LMTrainingArguments",
     "Lines",
     "LossSums",
     "Masked",
@@ -42,6 +45,7 @@ __all__ = [
     "StepLoss",
     "TokenStore",
     "UserError",
+    "Windows",
     "clm",
     "complete",
     "fill_mask",
@@ -60,15 +64,16 @@ __all__ = [
 _FROM = {
     "lmtrain.api": ("clm", "complete", "fill_mask", "mlm", "prepare", "score", "sft", "train_tokenizer"),
     "lmtrain.core.errors": ("Interrupted", "UserError"),
-    "lmtrain.data.layouts": ("Blocks", "Lines", "Pairs"),
+    "lmtrain.data.layouts": ("Blocks", "Lines", "Pairs", "Windows"),
     "lmtrain.data.store": ("TokenStore",),
+    "lmtrain.engine.arguments": ("LMTrainingArguments",),
     "lmtrain.engine.collate": ("Collate", "EpochExamples"),
     "lmtrain.engine.loop_parts": ("StepLoss", "load_checkpoint", "save_checkpoint"),
     "lmtrain.engine.processes": ("leave_together",),
     "lmtrain.engine.sampling": ("EpochOrder",),
     "lmtrain.engine.trainer": ("LMTrainer",),
     "lmtrain.models": ("save_model",),
-    "lmtrain.objectives": ("Causal", "Completion", "LossSums", "Masked", "Objective"),
+    "lmtrain.objectives": ("Causal", "Completion", "KeyTokens", "LossSums", "Masked", "Objective"),
     "lmtrain.objectives.linear_cross_entropy": ("linear_cross_entropy",),
 }
 _MODULE = {name: module for module, names in _FROM.items() for name in names}
