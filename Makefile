@@ -17,7 +17,7 @@ test: dev  ## the whole test suite: no network, no GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 lint: dev  ## ruff: style and formatting
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 
 types: dev  ## mypy

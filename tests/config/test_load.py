@@ -196,3 +196,15 @@ def test_subsumed_options_leave_a_line_and_nothing_else(text: Path) -> None:
     assert len(resolved.notes) == 1 and resolved.notes[0].startswith("--label_names has no effect here.")
     # the library's own default changes nothing, and asks for no line
     assert parse_training("clm", [*base, "--prediction_loss_only", "false", "--ignore_data_skip", "false"]).notes == ()
+
+
+def test_a_list_given_twice_is_one_list_and_two_names_are_not(tmp_path: Path, text: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("more")
+    out = ["--output_dir", str(tmp_path / "tok")]
+    both = ["--train_file", str(text), "--train-file", str(other)]
+    assert parse_command("tokenizer", [*both, *out]).train_file == [str(text), str(other)]
+    same = ["--train_file", str(text), "--source", str(text)]  # another name of it, and the same words
+    assert parse_command("tokenizer", [*same, *out]).train_file == [str(text)]
+    with pytest.raises(UserError, match="says something else than --train_file"):
+        parse_command("tokenizer", ["--train_file", str(text), "--source", str(other), *out])

@@ -7,15 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from world import World
+from world import TEXT, World
 
 from tiny_models import make
 
 torch.set_num_threads(1)
-
-TEXT = "".join(
-    f"The {word} fox number {n} jumps over the lazy dog.\n" for n in range(200) for word in ("quick", "slow")
-)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 
 import pytest
-from conftest import TEXT, World
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
+from world import TEXT, World
 
 from lmtrain.cli.main import main
 from lmtrain.core.runlog import read_events

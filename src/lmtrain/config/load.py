@@ -111,22 +111,23 @@ def _yaml_problem(error: Any) -> str:
 def gather(command: str, settings: Iterable[Setting], problems: Problems) -> Gathered:
     """Understand settings of one source (a file, or the command line)."""
     gathered = Gathered(flag_table(command), problems)
-    seen: dict[str, Setting] = {}
+    seen: dict[str, tuple[Setting, Any]] = {}
     for setting in settings:
         if setting.words is None and setting.name == "command":
             if setting.value != command:
                 problems.add(f"these are options of lmtrain {setting.value}, not {command}", flag=setting.label)
             continue
-        before = dict(gathered.values)
         name = _understand(gathered, setting)
         if name is None:
             continue
-        if name in seen and isinstance(before.get(name), list):  # --mix code=0.7 --mix prose=0.3 is one list
-            gathered.values[name] = before[name] + gathered.values[name]
-        earlier = seen.get(name)
-        if earlier and earlier.name != setting.name and earlier.as_words() != setting.as_words():
-            problems.add(f"says something else than {earlier.label}; give one of them", flag=setting.label)
-        seen[name] = setting
+        earlier, said = seen.get(name, (setting, None))
+        value = gathered.values.get(name)
+        if earlier.name != setting.name:
+            if earlier.as_words() != setting.as_words():
+                problems.add(f"says something else than {earlier.label}; give one of them", flag=setting.label)
+        elif isinstance(said, list) and isinstance(value, list):  # --mix code=0.7 --mix prose=0.3 is one list
+            gathered.values[name] = value = said + value
+        seen[name] = setting, value
     return gathered
 
 

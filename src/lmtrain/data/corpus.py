@@ -49,9 +49,8 @@ class Corpus:
     ledger: Ledger
     stores: dict[str, Prepared]
     lines: list[str] = field(default_factory=list)
-    documents: dict[str, list[tuple[TokenStore, np.ndarray]]] = field(
-        default_factory=dict
-    )  # by split: which of a store
+    # by split: which documents of which store
+    documents: dict[str, list[tuple[TokenStore, np.ndarray]]] = field(default_factory=dict)
 
     def manifest(self) -> dict[str, Any]:
         """From which text and tokenizer, for a run's folder."""

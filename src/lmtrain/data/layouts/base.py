@@ -7,8 +7,10 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
+from lmtrain.core.errors import UserError
 from lmtrain.core.types import Examples
 from lmtrain.data.ledger import SplitLedger
+from lmtrain.data.packing import Fill
 from lmtrain.data.store import TokenStore
 
 Ids = Sequence[int]
@@ -82,6 +84,30 @@ class Documents:
         if len(self.suffix):
             ids[after >= 0] = self.suffix[after[after >= 0]]
         return ids, special
+
+    def ledger(self, *, specials: int, examples: int, placed: int, fill: Fill | None = None) -> SplitLedger:
+        """The account of a layout that puts ``specials`` special tokens around these documents and ``placed`` tokens,
+        special ones included, into ``examples``; the others are dropped."""
+        tokens = int(self.lengths.sum())
+        return SplitLedger(
+            documents=len(self.documents),
+            bytes=int(self.store.n_bytes[self.documents].sum()),
+            tokens=tokens,
+            specials=specials,
+            examples=examples,
+            placed=placed,
+            dropped=tokens + specials - placed,
+            fill=fill,
+        )
+
+    def room(self, length: int, flag: str) -> int:
+        """Tokens of text in an example of ``length``; none is a :class:`UserError` about ``flag``."""
+        room = length - self.overhead
+        if room < 1:
+            raise UserError(
+                f"{length} tokens leave no room for text beside the {self.overhead} special tokens", flag=flag
+            )
+        return room
 
     def bytes_of(self, covered: np.ndarray) -> int:
         """UTF-8 bytes behind the first ``covered`` content tokens of each document (of the first ones, if

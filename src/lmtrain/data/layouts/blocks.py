@@ -133,14 +133,5 @@ class Blocks(Shortened):
 
     @property
     def ledger(self) -> SplitLedger:
-        row = self._row
-        placed, total = self.n_tokens, int(self._starts[-1])
-        return SplitLedger(
-            documents=len(row.documents),
-            bytes=int(row.store.n_bytes[row.documents].sum()),
-            tokens=int(row.lengths.sum()),
-            specials=len(row.documents) * row.overhead,
-            examples=len(self),
-            placed=placed,
-            dropped=total - placed,
-        )
+        specials = len(self._row.documents) * self._row.overhead
+        return self._row.ledger(specials=specials, examples=len(self), placed=self.n_tokens)

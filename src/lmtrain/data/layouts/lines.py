@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmtrain.core.errors import UserError
 from lmtrain.core.types import Examples
 from lmtrain.data.layouts.base import Documents, Ids, Row, Shortened, examples_of, item_of
 from lmtrain.data.ledger import FILL_BATCH, SplitLedger
@@ -37,13 +36,7 @@ class Lines(Shortened):
         self.max_length = max_length
         self.pad_to = pad_to or 0
         self.pad_id = pad_id
-        room = max_length - self._row.overhead
-        if room < 1:
-            raise UserError(
-                f"{max_length} tokens leave no room for text beside the {self._row.overhead} special tokens",
-                flag="--max_seq_length",
-            )
-        self._kept = np.minimum(self._row.lengths, room)
+        self._kept = np.minimum(self._row.lengths, self._row.room(max_length, "--max_seq_length"))
         self._n = len(self._row.documents)
         self._made_of = (store, self._row.documents, max_length, tuple(prefix), tuple(suffix))
         self._settings = {"pad_to": pad_to, "pad_id": pad_id}
@@ -77,15 +70,9 @@ class Lines(Shortened):
 
     @property
     def ledger(self) -> SplitLedger:
-        row = self._row
-        tokens, specials = int(row.lengths.sum()), len(row.documents) * row.overhead
-        return SplitLedger(
-            documents=len(row.documents),
-            bytes=int(row.store.n_bytes[row.documents].sum()),
-            tokens=tokens,
-            specials=specials,
+        return self._row.ledger(
+            specials=len(self._row.documents) * self._row.overhead,
             examples=len(self),
             placed=self.n_tokens,
-            dropped=tokens + specials - self.n_tokens,
             fill=fill(self.lengths, FILL_BATCH) if len(self) > 1 else None,
         )

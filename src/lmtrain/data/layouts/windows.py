@@ -42,12 +42,7 @@ class Windows(Shortened):
         self._row = Documents(store, documents, prefix, suffix)
         self.block_size = block_size
         self.pad_id = pad_id
-        self.room = block_size - self._row.overhead  # tokens of text in a window
-        if self.room < 1:
-            raise UserError(
-                f"{block_size} tokens leave no room for text beside the {self._row.overhead} special tokens",
-                flag="--block_size",
-            )
+        self.room = self._row.room(block_size, "--block_size")
         self._counts = self._row.lengths // self.room  # (D,) windows of each document
         self._first = np.concatenate([[0], np.cumsum(self._counts)])  # (D + 1,)
         self._n = int(self._first[-1])
@@ -93,14 +88,5 @@ class Windows(Shortened):
 
     @property
     def ledger(self) -> SplitLedger:
-        row = self._row
-        tokens, specials = int(row.lengths.sum()), int(self._counts.sum()) * row.overhead
-        return SplitLedger(
-            documents=len(row.documents),
-            bytes=int(row.store.n_bytes[row.documents].sum()),
-            tokens=tokens,
-            specials=specials,
-            examples=len(self),
-            placed=self.n_tokens,
-            dropped=tokens + specials - self.n_tokens,
-        )
+        specials = int(self._counts.sum()) * self._row.overhead
+        return self._row.ledger(specials=specials, examples=len(self), placed=self.n_tokens)
