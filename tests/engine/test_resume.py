@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lmtrain.core.errors import UserError
+from lmtrain.engine.found import Found
 from lmtrain.engine.resume import require_same_data, resume_point
-from lmtrain.engine.run_folder import Found
 
 
 def checkpoint(folder: Path, step: int, *, optimizer: bool = True) -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lmtrain.core.errors import UserError
-from lmtrain.engine import run_folder
-from lmtrain.engine.run_folder import RunFolder, inspect
+from lmtrain.engine.found import Found, inspect, refuse_other_runs_results
+from lmtrain.engine.run_folder import RunFolder
 
 OPTIONS = {"learning_rate": 1e-3, "output_dir": "x", "train_file": ["a.txt"], "logging_steps": 10}
 
@@ -19,7 +19,7 @@ def begin(folder: Path, state: str = "training", step: int = 0) -> None:
         run.status(state, step=step)
 
 
-def look(folder: Path, command: str = "clm", overwrite: bool = False, **changed: object) -> run_folder.Found:
+def look(folder: Path, command: str = "clm", overwrite: bool = False, **changed: object) -> Found:
     return inspect(folder, command, {**OPTIONS, **changed}, overwrite=overwrite)
 
 
@@ -33,7 +33,7 @@ def test_nothing_there_or_only_foreign_small_files_is_a_start(tmp_path: Path) ->
 
 def test_unfinished_is_resumed_from_the_newest_complete_checkpoint(tmp_path: Path) -> None:
     begin(tmp_path)
-    assert look(tmp_path) == run_folder.Found("unfinished")
+    assert look(tmp_path) == Found("unfinished")
     for step in (5, 100, 20):
         (tmp_path / f"checkpoint-{step}" / "global_step").mkdir(parents=True)
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
@@ -45,7 +45,7 @@ def test_unfinished_is_resumed_from_the_newest_complete_checkpoint(tmp_path: Pat
 
 def test_finished_is_said(tmp_path: Path) -> None:
     begin(tmp_path, "finished", step=7)
-    assert look(tmp_path, logging_steps=1, output_dir="elsewhere") == run_folder.Found("finished", step=7)
+    assert look(tmp_path, logging_steps=1, output_dir="elsewhere") == Found("finished", step=7)
 
 
 def test_another_run_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_finished_run_is_extended_by_more_steps_and_by_nothing_else(tmp_path: 
     with pytest.raises(UserError, match="or --extend to go on for longer"):
         look(tmp_path, num_train_epochs=5.0)
     assert look(tmp_path, num_train_epochs=5.0, extend=True).state == "unfinished"
-    assert look(tmp_path, extend=True) == run_folder.Found("finished", step=7), "nothing more was asked for"
+    assert look(tmp_path, extend=True) == Found("finished", step=7), "nothing more was asked for"
     with pytest.raises(UserError, match=r"num_train_epochs was None and is now 2\.0"):
         look(tmp_path, num_train_epochs=2.0, extend=True)  # three is what it had
     with pytest.raises(UserError, match="learning_rate") as caught:
@@ -155,15 +155,15 @@ def test_a_checkpoint_without_optimizer_is_no_place_to_go_on(tmp_path: Path) -> 
         run.status("training", step=5)
     (tmp_path / "checkpoint-5").mkdir()
     (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("{}")
-    assert look(tmp_path, save_only_model=True) == run_folder.Found("unfinished")
+    assert look(tmp_path, save_only_model=True) == Found("unfinished")
 
 
 def test_results_of_another_model_are_not_written_over_a_run(tmp_path: Path) -> None:
     begin(tmp_path / "run", "finished")
     with pytest.raises(UserError, match="another model than gpt2"):
-        run_folder.refuse_other_runs_results(tmp_path / "run", "gpt2")
-    run_folder.refuse_other_runs_results(tmp_path / "run", f"{tmp_path}/run/../run")
-    run_folder.refuse_other_runs_results(tmp_path / "new", "gpt2")
+        refuse_other_runs_results(tmp_path / "run", "gpt2")
+    refuse_other_runs_results(tmp_path / "run", f"{tmp_path}/run/../run")
+    refuse_other_runs_results(tmp_path / "new", "gpt2")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        run_folder.refuse_other_runs_results(tmp_path / "file", "gpt2")
+        refuse_other_runs_results(tmp_path / "file", "gpt2")

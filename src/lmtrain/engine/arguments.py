@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from lmtrain.config import muon
-from lmtrain.config.check import SCORES
+from lmtrain.config.check_steps import SCORES
 from lmtrain.config.options import Resolved
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.core.errors import UserError

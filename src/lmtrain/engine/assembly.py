@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback
 
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict, without_secrets
@@ -22,31 +21,21 @@ from lmtrain.core.files import read_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.arguments import training_arguments
-from lmtrain.engine.batch_size import MicroBatch, choose_micro_batch, examples_a_step
-from lmtrain.engine.budget import StepClock, steps_within
-from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.exporting import export_trained
-from lmtrain.engine.guarding import Guarding
-from lmtrain.engine.looking import Look, Looking
-from lmtrain.engine.muon import maker_of
+from lmtrain.engine.found import Found, inspect, refuse_other_runs_results
+from lmtrain.engine.looking import Look
+from lmtrain.engine.making import make_trainer
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.precision import compute_dtype
 from lmtrain.engine.processes import noticing_lost_ones
-from lmtrain.engine.progress import Progress
 from lmtrain.engine.rehearsing import Rehearse, Stage
 from lmtrain.engine.requirements import require_a_step
 from lmtrain.engine.results import named_as_the_scripts_do, speed_line, summary, write_results
 from lmtrain.engine.resume import require_same_data, resume_point
-from lmtrain.engine.run_folder import (
-    DECISIONS,
-    Found,
-    RunFolder,
-    inspect,
-    refuse_other_runs_results,
-)
+from lmtrain.engine.run_folder import DECISIONS, RunFolder
+from lmtrain.engine.sizing import settle_micro_batch, steps_in
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.attention_dropout import cost_of_attention_dropout
-from lmtrain.models.quiet import quiet_libraries
 
 _MATTERS = 1.5  # times as slow: less is not worth a line
 _MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(
@@ -103,9 +92,11 @@ def train(
     known = _decisions(parts) | ({"micro_batch": micro_batch.as_dict()} if micro_batch else {})
     worked_out: dict[str, Any] = {}
     if minutes is not None:
-        worked_out["max_steps"] = decided.get("max_steps") or _steps_within(resolved, parts, minutes, decided, say)
+        worked_out["max_steps"] = decided.get("max_steps") or steps_in(resolved, parts, minutes, decided, say)
     run = RunFolder(folder, overwrite=resolved.run.overwrite_output_dir, writes=is_first_process())
-    make = partial(make_trainer, resolved, parts, run, decided=decided, stop=stop, look=looks, **sizes, **worked_out)
+    make = partial(
+        make_trainer, resolved, parts, run, decided=decided, stop=stop, look=looks, say=say, **sizes, **worked_out
+    )
     stage = Stage(resolved, parts, folder, found, make, say)
     if rehearse is not None and not resolved.run.skip_check:
         rehearse(stage)
@@ -136,113 +127,6 @@ def _decisions(parts: Parts) -> dict[str, Any]:
         "attention": getattr(parts.model.config, "_attn_implementation", None),
         "tokenization": parts.corpus.lines,
     }
-
-
-def make_trainer(
-    resolved: Resolved,
-    parts: Parts,
-    run: RunFolder | None = None,
-    *,
-    decided: dict[str, Any] | None = None,
-    model: Any = None,
-    callbacks: Sequence[Any] = (),
-    stop: Stop | None = None,
-    look: Look | None = None,
-    **worked_out: Any,
-) -> LMTrainer:
-    """The trainer of a run. ``worked_out`` are training arguments that only a measurement or the caller could tell;
-    ``model`` takes the place of the run's, ``callbacks`` that of the progress shown and of ``look``."""
-    arguments = training_arguments(resolved, parts.precision, **worked_out)
-    own = [Progress(run, summaries=False), *_stopping_early(resolved)]
-    trainer = LMTrainer(
-        parts.model if model is None else model,
-        arguments,
-        train_dataset=parts.corpus.splits.get("train"),
-        eval_dataset=parts.corpus.splits.get("validation"),
-        objective=parts.objective,
-        processing_class=parts.tokenizer,
-        callbacks=list(callbacks) or own,
-        make_optimizer=maker_of(resolved.training, parts.precision.name),
-        packing=resolved.run.packing,
-        compiles=resolved.run.compile,
-        decided=decided,
-        saving=_saving(resolved, run),
-        guarding=_guarding(resolved, run),
-        stop=stop,
-    )
-    if look is not None and run is not None and not callbacks:
-        trainer.callback_handler.callbacks.insert(0, Looking(look, run, say))  # its time is no time of training
-    return trainer
-
-
-def _saving(resolved: Resolved, run: RunFolder | None) -> Saving:
-    options = resolved.run
-    return Saving(
-        max_failed_saves=options.max_failed_saves,
-        keep_optimizer_states=options.keep_optimizer_states,
-        background=options.background_save,
-        accept_changes=options.accept_changes or options.extend,
-        report=None if run is None else lambda cost: run.event("save", **cost),
-    )
-
-
-def _guarding(resolved: Resolved, run: RunFolder | None) -> Guarding:
-    report = None if run is None else lambda step: run.event("bad_step", **step)
-    return Guarding(resolved.run.max_bad_steps, report)
-
-
-def _stopping_early(resolved: Resolved) -> list[EarlyStoppingCallback]:
-    patience = resolved.run.early_stopping_patience
-    return [] if patience is None else [EarlyStoppingCallback(patience, resolved.run.early_stopping_threshold)]
-
-
-def settle_micro_batch(resolved: Resolved, parts: Parts, decided: dict[str, Any], say: Say) -> MicroBatch | None:
-    """How many examples go through the model at once, where that is left to measuring; as ``decided`` when it was."""
-    tokens = resolved.run.batch_tokens
-    if not (resolved.run.auto_batch or tokens):
-        return None
-    if before := decided.get("micro_batch"):
-        return MicroBatch(**before)
-    with tempfile.TemporaryDirectory() as nowhere:
-        trainer = make_trainer(resolved, parts, decided=decided, output_dir=nowhere)
-        args = trainer.args
-        examples = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        if tokens:
-            layout: Any = parts.corpus.splits["train"]
-            examples = examples_a_step(tokens, layout.lengths, args.world_size)
-        chosen = choose_micro_batch(trainer, examples)
-    times = "once" if chosen.accumulation == 1 else f"{chosen.accumulation} times"
-    say("batch", f"{counted(chosen.examples, 'example')} at once, {times} a step · {chosen.reason}")
-    return chosen
-
-
-def _steps_within(
-    resolved: Resolved,
-    parts: Parts,
-    minutes: float,
-    decided: dict[str, Any],
-    say: Say,
-) -> int:
-    """Steps that fit into ``minutes``, measured with a twin of the model that is thrown away.
-
-    What the twin chooses to be fast is added to ``decided``, so that the run does what was measured.
-    """
-
-    def trial(model: Any, clock: StepClock, steps: int) -> None:
-        changes: dict[str, Any] = {
-            "max_steps": steps,
-            "eval_strategy": "no",
-            "save_strategy": "no",
-            "push_to_hub": False,
-        }
-        with quiet_libraries():
-            twin = make_trainer(resolved, parts, None, decided=decided, model=model, callbacks=[clock], **changes)
-            decided.update(twin.fast_paths.decisions)
-            twin.train()
-
-    steps, seconds = steps_within(minutes * 60, parts.model, trial)
-    say("plan", f"{steps:,} steps in {duration(minutes * 60)}, at {seconds * 1000:.0f} ms a step")
-    return steps
 
 
 def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say) -> Outcome:

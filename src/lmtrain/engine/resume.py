@@ -9,7 +9,8 @@ from lmtrain.config.values import NO, YES, user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
 from lmtrain.engine.checkpoints.read import STATE, has_optimizer_state, problem
-from lmtrain.engine.run_folder import DATA, Found
+from lmtrain.engine.found import Found
+from lmtrain.engine.run_folder import DATA
 
 
 def require_same_data(folder: Path, manifest: dict[str, Any]) -> None:

@@ -18,9 +18,9 @@ from lmtrain.core.stopping import Stop
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import Outcome, train
+from lmtrain.engine.found import inspect
 from lmtrain.engine.machine import best_device
 from lmtrain.engine.precision import choose_precision
-from lmtrain.engine.run_folder import inspect
 from lmtrain.generate import Completion, Settings, complete
 from lmtrain.models import load_model, load_tokenizer
 from lmtrain.recipes.corpus import build_corpus, compressed_bits_per_byte, standard_library

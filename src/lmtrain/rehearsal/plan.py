@@ -15,11 +15,11 @@ from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, amount, counted, say
 from lmtrain.core.errors import Problems, UserError
-from lmtrain.engine.assembly import settle_micro_batch
+from lmtrain.engine.found import Found, inspect
 from lmtrain.engine.memory import available
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.rehearsing import Stage
-from lmtrain.engine.run_folder import Found, inspect
+from lmtrain.engine.sizing import settle_micro_batch
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import describe
 from lmtrain.rehearsal.anatomy import WARM_UP, Anatomy, dissect

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtrain.config.options import Resolved
-from lmtrain.engine.assembly import make_trainer
+from lmtrain.engine.making import make_trainer
 from lmtrain.engine.parts import Parts
 from lmtrain.engine.progress import Progress
 from lmtrain.engine.trainer import LMTrainer

@@ -29,8 +29,8 @@ from lmtrain.engine.checkpoints.read import (
     problem,
     read_tensors,
 )
-from lmtrain.engine.run_folder import machine, versions
 from lmtrain.engine.trainer.seeding import SeedingTrainer
+from lmtrain.engine.versions import machine, versions
 
 _log = logging.getLogger(__name__)
 WEIGHTS, _FLAG = "model.safetensors", "--resume_from_checkpoint"

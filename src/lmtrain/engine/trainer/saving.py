@@ -24,9 +24,9 @@ from lmtrain.engine.checkpoints.policy import NoSaveSucceededError
 from lmtrain.engine.checkpoints.read import OPTIMIZER, RUN_STATE, SCALER, SCHEDULER, STATE, problem
 from lmtrain.engine.checkpoints.write import Contents, write_checkpoint
 from lmtrain.engine.memory import available
-from lmtrain.engine.run_folder import machine, versions
 from lmtrain.engine.trainer.pace import Pace
 from lmtrain.engine.trainer.resuming import WEIGHTS, ResumingTrainer
+from lmtrain.engine.versions import machine, versions
 from lmtrain.models.vocabulary import make_generation_config_valid
 
 _log = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from lmtrain.config.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
+from lmtrain.engine.found import Found, inspect
 from lmtrain.engine.results import write_results
 from lmtrain.engine.resume import require_same_data
-from lmtrain.engine.run_folder import DECISIONS, RUN, Found, RunFolder, inspect
+from lmtrain.engine.run_folder import DECISIONS, RUN, RunFolder
 from lmtrain.evaluate.measures import perplexity
 from lmtrain.recipes.flags import in_flags
 from lmtrain.recipes.gpt2_ft.order import Plan

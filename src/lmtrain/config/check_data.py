@@ -1,0 +1,136 @@
+"""Options of the data that contradict each other or leave something out."""
+
+from __future__ import annotations
+
+import difflib
+
+from lmtrain.config.mix import Mix
+from lmtrain.config.options import (
+    DataOptions,
+    PrepareOptions,
+    Resolved,
+    TextOptions,
+)
+from lmtrain.config.values import user_path
+from lmtrain.core.errors import Problems, UserError
+
+_DATA_FILES = {
+    "train_file": "--train_file",
+    "validation_file": "--validation_file",
+    "test_file": "--test_file",
+}
+
+
+def check_data(data: TextOptions, problems: Problems) -> None:
+    """What holds for every command that reads text."""
+    named = [name for name in _DATA_FILES if getattr(data, name, None)]
+    if data.dataset_name and named:
+        flags = " and ".join(_DATA_FILES[name] for name in named)
+        problems.add(f"comes with its own splits; give either it or {flags}", flag="--dataset_name")
+    if data.dataset_config_name and not data.dataset_name:
+        problems.add("chooses a configuration of --dataset_name, which is missing", flag="--dataset_config_name")
+    if data.dataset_name and data.dataset_name.lower().endswith((".py", ".txt", ".csv", ".json", ".jsonl")):
+        problems.add(f"{data.dataset_name} is a file; give files with --train_file", flag="--dataset_name")
+    paths = {name: getattr(data, name) for name in named}
+    if isinstance(data, DataOptions) and data.mix:
+        paths["train_file"] = []
+        with problems.collect():
+            paths["train_file"] = _mixed_files(data)
+    for name, found in paths.items():
+        for path in found:
+            _exists(path, _DATA_FILES[name], problems)
+    if isinstance(data, DataOptions):
+        stdin = [name for name in named if "-" in getattr(data, name)]
+        if len(stdin) > 1:
+            problems.add(
+                f"standard input is read once, and {_DATA_FILES[stdin[0]]} reads it",
+                flag=_DATA_FILES[stdin[1]],
+            )
+
+
+def _mixed_files(data: DataOptions) -> list[str]:
+    """The training files of a mix, without their names; none while something about it is wrong."""
+    if data.dataset_name:
+        raise UserError("mixes files; save the data sets as files first, and name these", flag="--mix")
+    mix = Mix.of(data.mix)
+    return [path for paths in mix.paths(data.train_file).values() for path in paths] if mix else []
+
+
+def _exists(path: str, flag: str, problems: Problems) -> None:
+    """A file that is not there, with the neighbour of the most similar name."""
+    if path == "-" or any(sign in path for sign in "*?["):
+        return
+    if not path.strip():
+        problems.add("an empty name is no file", flag=flag)
+        return
+    file = user_path(path)
+    try:
+        if file.exists():
+            return
+        neighbours = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
+    except (OSError, ValueError):
+        return  # unreadable folders and impossible names are the reader's to report
+    close = difflib.get_close_matches(file.name, neighbours, n=1)
+    hint = f"; did you mean {file.parent / close[0]}?" if close else ""
+    problems.add(f"no such file or folder: {path}{hint}", flag=flag)
+
+
+def check_has_text(data: TextOptions, problems: Problems) -> None:
+    if not (data.train_file or data.dataset_name):
+        problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
+
+
+def check_splits(options: Resolved, problems: Problems) -> None:
+    """Is there data for what is asked?"""
+    data, asked = options.data, options.training
+    if not (options.can_train or options.can_evaluate):
+        problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
+        return
+    if asked.get("do_train") and not options.can_train:
+        problems.add("nothing to train on; name a text: --train_file TEXT", flag="--do_train")
+    evaluates = "--do_eval" if asked.get("do_eval") else "--eval_strategy"
+    if options.do_eval and not options.can_evaluate:
+        problems.add(
+            "nothing to evaluate on: no --validation_file, and --validation_split_percentage is 0",
+            flag=evaluates,
+        )
+    if data.validation_split_percentage == 100 and options.do_train and not data.validation_file:
+        problems.add("100 leaves nothing to train on", flag="--validation_split_percentage")
+
+
+def check_chunking(data: DataOptions, problems: Problems) -> None:
+    if data.chunking != "documents":
+        return
+    if data.compat:
+        problems.add(f"{data.compat} joins documents; give only one of --chunking and --compat", flag="--chunking")
+    if data.isolate_documents:
+        problems.add("each window is of one document already; leave it out", flag="--isolate_documents")
+    if not data.drop_remainder:
+        problems.add("--chunking documents leaves out what fills no window; give one of them", flag="--drop_remainder")
+
+
+def check_prepare(options: PrepareOptions, problems: Problems) -> None:
+    if options.list and options.clean:
+        problems.add("shows what --clean deletes; give one of them", flag="--list")
+    if options.list or options.clean:
+        return
+    check_data(options, problems)
+    if not (options.train_file or options.validation_file or options.dataset_name):
+        problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
+    if not (options.tokenizer_name or options.model_name_or_path):
+        problems.add("name a tokenizer: a folder, a tokenizer.json or a hub name", flag="--tokenizer_name")
+    if options.objective == "clm":
+        wrong = {"--max_seq_length": options.max_seq_length, "--line_by_line": options.line_by_line}
+        hint = "belongs to --objective mlm"
+    else:
+        wrong, hint = {"--block_size": options.block_size}, "masked training calls this --max_seq_length"
+    for flag, value in wrong.items():
+        if value:
+            problems.add(hint, flag=flag)
+    check_chunking(options, problems)
+    if options.chunking == "documents" and options.objective == "mlm":
+        problems.add("belongs to --objective clm", flag="--chunking")
+    if options.pad_to_max_length and not options.line_by_line:
+        problems.add("only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length")
+    if options.compat and options.compat != f"run_{options.objective}":
+        problems.add(f"{options.compat} prepares for --objective {options.compat[4:]}", flag="--compat")

@@ -1,0 +1,190 @@
+"""What a command finds in its output folder: nothing, a run to go on with, a finished one, or somebody else's."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from lmtrain.config.save import defaults
+from lmtrain.config.values import user_path
+from lmtrain.core.console import is_first_process
+from lmtrain.core.errors import UserError
+from lmtrain.core.files import read_json
+from lmtrain.engine.checkpoints.read import newest
+from lmtrain.engine.run_folder import CHECKPOINT, LOCK, METRICS, MODEL_FILES, RUN, STATUS
+
+# Options that may differ between the first start and the next without changing what is computed.
+FREE_OPTIONS = frozenset(
+    {
+        "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "overwrite_cache", "data_cache_dir",
+        "cache_dir",
+        "token", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica",
+        "report_to", "run_name", "disable_tqdm", "preprocessing_num_workers", "dataloader_num_workers",
+        "dataloader_pin_memory", "dataloader_prefetch_factor", "dataloader_persistent_workers",
+        "save_steps", "save_strategy", "save_total_limit", "do_train", "do_eval", "config", "json", "local_rank",
+        "per_device_eval_batch_size", "streaming", "ddp_timeout", "log_on_each_node", "save_on_each_node",
+        "push_to_hub", "hub_always_push", "hub_revision", "hub_token", "hub_model_id", "hub_strategy",
+        "hub_private_repo", "packing", "auto_batch", "compile", "max_failed_saves", "keep_optimizer_states",
+        "max_bad_steps",
+        "background_save", "accept_changes", "max_minutes", "extend", "skip_check",
+        "sample_prompts", "sample_prompts_file", "sample_max_new_tokens", "sample_temperature",
+    }
+)  # fmt: skip
+_LENGTH = {"num_train_epochs": 3.0, "max_steps": 0}  # of a run; where none is given, what the library takes
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies in an output folder before a command starts.
+
+    ``state`` is ``"new"`` (nothing of ours), ``"unfinished"`` (resume, from ``checkpoint`` when there is one) or
+    ``"finished"`` (the same command has ended there). ``passed_over`` says what is wrong with newer checkpoints.
+    """
+
+    state: Literal["new", "unfinished", "finished"]
+    checkpoint: Path | None = None
+    step: int = 0
+    passed_over: tuple[str, ...] = ()
+
+
+def differing(command: str, before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The options whose change would change the result of a run of ``command``: what they were and what they are."""
+    missing = defaults(command)  # an option that is younger than the run had its default
+    keys = sorted((before.keys() | now.keys()) - FREE_OPTIONS)
+    values = {key: (before.get(key, missing.get(key)), now.get(key, missing.get(key))) for key in keys}
+    return {key: (was, is_now) for key, (was, is_now) in values.items() if was != is_now}
+
+
+def _longer(changed: dict[str, tuple[Any, Any]]) -> set[str]:
+    """Those of the changes that only make the run longer."""
+    return {key for key, (was, now) in changed.items() if key in _LENGTH and now and now > (was or _LENGTH[key])}
+
+
+def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool) -> Found:
+    """Look at ``folder`` without changing it, and refuse what would write over something else.
+
+    Raises :class:`UserError` when it is a file, cannot be written, is held by another process, or holds another
+    run or a model that this command did not make.
+    """
+    flag = "--output_dir"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the name of a folder", flag=flag)
+    _require_writable(folder, flag)
+    _refuse_links(folder, flag)
+    if is_first_process() and _is_locked(folder):  # the other ranks find the first one's lock
+        raise UserError(
+            f"another process is working on the run in {folder}; wait for it or choose another folder", flag=flag
+        )
+    if overwrite or not folder.is_dir():
+        return Found("new")
+    if not (folder / RUN).is_file():
+        foreign = sorted(e.name for e in folder.iterdir() if MODEL_FILES.match(e.name) or CHECKPOINT.match(e.name))
+        if foreign:
+            raise UserError(
+                f"{folder} holds a model that this command would write over ({', '.join(foreign[:3])}); "
+                "choose another folder, or add --overwrite_output_dir",
+                flag=flag,
+            )
+        return Found("new")
+    return _inspect_run(folder, command, options, flag)
+
+
+def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str) -> Found:
+    try:
+        run = read_json(folder / RUN)
+        status = read_json(folder / STATUS) if (folder / STATUS).is_file() else {}
+        before, ran = run["options"], run["command"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}/{RUN} cannot be read ({error}); choose another folder, or add --overwrite_output_dir", flag=flag
+        ) from error
+    changed = differing(command, before, options) if ran == command else {}
+    longer = _longer(changed)
+    extends = longer if options.get("extend") else set()
+    lines = [f"--{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items() if key not in extends]
+    if ran != command:
+        lines = [f"it was made by lmtrain {ran}"]
+    if lines and not (ran == command and options.get("accept_changes")):
+        shown = "\n".join(f"    {line}" for line in lines[:8])
+        more = f"\n    and {len(lines) - 8} more" if len(lines) > 8 else ""
+        ways = ", or --accept_changes to go on otherwise" if ran == command and "accept_changes" in options else ""
+        if changed and longer == changed.keys():
+            ways = ", or --extend to go on for longer"
+        raise UserError(
+            f"{folder} holds another run; choose another folder, or add --overwrite_output_dir to start over{ways}:\n"
+            f"{shown}{more}",
+            flag=flag,
+        )
+    if status.get("state") == "finished" and not changed:
+        return Found("finished", step=int(status.get("step", 0)))
+    if before.get("save_only_model"):  # without the optimizer's state a checkpoint is only a model
+        return Found("unfinished")
+    found = newest(folder)
+    if found.checkpoint is None and found.reasons:
+        raise UserError(
+            f"{folder} holds an unfinished run, and none of its checkpoints can be gone on from{found.reasons}\n"
+            "To start over add --overwrite_output_dir; to train on from weights, give that checkpoint as "
+            "--model_name_or_path and another --output_dir",
+            flag=flag,
+        )
+    return Found("unfinished", found.checkpoint, found.step, found.passed_over)
+
+
+def _require_writable(folder: Path, flag: str) -> None:
+    parent = folder
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"{folder} cannot be made: {parent} is a file", flag=flag)
+    probe = parent / f".lmtrain-write-test-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}); choose a folder you may write to", flag=flag
+        ) from error
+
+
+def _refuse_links(folder: Path, flag: str) -> None:
+    """What is written through a link would change a file elsewhere."""
+    names = (METRICS, LOCK, "trainer_state.json")  # others are written anew and renamed
+    for link in (folder / name for name in names):
+        if link.is_symlink():
+            raise UserError(
+                f"{link} is a link to {link.readlink()}, which the run would write to; remove it, or choose another "
+                "folder",
+                flag=flag,
+            )
+
+
+def _is_locked(folder: Path) -> bool:
+    if not (folder / LOCK).is_file():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def refuse_other_runs_results(folder: Path, model: str | None) -> None:
+    """Raise :class:`UserError` when ``folder`` is the run of another model than the one evaluated.
+
+    Its results would be written over with those of a model that does not lie there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the name of a folder", flag="--output_dir")
+    if not (folder / RUN).is_file() or (model and user_path(model).resolve() == folder.resolve()):
+        return
+    raise UserError(
+        f"{folder} holds the run of another model than {model or 'this one'}, whose results would be written over; "
+        f"choose another folder, or evaluate the run's own model: --model_name_or_path {folder}",
+        flag="--output_dir",
+    )

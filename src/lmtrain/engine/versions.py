@@ -1,0 +1,55 @@
+"""Which libraries and which machine: what a result or its speed can depend on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a result can depend on."""
+    found = {"python": platform.python_version()}
+    for name in (
+        "torch",
+        "transformers",
+        "accelerate",
+        "tokenizers",
+        "fastokens",
+        "safetensors",
+        "numpy",
+        "peft",
+        "datasets",
+    ):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The hardware, as far as results or speed can depend on it."""
+    import torch
+
+    found: dict[str, Any] = {
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    if torch.cuda.is_available():
+        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return found
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
