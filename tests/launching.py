@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from forked import run_ranks
+
 TESTS = Path(__file__).resolve().parent
 MARKS = [
     pytest.mark.slow,
-    pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv there"),
+    pytest.mark.skipif(sys.platform == "win32", reason="processes are forked, and gloo needs libuv there"),
 ]
 
 
@@ -24,7 +25,5 @@ def launch(script: Path, *words: object, processes: int = 1) -> None:
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(torchrun if processes > 1 else []), str(script), *map(str, words)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stderr
+    ends = run_ranks([script, *words], processes, env=environment, timeout=150)
+    assert not any(end.returncode for end in ends), "\n".join(end.stderr for end in ends if end.returncode)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
 import tiny
+from forked import Forked
 from lmtrain.cli.main import main
 from lmtrain.core.console import silent
 from lmtrain.core.errors import ExitCode
@@ -237,16 +237,13 @@ def test_one_that_is_stopped_goes_on_with_what_it_has(model, inputs, tmp_path, m
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
 def test_a_signal_to_the_command_and_the_same_command_again(capsys, folder, model, tmp_path):
-    contexts = tiny.rows(2000, shortest=3, longest=12, seed=4)  # seconds, so that the signal does not come too late
+    contexts = tiny.rows(600, shortest=3, longest=12, seed=4)  # seconds, so that the signal does not come too late
     path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     path.write_text("".join(json.dumps({"context": row}) + "\n" for row in contexts))
     words = ["nlg", "decode", "--model", folder, "--input", path, "--output", out, *WORDS, "--use_cpu"]
     words = [*map(str, words), "--batch_size", "4"]
     begun = tmp_path / ".out.jsonl.unfinished"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lmtrain", *words], stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    process = Forked(["-m", "lmtrain", *words], env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
     until = time.monotonic() + 120
     while not (begun.is_file() and begun.read_text().count("\n") > 20):
         assert process.poll() is None and time.monotonic() < until, process.communicate()[1]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
-from test_launchers import launch, loss
+from test_launchers import loss
 from world import World
 
+from forked import run_ranks
 from lmtrain.cli.main import main
 from lmtrain.core.runlog import read_events
 
@@ -152,20 +152,23 @@ def test_all_problems_of_a_run_come_at_once(
 
 def test_two_processes_share_a_step(world: World, tmp_path: Path, own_cache: Path) -> None:
     """A profile is of one process's share, and both go on with one size."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lmtrain"]
+    environment = {**os.environ, "LMTRAIN_CACHE": str(own_cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def lmtrain(processes: int, *words: str) -> str:
+        ends = run_ranks(["-m", "lmtrain", *words], processes, env=environment, cwd=tmp_path)
+        assert not any(end.returncode for end in ends), [end.stderr for end in ends]
+        return "".join(end.stdout for end in ends)
+
     run = (
         f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --use_cpu "
         "--per_device_train_batch_size 4"
     ).split()
-    profile = [*torchrun, "profile", *run, "--steps", "3", "--json"]
-    printed = subprocess.run(profile, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    figures = json.loads(printed)
+    figures = json.loads(lmtrain(2, "profile", *run, "--steps", "3", "--json"))
     assert (figures["processes"], figures["work"]["tokens"], figures["padding"]) == (2, 64, 0)
     assert figures["tokens_per_second"] == pytest.approx(128 / figures["step_seconds"])
     assert list(tmp_path.iterdir()) == []
-    launch([*torchrun, *run, "--max_steps", "3", "--auto_batch", "--output_dir", f"{tmp_path}/two"], own_cache)
-    launch([sys.executable, "-m", "lmtrain", *run, "--per_device_train_batch_size", "8", "--max_steps", "3",
-            "--output_dir", f"{tmp_path}/one"], own_cache)  # fmt: skip
+    lmtrain(2, *run, "--max_steps", "3", "--auto_batch", "--output_dir", f"{tmp_path}/two")
+    lmtrain(1, *run, "--per_device_train_batch_size", "8", "--max_steps", "3", "--output_dir", f"{tmp_path}/one")
     assert loss(tmp_path / "two") == pytest.approx(loss(tmp_path / "one"), rel=1e-6)
     two, one = (json.loads((tmp_path / name / "train_results.json").read_text()) for name in ("two", "one"))
     assert two["total_flos"] == one["total_flos"], "counted over both"

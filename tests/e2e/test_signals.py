@@ -13,18 +13,23 @@ from pathlib import Path
 import pytest
 from world import World
 
+from forked import Forked
 from lmtrain.engine.checkpoints.read import newest
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")]
 _LONG = 400  # steps: more than are made before the signal comes
 
 
-def start(world: World, out: Path, cache: Path, *more: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(
+    world: World, out: Path, cache: Path, *more: str, launcher: tuple[str, ...] = ()
+) -> Forked | subprocess.Popen[str]:
     environment = {**os.environ, "LMTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     words = (
         f"-m lmtrain clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --use_cpu "
         f"--save_strategy no --logging_steps 1 --output_dir {out}"
     ).split()
+    if not launcher:
+        return Forked([*words, *more], env=environment)
     return subprocess.Popen(
         [sys.executable, *launcher, *words, *more],
         env=environment,
@@ -34,7 +39,7 @@ def start(world: World, out: Path, cache: Path, *more: str, launcher: tuple[str,
     )
 
 
-def wait_for_steps(process: subprocess.Popen[str], out: Path) -> None:
+def wait_for_steps(process: Forked | subprocess.Popen[str], out: Path) -> None:
     until = time.monotonic() + 240
     while time.monotonic() < until:
         log = out / "metrics.jsonl"
@@ -85,7 +90,7 @@ def test_two_processes_stop_after_the_same_step(world: World, tmp_path: Path, ow
 
 def test_the_time_that_was_allowed(world: World, tmp_path: Path, own_cache: Path) -> None:
     out = tmp_path / "out"
-    process = start(world, out, own_cache, "--max_steps", "1000000", "--max_minutes", "0.4")
+    process = start(world, out, own_cache, "--max_steps", "1000000", "--max_minutes", "0.2")
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 75, said
     assert "of --max_minutes are over" in said and newest(out).checkpoint is not None

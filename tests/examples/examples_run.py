@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+import forked
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -16,7 +16,6 @@ def environment() -> dict[str, str]:
 
 def run_example(name: str, *words: object, limit: float = 150) -> str:
     """What ``python examples/NAME`` prints; a failure shows what it wrote."""
-    command = [sys.executable, str(EXAMPLES / name), *map(str, words)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=limit)
+    done = forked.run([EXAMPLES / name, *words], env=environment(), timeout=limit)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from little_run import trainer
 from safetensors.torch import load_file, save_file
 
+import forked
 from lmtrain.cli.main import main
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder, clear_scratch, read_json, write_json
@@ -322,10 +321,7 @@ SECRETS = {name: f"hf_{name}SECRETxyz" for name in ("typed", "hub", "file", "env
 def lmtrain(folder: Path, *words: str, code: int = 0) -> str:
     """Everything that a process says. The environment holds a token too."""
     environment = {**os.environ, "HF_TOKEN": SECRETS["environment"], "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "lmtrain", *words], env=environment, cwd=folder, capture_output=True, text=True,
-        timeout=240,
-    )  # fmt: skip
+    done = forked.run(["-m", "lmtrain", *words], env=environment, cwd=folder)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 

@@ -1,0 +1,175 @@
+"""Python programs started by a fork of an interpreter that has imported the libraries already.
+
+``python -m lmtrain ...`` spends five seconds of processor time on imports before it does anything. Tests that need
+real processes (several ranks, signals, SIGKILL) and not the interpreter's own start fork theirs from one server that
+has paid for the imports once. What a process does, its descriptors, environment, signals and exit code are its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+_IMPORTED = [
+    "torch", "transformers.trainer", "transformers.models.gpt2.modeling_gpt2", "transformers.models.bert.modeling_bert",
+    "transformers.models.llama.modeling_llama", "peft", "lmtrain.cli.main", "lmtrain.cli.training",
+    "lmtrain.engine.assembly", "lmtrain.rehearsal.rehearse",
+]  # fmt: skip
+_context = get_context("forkserver")
+_context.set_forkserver_preload(_IMPORTED)
+_outputs = tempfile.TemporaryDirectory(prefix="lmtrain-tests-")
+Ended = subprocess.CompletedProcess[str]
+
+
+class Forked:
+    """``subprocess.Popen([sys.executable, *words], text=True)`` as far as tests need it.
+
+    Output goes to files, which may be read meanwhile; ``communicate`` returns (standard output, standard error).
+    """
+
+    def __init__(self, words: Sequence[object], *, said: Path | None = None, **where: Any) -> None:
+        """``where``: the ``env``, ``cwd`` and ``text`` (standard input); ``said``: a file that takes both outputs."""
+        self.args = [str(word) for word in words]
+        self._outputs = [said] if said else [_new_file() for _ in range(2)]
+        self._process: Any = _context.Process(target=_Program(self.args, self._outputs, **where))
+        _start(self._process)
+        self.pid = int(self._process.pid)
+
+    @property
+    def sentinel(self) -> int:
+        """What :func:`multiprocessing.connection.wait` waits for."""
+        return int(self._process.sentinel)
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def poll(self) -> int | None:
+        code: int | None = self._process.exitcode
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        code = self.poll()
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0, *map(self.output, (0, -1)))
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        return self.output(0), self.output(-1)
+
+    def output(self, stream: int) -> str:
+        """What was written so far: standard output (0) or standard error (-1)."""
+        return self._outputs[stream].read_text(encoding="utf-8", errors="replace")
+
+
+class _Program:
+    """What the forked interpreter becomes."""
+
+    def __init__(
+        self,
+        words: list[str],
+        outputs: list[Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        text: str = "",
+    ) -> None:
+        self.words, self.outputs, self.input = words, outputs, _new_file()
+        self.input.write_text(text, encoding="utf-8")
+        self.environment = dict(os.environ if env is None else env)
+        self.folder = str(cwd or Path.cwd())
+
+    def __call__(self) -> None:
+        for number, path in enumerate((self.input, self.outputs[0], self.outputs[-1])):
+            stream = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(stream, number)
+            os.close(stream)
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", closefd=False, buffering=1) for n in (1, 2))
+        os.chdir(self.folder)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        first, *rest = self.words
+        paths = [path for path in self.environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+        sys.path[:] = dict.fromkeys([self.folder if first == "-m" else str(Path(first).parent), *paths, *sys.path])
+        importlib.invalidate_caches()
+        if first == "-m":
+            sys.argv = rest
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = self.words
+            runpy.run_path(first, run_name="__main__")
+
+
+def run(words: Sequence[object], *, timeout: float = 300, **where: Any) -> Ended:
+    """``subprocess.run([sys.executable, *words], capture_output=True, text=True)``."""
+    return _end([Forked(words, **where)], timeout)[0]
+
+
+def ranks(words: Sequence[object], count: int, *, env: Mapping[str, str] | None = None, **where: Any) -> list[Forked]:
+    """The processes of a launcher, without a launcher that would end the others when one ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    own = {**(os.environ if env is None else env), **group}
+    return [Forked(words, env=own | {"RANK": str(n), "LOCAL_RANK": str(n)}, **where) for n in range(count)]
+
+
+def run_ranks(words: Sequence[object], count: int, *, timeout: float = 300, **where: Any) -> list[Ended]:
+    """How ``count`` processes end, by rank; when one fails the others are ended, as a launcher does."""
+    return _end(ranks(words, count, **where) if count > 1 else [Forked(words, **where)], timeout)
+
+
+def _end(processes: list[Forked], timeout: float) -> list[Ended]:
+    running = {process.sentinel: process for process in processes}
+    try:
+        while running:
+            ended: Any = wait(list(running), timeout)
+            if not ended or any(running.pop(sentinel).wait() for sentinel in ended):
+                break
+    finally:
+        for process in running.values():
+            process.kill()
+    return [subprocess.CompletedProcess(p.args, p.wait(), *p.communicate()) for p in processes]
+
+
+def _new_file() -> Path:
+    descriptor, name = tempfile.mkstemp(dir=_outputs.name)
+    os.close(descriptor)
+    return Path(name)
+
+
+def _start(process: Any) -> None:
+    """The server is started with the first process, and what the libraries read when imported is settled then."""
+    settled = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in settled}
+    os.environ.update(settled)
+    try:
+        process.start()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
