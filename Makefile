@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: help demo test lint types imports check test-oldest soak bench docs docs-test site dev
+.PHONY: help demo test lint types imports check test-oldest soak bench scale docs docs-test site dev
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ soak: dev  ## a run killed 200 times at random moments (LMTRAIN_SOAK_KILLS), whi
 
 bench: dev  ## every benchmark beside its peer; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py
+
+scale: dev  ## write docs/scale.md anew from benchmarks/scale.json (python benchmarks/scale.py measures that)
+	$(BIN)/python -m lmtrain.rehearsal.scale.page benchmarks/scale.json > docs/scale.md
 
 docs: dev  ## write docs/options.md anew from the code
 	$(BIN)/python -m lmtrain.cli.options_page > docs/options.md

@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "prepare": ["prepare.py", "--repeats", "3"],
     "prepare-memory": ["prepare.py", "--memory"],
+    "prepare-workers": ["prepare_workers.py", "--megabytes", "1000", "--repeats", "3"],
     "tokenizer": ["tokenizer.py", "--repeats", "3"],
     "filter": ["filter.py", "--repeats", "3"],
     "first-step": ["first_step.py", "--repeats", "3"],
@@ -32,6 +33,7 @@ COMMANDS = {
     "decode": ["decode.py", "--repeats", "3"],
     "data-to-text": ["data_to_text.py", "--no-curve", "--repeats", "2"],
     "characters": ["characters.py", "--repeats", "1"],
+    "processes": ["processes.py", "--repeats", "3"],
     "report": ["report.py", "--repeats", "3"],
 }
 

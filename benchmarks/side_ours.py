@@ -12,6 +12,7 @@ from pathlib import Path
 from clock import watch, write
 
 from lmtrain.cli.main import main
+from lmtrain.core.console import is_first_process
 
 if __name__ == "__main__":
     out, warm, steps, seconds, _, *command = sys.argv[1:]
@@ -19,5 +20,6 @@ if __name__ == "__main__":
     code = main(command)
     results = Path(command[command.index("--output_dir") + 1]) / "train_results.json"
     figures = json.loads(results.read_text()) if results.is_file() else {}
-    write(Path(out), clock.figures | {name: figures[name] for name in ("train_mfu",) if name in figures})
+    if is_first_process():
+        write(Path(out), clock.figures | {name: figures[name] for name in ("train_mfu",) if name in figures})
     sys.exit(code)

@@ -17,7 +17,7 @@ MARKS = [
 ]
 
 
-def launch(script: Path, *words: object, processes: int = 1) -> None:
+def launch(script: Path, *words: object, processes: int = 1, timeout: float = 150) -> None:
     """Run a script that may import from tests/; a failure shows what it wrote."""
     environment = {
         **os.environ,
@@ -25,5 +25,5 @@ def launch(script: Path, *words: object, processes: int = 1) -> None:
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    ends = run_ranks([script, *words], processes, env=environment, timeout=150)
+    ends = run_ranks([script, *words], processes, env=environment, timeout=timeout)
     assert not any(end.returncode for end in ends), "\n".join(end.stderr for end in ends if end.returncode)

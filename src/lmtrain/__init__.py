@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lmtrain.engine.sampling import EpochOrder
     from lmtrain.engine.trainer import LMTrainer
     from lmtrain.models import save_model
+    from lmtrain.models.sharding import shard
     from lmtrain.objectives import Causal, Completion, KeyTokens, LossSums, Masked, Objective
     from lmtrain.objectives.linear_cross_entropy import linear_cross_entropy
 
@@ -58,6 +59,7 @@ __all__ = [
     "save_model",
     "score",
     "sft",
+    "shard",
     "train_tokenizer",
 ]
 
@@ -73,6 +75,7 @@ _FROM = {
     "lmtrain.engine.sampling": ("EpochOrder",),
     "lmtrain.engine.trainer": ("LMTrainer",),
     "lmtrain.models": ("save_model",),
+    "lmtrain.models.sharding": ("shard",),
     "lmtrain.objectives": ("Causal", "Completion", "KeyTokens", "LossSums", "Masked", "Objective"),
     "lmtrain.objectives.linear_cross_entropy": ("linear_cross_entropy",),
 }

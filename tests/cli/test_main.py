@@ -90,17 +90,37 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.out == "" and "usage: lmtrain COMMAND" in captured.err
 
 
-@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID"])
-def test_under_a_launcher_only_the_first_process_complains(
-    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+TASK = {"SLURM_NTASKS": "16", "SLURM_JOB_NODELIST": "node[1-2]"}
+
+
+@pytest.mark.parametrize(
+    ("launched", "speaks"),
+    [
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "1", "LOCAL_RANK": "1"}, False),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, True),  # on another machine, where a file may be missing
+        ({**TASK, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, True),
+        ({**TASK, "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}, False),
+    ],
+)
+def test_under_a_launcher_one_process_of_a_machine_complains(
+    launched: dict[str, str], speaks: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setenv(variable, "1")
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # and is put back, whatever the command makes of SLURM's words
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
     assert main(["clm", "--lerning_rate", "1"]) == ExitCode.WRONG_INPUT
-    assert capsys.readouterr().err == ""
-    monkeypatch.setenv(variable, "0")
-    assert main(["clm", "--lerning_rate", "1"]) == ExitCode.WRONG_INPUT
-    assert "--lerning_rate" in capsys.readouterr().err
+    assert ("--lerning_rate" in capsys.readouterr().err) == speaks
+
+
+def test_what_works_in_one_process_is_not_started_in_several(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert main(["demo"]) == ExitCode.WRONG_INPUT
+    assert "works in one process, and 2 were started" in capsys.readouterr().err
 
 
 def test_a_fault_of_ours_shows_where_and_asks_for_a_report(

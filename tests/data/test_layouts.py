@@ -15,7 +15,8 @@ from lmtrain.core.errors import UserError
 from lmtrain.data.layouts import Blocks, Lines
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.packing import fill
-from lmtrain.data.store import StoreWriter, TokenStore
+from lmtrain.data.store import TokenStore
+from lmtrain.data.store_writer import StoreWriter
 
 Documents = list[list[int]]
 

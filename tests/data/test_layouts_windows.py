@@ -10,7 +10,8 @@ import pytest
 
 from lmtrain.core.errors import UserError
 from lmtrain.data.layouts import Windows
-from lmtrain.data.store import StoreWriter, TokenStore
+from lmtrain.data.store import TokenStore
+from lmtrain.data.store_writer import StoreWriter
 
 DOCUMENTS = [[10, 11, 12, 13, 14], [20], [], [30, 31], [40, 41, 42, 43]]
 

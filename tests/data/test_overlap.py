@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmtrain.data.overlap import Overlap, _hashes, overlap
-from lmtrain.data.store import StoreWriter, TokenStore
+from lmtrain.data.store import TokenStore
+from lmtrain.data.store_writer import StoreWriter
 
 
 def stored(folder: Path, documents: list[list[int]]) -> TokenStore:

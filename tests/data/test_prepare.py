@@ -25,7 +25,7 @@ from lmtrain.core.types import Piece, Tally
 from lmtrain.data import tokenization
 from lmtrain.data.cache import clean, list_stores
 from lmtrain.data.corpus import Corpus, prepare_corpus
-from lmtrain.data.prepare import Prepared, Request, prepare
+from lmtrain.data.preparing import Prepared, Request, prepare
 from lmtrain.data.store import TokenStore
 from lmtrain.data.tokenizer_files import TokenizerFiles
 

@@ -17,7 +17,8 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.types import Tally
 from lmtrain.data.cutting import cut_pieces, find_cut
 from lmtrain.data.splits import first_count, split_documents
-from lmtrain.data.store import StoreWriter, TokenStore
+from lmtrain.data.store import TokenStore
+from lmtrain.data.store_writer import StoreWriter
 
 
 def stored(folder: Path, files: list[list[str]], cut: object = None) -> TokenStore:

@@ -21,10 +21,10 @@ from lmtrain.data.store import (
     IDX,
     MANIFEST,
     DamagedStoreError,
-    StoreWriter,
     TokenStore,
     token_dtype,
 )
+from lmtrain.data.store_writer import StoreWriter
 
 Piece = tuple[list[int], bool]  # ids, whether it begins a document
 

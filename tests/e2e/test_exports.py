@@ -202,3 +202,21 @@ def test_push_without_a_network(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert main(["push", world.gpt2, "--hub_model_id", "me/x", "--hub_token", TOKEN]) == ExitCode.UPLOAD_FAILED
     assert "HF_HUB_OFFLINE is set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "flag"), [("", "MODEL"), ("--base", "--base")])
+def test_export_names_what_was_typed(more: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "nothing").mkdir()
+    model, words = tmp_path / "nothing", []
+    if more:
+        import torch
+
+        model = tmp_path / "adapter"
+        model.mkdir()
+        (model / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        save_file({"a": torch.zeros(1)}, model / "adapter_model.safetensors")
+        words = [more, str(tmp_path / "nothing")]
+    assert main(["export", str(model), str(tmp_path / "out"), "--to", "merged", *words]) == ExitCode.WRONG_INPUT
+    said = capsys.readouterr().err
+    assert f"  {flag}   " in said and "--model_name_or_path" not in said, said
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from world import World
 
 from lmtrain.cli.main import main
 
@@ -61,6 +62,22 @@ def test_the_chapter_in_two_commands(folder: Path, tmp_path: Path, capsys: pytes
     options = json.loads((run / "run.json").read_text())["options"]
     assert options["key_tokens"] == ["self,zzqqj", "def"] and options["chunking"] == "documents"
 
+    held_out = ["--validation_file", str(folder / "held-out.txt"), "--block_size", "16", "--use_cpu", "--json"]
+    (folder / "held-out.txt").write_text("\n\n\n".join(CODE[:6]))
+    words_again = ["evaluate", "--model_name_or_path", str(run), *held_out, "--key_tokens", "self,zzqqj", "def"]
+    capsys.readouterr()
+    assert main(words_again) == 0
+    out, said = capsys.readouterr()
+    assert "examples with these are also scored apart: self (" in said and " · with key tokens (" in said
+    apart = json.loads(out)["validation"]
+    assert main(words_again[:-3]) == 0
+    whole = json.loads(capsys.readouterr().out)["validation"]
+    assert whole["eval_loss"] == apart["eval_loss"] and "eval_loss_with_keys" not in whole, "no weights"
+    counts = [apart[f"eval_tokens_{name}_keys"] for name in ("with", "without")]
+    assert min(counts) > 0 and sum(counts) == apart["eval_tokens"]
+    sums = [apart[f"eval_loss_{name}_keys"] * apart[f"eval_tokens_{name}_keys"] for name in ("with", "without")]
+    assert sum(sums) / sum(counts) == pytest.approx(whole["eval_loss"], rel=1e-6)
+
     plain = tmp_path / "plain"
     assert clm(folder, plain, *sizes) == 0
     assert sum(losses(run)) > 1.1 * sum(losses(plain)), "the training loss is the weighted one"
@@ -97,6 +114,15 @@ def test_masked_training_has_neither(folder: Path, capsys: pytest.CaptureFixture
     assert main(["mlm", *words, "--key_tokens", "self", "--chunking", "documents"]) == 2
     said = capsys.readouterr().err
     assert "--key_tokens" in said and "--chunking" in said
+
+
+def test_a_masked_model_is_not_evaluated_with_key_tokens(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--model_name_or_path", world.bert, "--validation_file", world.text, "--use_cpu"]
+    assert main([*words, "--key_tokens", "fox", "--output_dir", str(tmp_path / "out")]) == 2
+    assert "--key_tokens   tells blocks with certain words apart for causal models" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_prepare_accounts_for_both_ways(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

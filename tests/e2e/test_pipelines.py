@@ -66,6 +66,12 @@ def test_text_generation(world: World, tmp_path: Path, what: str, kind: str) -> 
     model, tokenizer = ours(folder)
     expected = complete(model, tokenizer, PROMPTS, Settings(max_new_tokens=8, do_sample=False))
     assert [answer[0]["generated_text"] for answer in found] == [c.prompt + c.text for c in expected]
+    # Of an adapter the library takes the base's tokenizer, which nothing of ours has written.
+    batched = pipeline("text-generation", model=str(folder), tokenizer=str(folder))
+    for batch_size in (2, 3):
+        assert batched(PROMPTS, max_new_tokens=8, do_sample=False, batch_size=batch_size) == found
+    assert (tokenizer.pad_token_id, tokenizer.model_max_length, len(tokenizer)) == (0, 48, 300), "no id is new"
+    assert model.generation_config.pad_token_id == 0
     drawn = pipe("The", max_new_tokens=4, do_sample=True, num_return_sequences=2)
     assert len(drawn) == 2 and all(one["generated_text"].startswith("The") for one in drawn)
 

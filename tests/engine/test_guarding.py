@@ -19,9 +19,10 @@ from lmtrain.core.errors import ExitCode
 from lmtrain.core.streams import permutation
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.checkpoints.read import newest
+from lmtrain.engine.display import describe_train
 from lmtrain.engine.guarding import BadNumbersError, Guarding, is_spike
 from lmtrain.engine.muon import muon_for
-from lmtrain.engine.progress import Progress, describe_train
+from lmtrain.engine.progress import Progress
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, gpt2, rows, weights

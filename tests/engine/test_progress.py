@@ -9,7 +9,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtrain.core.runlog import RunLog, read_events
-from lmtrain.engine.progress import Lines, Progress, Terminal, describe_evaluation, describe_train, duration
+from lmtrain.engine.display import Lines, Terminal, describe_evaluation, describe_train, duration
+from lmtrain.engine.progress import Progress
 from lmtrain.engine.trainer import LMTrainer
 from tiny import MemoryLayout, arguments, llama, rows
 

@@ -55,7 +55,8 @@ def test_what_is_fine(tmp_path: Path, training: dict[str, Any]) -> None:
         ({"lr_scheduler_kwargs": {"foo": 1}}, "--lr_scheduler_kwargs", "foo"),
         ({"optim": "galore_adamw"}, "--optim", "galore"),
         ({"torch_compile_backend": "inductr"}, "--torch_compile_backend", "inductor"),
-        ({"fsdp": "full_shard"}, "--fsdp", "torchrun"),
+        ({"fsdp": "full_shard"}, "--fsdp", "leave out --fsdp"),
+        ({"ddp_backend": "nccl"}, "--ddp_backend", "give gloo"),
     ],
 )
 def test_what_is_missing(
@@ -65,6 +66,20 @@ def test_what_is_missing(
     found = problems(tmp_path, **training)
     assert list(found) == [flag]
     assert said in found[flag]
+
+
+def test_on_cpus_nothing_is_sharded_under_a_launcher_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerate would leave the model whole there without a word; --use_cpu need not be given for that."""
+    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    found = problems(tmp_path, fsdp=True, use_cpu=False)
+    assert list(found) == ["--fsdp"] and "there is none here" in found["--fsdp"]
+
+
+def test_sharding_needs_a_launcher_where_there_are_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    assert "torchrun --nproc_per_node N -m lmtrain clm" in problems(tmp_path, fsdp=True)["--fsdp"]
 
 
 def test_uploading_needs_a_hub_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from architectures import CAUSAL, MASKED, VOCABULARY, tiny
 from lmtrain.data.layouts import Blocks
-from lmtrain.data.store import StoreWriter, TokenStore
+from lmtrain.data.store import TokenStore
+from lmtrain.data.store_writer import StoreWriter
 from lmtrain.engine.collate import Collate, EpochExamples
 from lmtrain.engine.packed import Packing
 from lmtrain.models.isolation_proof import prove_isolation

@@ -96,7 +96,7 @@ def test_both_forms_are_looked_up_and_what_is_no_token_is_left_out_with_its_piec
     }
     assert keys.ids == sorted([numbers["plt"], numbers["\u0120plt"], numbers["\u0120pd"]])
     assert keys.left_out == {"zq": ["z", "q"]}
-    assert keys.lines[1] == "left out, since they are not one token: zq is 'z' + 'q'"
+    assert keys.lines()[1] == "left out, since they are not one token: zq is 'z' + 'q'"
 
 
 def test_no_key_left_is_an_error_that_shows_the_pieces() -> None:

@@ -18,6 +18,7 @@ from lmtrain.models import save_model
 from lmtrain.recipes.data_to_text import decoding, run
 from lmtrain.recipes.data_to_text.data import first_of_each
 from lmtrain.recipes.data_to_text.run import run_task
+from lmtrain.recipes.flags import in_flags
 from tiny_models import make
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -174,6 +175,42 @@ def test_a_file_of_the_training_alone_is_named_by_its_flag(
     said = capsys.readouterr().err
     assert f"--{split} " in said and "missing.jsonl" in said
     assert "--train_file" not in said and "--validation_file" not in said
+
+
+def test_no_message_names_an_option_that_nlg_lacks_without_saying_so(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"context": "name : Aroma", "completion": "Aroma is a place."}\n' * 40)
+    words = ["nlg", "train", "--train", str(pairs), "--model", model, "--output_dir", str(tmp_path / "run"),
+             "--use_cpu", "--precision", "fp32", "--warmup_steps", "0", "--max_seq_length", "32"]  # fmt: skip
+    assert main([*words, "--max_steps", "2"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--max_steps", "2", "--learning_rate", "0.1"]) == 2
+    said = capsys.readouterr().err
+    assert "--learning_rate was 0.0002 and is now 0.1" in said and "--overwrite_output_dir" in said
+    assert main([*words, "--max_steps", "4"]) == 2
+    said += capsys.readouterr().err
+    assert "--accept_changes" not in said and "--extend" not in said
+    words[words.index(str(tmp_path / "run"))] = str(tmp_path / "bad")
+    assert main([*words, "--max_steps", "40", "--learning_rate", "1e30"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "are no numbers" in said and "lower --learning_rate" in said, said
+    assert "are options of lmtrain sft, which trains on the same pairs" in said, said
+
+
+@pytest.mark.parametrize("command", ["nlg", "nlg train"])
+def test_an_error_is_about_an_option_of_the_command(command: str) -> None:
+    changed = "go on, say so: --accept_changes\n    --adam_epsilon was 1"
+    with pytest.raises(UserError) as error, in_flags({"--train_file": "--train"}, command):
+        raise UserError(changed, flag="--resume_from_checkpoint")
+    [problem] = error.value.problems
+    assert problem.flag is None
+    assert problem.text == f"{changed} (--accept_changes is an option of lmtrain sft, which trains on the same pairs)"
+    known = "torchrun --nproc_per_node 2 and --lora_r 1"
+    with pytest.raises(UserError) as error, in_flags({"--train_file": "--train"}, command):
+        raise UserError(known, flag="--train_file")
+    assert str(error.value) == f"--train: {known}"
 
 
 def test_the_settings_of_each_task_are_the_published_ones(tmp_path: Path, model: str) -> None:

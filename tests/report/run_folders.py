@@ -67,6 +67,18 @@ def evaluation(step: int) -> dict[str, Any]:
     return {"event": "evaluation", "time": BEGAN + step + 0.5, "step": step, **scores}
 
 
+def ranks(step: int, slow: int | None = 1, count: int = 2, **more: Any) -> dict[str, Any]:
+    """Processes of which ``slow`` computes half as long again as the others, who wait for it."""
+    computing = [0.3 if rank == slow else 0.2 for rank in range(count)]
+    held = {} if slow is None else {"held_up_by": {"why": "computing", "rank": slow, "share": 0.3, "times": 1.5}}
+    return {
+        "event": "ranks", "time": BEGAN + step, "step": step, "steps": 1, "processes": count, "seconds": 0.33,
+        "rank": list(range(count)), "computing": computing, "data": [0.01] * count,
+        "collectives": [0.32 - seconds for seconds in computing], "memory": [int(1e9) + rank for rank in range(count)],
+        "transfers": 0.02, **held, **more,
+    }  # fmt: skip
+
+
 def status(state: str, time: float, **more: Any) -> dict[str, Any]:
     return {"event": "status", "time": BEGAN + time, "state": state, **more}
 

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from run_folders import loss_at, run_folder, sample, status, steady, text_of, train
+from run_folders import loss_at, ranks, run_folder, sample, status, steady, text_of, train
 
 from lmtrain.report import drawing, read_run, readers, serve, write_page
 from lmtrain.report.series import smoothed
@@ -286,3 +286,19 @@ def test_a_run_is_followed_while_it_goes_on(clean: Browser, tmp_path: Path) -> N
         server.server_close()
     clean.wait_for("byId('live').className === 'live off'")
     assert clean.evaluate("document.querySelectorAll('.plot').length") == 10, "the last state stays"
+
+
+def test_the_processes_of_a_run_are_shown_and_drawn(clean: Browser, tmp_path: Path) -> None:
+    told = [*steady(20), *(ranks(step, slow=1, count=4) for step in range(1, 21))]
+    folder = run_folder(tmp_path / "four", text_of(told), step=20)
+    write_page(folder / "report.html", [read_run(folder)])
+    show(clean, folder / "report.html")
+    assert clean.evaluate("document.querySelectorAll('#processes tbody tr').length") == 4
+    assert "all wait for it" in clean.evaluate("document.querySelector('#processes').textContent")
+    assert clean.evaluate("document.querySelector('[data-of=processes]').hidden") is False
+    slow, usual = clean.evaluate(
+        "[1, 0].map((at) => getComputedStyle(document.querySelectorAll('#processes tbody tr')[at].children[0]).color)"
+    )
+    assert slow != usual
+    lines = clean.evaluate("document.querySelectorAll('#plot-computing_by_rank path.line').length")
+    assert lines >= 4 and clean.said == []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import BEGAN, evaluation, finished, run_folder, sample, status, steady, text_of, train
+from run_folders import BEGAN, evaluation, finished, ranks, run_folder, sample, status, steady, text_of, train
 
 from lmtrain.core.errors import UserError
 from lmtrain.report import drawing, page, read_run, readers, write_page
@@ -269,3 +269,63 @@ def test_records_of_another_make(tmp_path: Path, value: Any) -> None:
         (folder / name).write_text(json.dumps({"command": "clm", **dict.fromkeys(keys, value)}))
     assert "odd" in page([read_run(folder)])
     assert read_run(folder).history.train["step"].tolist() == list(range(1, 11))
+
+
+# ---- several processes ----------------------------------------------------------------------------
+
+
+def several(folder: Path, *told: dict[str, Any], steps: int = 6) -> Path:
+    return run_folder(folder, text_of([*steady(steps), *told]), step=steps)
+
+
+def test_the_process_that_all_wait_for_is_told_and_drawn(tmp_path: Path) -> None:
+    told = [ranks(step, slow=2 if step < 6 else None, count=3) for step in range(1, 7)]
+    run = read_run(several(tmp_path / "book", *told))
+    parts = Parts(page([run]))
+    text = " ".join(parts.texts)
+    for said in ("Processes", "3 processes; the time of a step", "283.3 ms", "200.0 ms", "memory, most",
+                 "1.0 GB (rank 2)",
+                 "Rank 2 computes 1.4x as long as the others and all wait for it, in 5 of 6 log lines."):  # fmt: skip
+        assert said in text, said
+    assert "ranks: " not in text, "an event of its own place is no happening"
+    plots = {plot["id"]: plot for plot in parts.data["drawing"]["plots"]}
+    assert [line["label"] for line in plots["computing_by_rank"]["lines"]] == ["rank 0", "rank 1", "rank 2"]
+    assert {"data_by_rank", "collectives_by_rank"} <= plots.keys()
+    held = drawing([run]).tables[0]["ranks"]
+    assert held.curves["computing 2"].mean.tolist() == [0.3] * 5 + [0.2]
+    assert held.tokens.tolist() == [512 * step for step in range(1, 7)]
+    named = {figure.name: figure.text for figure in figures(run)}
+    assert named["processes"] == "3" and named["in collectives"] == f"{(5 * 0.12 + 0.12) / (6 * 0.33):.1%}"
+
+
+def test_steps_that_were_made_twice_are_told_as_they_were_the_last_time(tmp_path: Path) -> None:
+    run = read_run(several(tmp_path / "book", ranks(1), ranks(2), ranks(3), ranks(2, slow=0), ranks(3, slow=0)))
+    assert [(event["step"], event["held_up_by"]["rank"]) for event in run.history.ranks] == [(1, 1), (2, 0), (3, 0)]
+
+
+def test_of_many_processes_those_are_drawn_that_compute_longest(tmp_path: Path) -> None:
+    run = read_run(several(tmp_path / "book", *(ranks(step, slow=60, count=64, processes=1024) for step in (1, 2))))
+    text = page([run])
+    assert "1,024 processes" in text and "The log tells of 64" in text
+    lines = next(plot.lines for plot in drawing([run]).plots if plot.id == "computing_by_rank")
+    assert len(lines) == 7 and "rank 60" in [line.label for line in lines]
+
+
+def test_exchanges_that_cannot_be_told_apart_are_said_to_be_in_computing(tmp_path: Path) -> None:
+    event = ranks(1, slow=None)
+    del event["collectives"], event["transfers"]
+    text = page([read_run(several(tmp_path / "book", event))])
+    assert "Computing holds the exchanges too" in text
+    assert "collectives_by_rank" not in text and "all wait for it" not in text
+
+
+def test_one_process_has_no_such_part(tmp_path: Path) -> None:
+    run = read_run(finished(tmp_path / "book"))
+    assert '<div id="processes"></div>' in page([run]) and "by_rank" not in page([run])
+    assert "processes" not in {figure.name for figure in figures(run)}
+
+
+@pytest.mark.parametrize("broken", [{"rank": None}, {"computing": 3}, {"computing": ["x"]}, {"steps": "many"},
+                                    {"held_up_by": [1]}, {"processes": None}, {"host": ["a"]}])  # fmt: skip
+def test_a_damaged_event_breaks_no_page(broken: dict[str, Any], tmp_path: Path) -> None:
+    assert "Curves" in page([read_run(several(tmp_path / "book", ranks(1), ranks(2, **broken)))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 from lmtrain.config.options import AboutRun
@@ -12,6 +13,7 @@ from lmtrain.core.startup import heavy_imports
 
 if TYPE_CHECKING:
     from lmtrain.rehearsal.plan import Plan
+    from lmtrain.rehearsal.scale.outlook import Outlook
 
 _STATES = {
     "new": "starts in {folder}",
@@ -21,16 +23,23 @@ _STATES = {
 
 
 def run(asked: AboutRun) -> int:
+    began = time.perf_counter()
     with heavy_imports():
         from lmtrain.engine.processes import leave_together
         from lmtrain.models.quiet import quiet_for_commands
         from lmtrain.rehearsal.plan import make_plan
 
     quiet_for_commands()
-    plan = make_plan(asked.run)
+    plan = make_plan(asked.run, asked.options if asked.options.asks else None, began=began)
     leave_together()
     if is_first_process():
-        print(json.dumps(plan.as_dict()) if asked.options.json else "\n".join(lines(plan, str(asked.run.output_dir))))
+        if asked.options.json:
+            print(json.dumps(plan.as_dict()))
+        else:
+            shown = lines(plan, str(asked.run.output_dir))
+            if plan.outlook is not None:
+                shown += ["", *ahead(plan.outlook, plan)]
+            print("\n".join(shown))
     return ExitCode.OK
 
 
@@ -75,3 +84,56 @@ def kept(plan: Plan) -> str:
         parts.append(f"{lighter} with weights only ({amount(plan.weights_bytes, 'B')} each)")
     best = ", the best among them" if plan.keeps_best else ""
     return f"{', '.join(parts)}{best}: {amount(plan.disk_after, 'B')}"
+
+
+def ahead(found: Outlook, plan: Plan) -> list[str]:
+    """The run on other machines, as lines of text."""
+    save, together = found.save, found.mtbf
+    one = f"{counted(found.devices, 'device')} in {counted(found.nodes, 'machine')}"
+    rows = [
+        ("devices", f"{one}: {counted(found.steps, 'step')} in {long(found.work)}"
+                    + (f", in place of {plan.steps:,} here" if found.steps != plan.steps else "")),
+        ("exchange", "; ".join(
+            f"{name} waits {way.share:.1%} of a step of {way.step * 1e3:,.0f} ms (sends {amount(way.sent, 'B')})"
+            for name, way in (("DDP", found.ddp), ("FSDP2", found.fsdp2)))),
+    ]  # fmt: skip
+    if (made := found.preparation) is not None:
+        alone = f", {long(made.seconds)} where each takes its shard" if found.nodes > 1 else ""
+        rows.append(("prepare", f"{amount(made.text, 'B')} of text to {amount(made.store, 'B')} of tokens once: "
+                                f"{long(made.machine_seconds)} on one machine{alone}"))  # fmt: skip
+    later = f", on disk {duration(save.write)} later" if save.write else ""
+    rows += [
+        ("save", f"{amount(save.size, 'B')} stop the steps for {duration(save.pause)}{later}; after a failure "
+                 f"{duration(found.restart)} until the next step"),
+        ("failures", f"{found.failures:.2g} expected: one in {long(together)} among all devices"),
+        ("lost", _lost(found)),
+        ("advice", _advice(found)),
+    ]  # fmt: skip
+    return [f"{name:<8} {text}" for name, text in rows]
+
+
+def _lost(found: Outlook) -> str:
+    played, lost = found.played, found.lost
+    if played is None or lost is None:
+        return (
+            f"everything: with a failure in {long(found.mtbf)} and {long(found.restart)} to go on from one, the run "
+            "does not get to its end; take fewer devices, or faster storage"
+        )
+    parts = (("saving", played.pauses), ("work made again", played.again), ("restarts", played.restarts))
+    shares = ", ".join(f"{name} {seconds / played.wall:.2%}" for name, seconds in parts)
+    return f"{played.lost:.2%} of the time, {long(lost)}: {shares}"
+
+
+def _advice(found: Outlook) -> str:
+    every = f"save every {counted(found.save_steps, 'step')} ({long(found.interval)}): --save_steps {found.save_steps}"
+    return every + (", once, at the end: failures are rarer than that" if found.save_steps >= found.steps else "")
+
+
+def long(seconds: float) -> str:
+    """``50 ms``, ``3 min 10 s``, ``49.2 h``, ``12.5 days``."""
+    if seconds < 0.1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 36_000:
+        return duration(seconds)
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:,.1f} days"

@@ -172,6 +172,8 @@ _LIST = (
         (
             ("Before a night of training",
              "lmtrain check clm --model_name_or_path ./gpt2 --train_file book.txt --output_dir runs/book"),
+            ("How often to save, and what failures cost, on 64 GPUs",
+             "lmtrain check clm --model_name_or_path ./gpt2 --train_file book.txt --output_dir runs/book --devices 64"),
         ),
     ),
     Command(

@@ -6,7 +6,7 @@ import json
 
 from lmtrain.config.options import EvaluateOptions, Resolved, RunOptions
 from lmtrain.core.console import is_first_process
-from lmtrain.core.errors import ExitCode
+from lmtrain.core.errors import ExitCode, UserError
 from lmtrain.core.startup import heavy_imports
 
 
@@ -25,9 +25,14 @@ def run(options: EvaluateOptions) -> int:
         "use_cpu": options.use_cpu,
         "seed": options.seed,
     }
-    resolved = Resolved(
-        purpose_of(options), options, options, options, RunOptions(precision=options.precision), training
-    )
+    purpose = purpose_of(options)
+    if options.words and purpose == "mlm":
+        raise UserError(
+            "tells blocks with certain words apart for causal models, and this one is masked; leave it out",
+            flag="--key_tokens",
+        )
+    run = RunOptions(precision=options.precision)
+    resolved = Resolved(purpose, options, options, options, run, training, keys=options)
     scores = evaluate(resolved)
     leave_together()
     if is_first_process() and options.json:

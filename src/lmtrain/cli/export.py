@@ -12,10 +12,12 @@ def run(options: ExportOptions) -> int:
     with heavy_imports():
         from lmtrain.models.conversion import TOLERANCE, export
         from lmtrain.models.quiet import quiet_for_commands
+        from lmtrain.recipes.flags import in_flags
 
     quiet_for_commands()
     try:
-        made = export(options)
+        with in_flags({"--model_name_or_path": "--base" if options.base else "MODEL"}):
+            made = export(options)
     except OSError as error:
         raise UserError(f"{options.out} cannot be written: {error.strerror or error}", flag="OUT") from error
     line = f"read back: logits equal to {made.difference:.1e} of the largest ({TOLERANCE:.0e} allowed)"

@@ -15,6 +15,12 @@ from collections.abc import Sequence
 
 from lmtrain.core.console import is_first_process, say
 from lmtrain.core.errors import ExitCode, Interrupted, OwnResultWrong, Problem, UserError
+from lmtrain.core.launching import is_first_here, processes, under_slurm
+from lmtrain.core.ranklog import is_told
+
+# Commands whose processes work on one thing; others that srun starts several times know nothing of each other.
+SHARED = frozenset({"clm", "mlm", "sft", "evaluate", "check", "profile", "nlg", "nlg train"})
+_ALONE = frozenset({"demo", "tokenizer", "filter", "export", "push"})
 
 _BROKEN_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
 
@@ -24,11 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     name = _name_of(words)
     try:
+        if name in SHARED:
+            os.environ.update(under_slurm(os.environ))
         code = _main(words)
         sys.stdout.flush()
         return code
     except UserError as error:
-        if is_first_process():
+        if is_first_process() or (not error.heard and is_first_here()):
             print(problem_block(name, error.problems), file=sys.stderr, flush=True)
         return int(error.exit_code)
     except OwnResultWrong as error:
@@ -50,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone; keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
-    except Exception:
+    except Exception as error:
+        if is_told(error):
+            return ExitCode.OUR_FAULT
         traceback.print_exc()
         print(
             f"\nlmtrain {name}: this is a fault of lmtrain, not of your input. {_where_to_report()}",
@@ -99,6 +109,8 @@ def _run(name: str, rest: list[str]) -> int:
 
         print(command_help(COMMANDS[name]))
         return ExitCode.OK
+    if name in _ALONE and processes() > 1:
+        raise UserError(f"works in one process, and {processes()} were started: leave out the launcher (torchrun)")
     parsed = parse(name, rest)
     for note in parsed.notes:
         say("options", note)

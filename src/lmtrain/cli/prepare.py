@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtrain.config.options import PrepareOptions
+from lmtrain.core.addresses import is_address
 from lmtrain.core.console import amount, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
 
 if TYPE_CHECKING:
+    from lmtrain.data.corpus import Corpus
     from lmtrain.data.tokenizer_files import TokenizerFiles
 
 _BLOCK = 1024  # tokens, where the model says nothing shorter
@@ -24,7 +26,7 @@ def run(options: PrepareOptions) -> int:
     if options.list or options.clean:
         return _clean(options) if options.clean else _list(options)
     if options.preprocessing_num_workers:  # the engines' threads are counted when the first one is loaded
-        os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
+        os.environ["RAYON_NUM_THREADS"] = "1"
     problems = Problems()
     with problems.collect():
         tokenizer = _tokenizer(options)  # first: its fast engine loads while the files are looked at
@@ -32,16 +34,29 @@ def run(options: PrepareOptions) -> int:
         from lmtrain.data.corpus import prepare_corpus, sources_of
 
         sources = sources_of(options, cache_dir=options.cache_dir, token=options.token)
+    far = options.output_dir if is_address(options.output_dir or "") else None
+    with problems.collect():
+        if far:
+            from lmtrain.data.remote.upload import require_writable
+
+            require_writable(far)
     problems.raise_if_any()
+    folder = Path(options.output_dir).expanduser() if options.output_dir and not far else None
+    if options.shard:
+        from lmtrain.cli.prepare_shard import make
+
+        return make(options, tokenizer, sources, folder)
     corpus = prepare_corpus(
         options,
         tokenizer,
         options.objective,
         block_size=_length(options),
         sources=sources,
-        store_folder=Path(options.output_dir).expanduser() if options.output_dir else None,
+        store_folder=folder,
         say=say,
     )
+    if far:
+        _upload(corpus, far, options)
     shared = None
     if {"train", "validation"} <= corpus.documents.keys():
         from lmtrain.data.overlap import overlap
@@ -63,6 +78,15 @@ def run(options: PrepareOptions) -> int:
     else:
         print("\n".join(corpus.ledger.lines()))
     return ExitCode.OK
+
+
+def _upload(corpus: Corpus, address: str, options: PrepareOptions) -> None:
+    """Each store to the address, in a folder of its own where there are several."""
+    from lmtrain.data.remote.upload import upload_store
+
+    for name, made in corpus.stores.items():
+        target = f"{address.rstrip('/')}/{name}" if len(corpus.stores) > 1 else address
+        upload_store(made.store.folder, target, overwrite=options.overwrite_cache, say=say)
 
 
 def _tokenizer(options: PrepareOptions) -> TokenizerFiles:

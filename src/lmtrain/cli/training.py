@@ -9,13 +9,15 @@ from functools import partial
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import ExitCode
+from lmtrain.core.ranklog import listening
 from lmtrain.core.startup import heavy_imports
 from lmtrain.core.stopping import Stop
 from lmtrain.data.ahead import Ahead
 
 
 def run(options: Resolved) -> int:
-    with Stop(minutes=options.run.max_minutes).listening() as stop:
+    each_node = bool(options.training.get("log_on_each_node"))
+    with listening(on_each_node=each_node), Stop(minutes=options.run.max_minutes).listening() as stop:
         ahead = Ahead(options)  # tokenizes on the other core meanwhile
         with heavy_imports():
             from lmtrain.engine.assembly import train

@@ -52,6 +52,7 @@ def check(command: str, options: Any, problems: Problems) -> None:
         check_data(options, problems)
         if not (options.validation_file or options.test_file or options.dataset_name):
             problems.add("nothing to evaluate on; name a text: --validation_file TEXT", flag="--validation_file")
+        check_key_tokens(options, frozenset(), problems)
     elif isinstance(options, ExportOptions):
         check_export(options, problems)
     elif isinstance(options, PushOptions):

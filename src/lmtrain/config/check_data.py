@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from lmtrain.config.filter import FilterOptions
 from lmtrain.config.mix import Mix
 from lmtrain.config.options import (
     DataOptions,
@@ -11,7 +12,9 @@ from lmtrain.config.options import (
     Resolved,
     TextOptions,
 )
+from lmtrain.config.shard import shard_of
 from lmtrain.config.values import user_path
+from lmtrain.core.addresses import is_address
 from lmtrain.core.errors import Problems, UserError
 
 _DATA_FILES = {
@@ -24,21 +27,22 @@ _DATA_FILES = {
 def check_data(data: TextOptions, problems: Problems) -> None:
     """What holds for every command that reads text."""
     named = [name for name in _DATA_FILES if getattr(data, name, None)]
+    flag_of = {**_DATA_FILES, "train_file": _text_flag(data)}
     if data.dataset_name and named:
-        flags = " and ".join(_DATA_FILES[name] for name in named)
+        flags = " and ".join(flag_of[name] for name in named)
         problems.add(f"comes with its own splits; give either it or {flags}", flag="--dataset_name")
     if data.dataset_config_name and not data.dataset_name:
         problems.add("chooses a configuration of --dataset_name, which is missing", flag="--dataset_config_name")
     if data.dataset_name and data.dataset_name.lower().endswith((".py", ".txt", ".csv", ".json", ".jsonl")):
-        problems.add(f"{data.dataset_name} is a file; give files with --train_file", flag="--dataset_name")
+        problems.add(f"{data.dataset_name} is a file; give files with {_text_flag(data)}", flag="--dataset_name")
     paths = {name: getattr(data, name) for name in named}
-    if isinstance(data, DataOptions) and data.mix:
+    if isinstance(data, DataOptions | FilterOptions) and data.mix:
         paths["train_file"] = []
         with problems.collect():
             paths["train_file"] = _mixed_files(data)
     for name, found in paths.items():
         for path in found:
-            _exists(path, _DATA_FILES[name], problems)
+            _exists(path, flag_of[name], problems)
     if isinstance(data, DataOptions):
         stdin = [name for name in named if "-" in getattr(data, name)]
         if len(stdin) > 1:
@@ -48,17 +52,24 @@ def check_data(data: TextOptions, problems: Problems) -> None:
             )
 
 
-def _mixed_files(data: DataOptions) -> list[str]:
+def _mixed_files(data: DataOptions | FilterOptions) -> list[str]:
     """The training files of a mix, without their names; none while something about it is wrong."""
     if data.dataset_name:
         raise UserError("mixes files; save the data sets as files first, and name these", flag="--mix")
     mix = Mix.of(data.mix)
-    return [path for paths in mix.paths(data.train_file).values() for path in paths] if mix else []
+    if mix is None:
+        return []
+    return [path for paths in mix.paths(data.train_file, flag=_text_flag(data)).values() for path in paths]
+
+
+def _text_flag(data: TextOptions) -> str:
+    """What the text is given with, as the docs of the command have it."""
+    return "--source" if isinstance(data, FilterOptions) else "--train_file"
 
 
 def _exists(path: str, flag: str, problems: Problems) -> None:
     """A file that is not there, with the neighbour of the most similar name."""
-    if path == "-" or any(sign in path for sign in "*?["):
+    if path == "-" or is_address(path) or any(sign in path for sign in "*?["):
         return
     if not path.strip():
         problems.add("an empty name is no file", flag=flag)
@@ -77,7 +88,8 @@ def _exists(path: str, flag: str, problems: Problems) -> None:
 
 def check_has_text(data: TextOptions, problems: Problems) -> None:
     if not (data.train_file or data.dataset_name):
-        problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
+        flag = _text_flag(data)
+        problems.add(f"no text; name a file or a folder: {flag} TEXT", flag=flag)
 
 
 def check_splits(options: Resolved, problems: Problems) -> None:
@@ -109,12 +121,28 @@ def check_chunking(data: DataOptions, problems: Problems) -> None:
         problems.add("--chunking documents leaves out what fills no window; give one of them", flag="--drop_remainder")
 
 
+def _check_shards(options: PrepareOptions, problems: Problems) -> None:
+    if options.shard is None and options.merge is None:
+        return
+    if options.shard is not None:
+        with problems.collect():
+            shard_of(options.shard)
+    if options.shard is not None and is_address(options.output_dir or ""):
+        problems.add("parts are made in a folder that all machines see; name the address with --merge", flag="--shard")
+    if options.shard is not None and options.merge is not None:
+        problems.add("puts together what --shard makes; give one of them", flag="--merge")
+    for name in ("train_file", "validation_file"):
+        if "-" in getattr(options, name):
+            problems.add("standard input is read by one command; write it to a file first", flag=_DATA_FILES[name])
+
+
 def check_prepare(options: PrepareOptions, problems: Problems) -> None:
     if options.list and options.clean:
         problems.add("shows what --clean deletes; give one of them", flag="--list")
     if options.list or options.clean:
         return
     check_data(options, problems)
+    _check_shards(options, problems)
     if not (options.train_file or options.validation_file or options.dataset_name):
         problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
     if not (options.tokenizer_name or options.model_name_or_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from lmtrain.config.global_batch import check_global_batch
 from lmtrain.config.muon import MuonArgs
 from lmtrain.config.options import (
     Resolved,
@@ -21,6 +22,7 @@ SCORES = {
 
 def check_batch(options: Resolved, problems: Problems) -> None:
     given, run = options.training, options.run
+    check_global_batch(options, problems)
     if run.batch_tokens is not None:
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
             if name in given:
@@ -102,6 +104,10 @@ def check_schedule(options: Resolved, problems: Problems) -> None:
             "--fsdp or --use_cpu",
             flag="--fsdp",
         )
+    if given.get("use_cpu") and given.get("deepspeed"):
+        problems.add("divides a model over GPUs; leave out --deepspeed or --use_cpu", flag="--deepspeed")
+    if given.get("use_cpu") and given.get("ddp_backend") == "nccl":
+        problems.add("nccl joins GPUs; leave out --ddp_backend or --use_cpu", flag="--ddp_backend")
     if given.get("fsdp") and given.get("deepspeed"):
         problems.add("does the same work as --deepspeed; give one of them", flag="--fsdp")
     if given.get("fsdp_config") and not given.get("fsdp"):

@@ -19,7 +19,7 @@ RULES = ("keep_any", "language_of_file", "keep_regex", "drop_any", "drop_regex",
 class FilterOptions(TextOptions):
     """``lmtrain filter``: of a corpus, what passes the rules, each text once."""
 
-    without: ClassVar[frozenset[str]] = frozenset({"dataset_name", "dataset_config_name", "keep_linebreaks"})
+    without: ClassVar[frozenset[str]] = frozenset({"keep_linebreaks"})
     title: ClassVar[str] = "Filter"
 
     train_file: list[str] = option(
@@ -29,6 +29,14 @@ class FilterOptions(TextOptions):
         metavar="PATH",
         aliases=("source",),
     )
+    dataset_split: str = option("train", "The split of --dataset_name to filter.", metavar="NAME")
+    mix: list[str] = option(
+        [],
+        "Shares of the documents of the output that sources have; each is then named: --source code=src/ prose=books/.",
+        metavar="NAME=SHARE",
+        shown_default="all that is kept, in the order of the sources",
+    )
+    seed: int = option(42, "Seed of what --mix draws: which documents of a source, and in which order.", at_least=0)
     output: str | None = option(None, "Folder for the shards of what is kept.", metavar="FOLDER")
     keep_any: list[str] = option(
         [],
@@ -102,6 +110,8 @@ def check_filter(options: FilterOptions, problems: Problems) -> None:
     """Add what is missing, has no meaning, or cannot keep anything."""
     if not options.output:
         problems.add("say where to, such as --output filtered/", flag="--output")
+    if options.dataset_split != "train" and not options.dataset_name:
+        problems.add("chooses a split of --dataset_name, which is missing", flag="--dataset_split")
     for name in ("keep_any", "drop_any"):
         for text in listed(getattr(options, name)):
             if not text:
@@ -122,6 +132,6 @@ def check_filter(options: FilterOptions, problems: Problems) -> None:
         problems.add(f"{options.min_chars} is above --max_chars {options.max_chars}: nothing could be kept",
                      flag="--min_chars")  # fmt: skip
     ruled = any(getattr(options, name) for name in RULES)
-    if not ruled and options.deduplicate == "none":
+    if not ruled and options.deduplicate == "none" and not options.mix:
         problems.add("no rule is given; name what to keep, such as --keep_any pandas,sklearn, or --deduplicate exact",
                      flag="--keep_any")  # fmt: skip

@@ -94,6 +94,8 @@ NOT_IN: dict[str, dict[str, str]] = {
         "line_by_line": "each pair is an example of its own",
         "pad_to_max_length": "pairs are packed; --no_packing pads them to the longest of their batch",
         "drop_remainder": "pairs are not joined into blocks, so nothing remains",
+        "data_cache_gb": "pairs are read as text; a store on object storage is for lmtrain clm and mlm",
+        "shuffle_window": "pairs are shuffled all with all",
         "compat": "the scripts that this is for do not train on pairs; microsoft/LoRA's does: lmtrain gpt2-ft",
     },
 }

@@ -111,8 +111,9 @@ class TextOptions:
     dataset_config_name: str | None = option(None, "Configuration of the hub data set.", metavar="NAME")
     train_file: list[str] = option(
         [],
-        "Text to train on: files, globs or folders, or - for standard input. Text, Markdown, code, CSV, TSV, "
-        "JSON, JSONL, Parquet, Arrow; each also .gz, .xz or .zst.",
+        "Text to train on: files, globs or folders, or - for standard input; also at an address (s3://, gs://, hf://, "
+        "https://). Text, Markdown, code, CSV, TSV, JSON, JSONL, Parquet, Arrow; each also .gz, .xz or .zst. Or a "
+        "token store made by `lmtrain prepare`, by itself.",
         metavar="PATH",
     )
     text_column: str | None = option(
@@ -208,7 +209,11 @@ class DataOptions(TextOptions):
         "first", "Which part: the first documents, documents chosen by their content, or whole files."
     )
     preprocessing_num_workers: int | None = option(
-        None, "Threads that tokenize.", unit="threads", at_least=1, shown_default="one a core"
+        None,
+        "Processes that read and tokenize, each with one thread (sft: threads that tokenize).",
+        unit="processes",
+        at_least=1,
+        shown_default="one, that tokenizes with a thread a core",
     )
     streaming: bool = option(False, "Read a hub data set as a stream instead of downloading it first.")
     overwrite_cache: bool = option(False, "Tokenize again even if the same text was tokenized before.")
@@ -217,6 +222,22 @@ class DataOptions(TextOptions):
         "Where tokenized text is kept.",
         metavar="FOLDER",
         shown_default="$LMTRAIN_CACHE, else $XDG_CACHE_HOME/lmtrain, else ~/.cache/lmtrain",
+    )
+    data_cache_gb: float = option(
+        20.0,
+        "Disk that the parts of token stores on object storage take in --data_cache_dir, for all processes of a "
+        "machine together; the least recently used ones go first.",
+        unit="GB",
+        above=0,
+    )
+    shuffle_window: float | None = option(
+        None,
+        "Shuffle examples within windows of about so much of a token store, and the order of the windows' parts, "
+        "instead of all with all: for stores that are larger than memory, on spinning disks or on object storage. The "
+        "order is a function of the seed and the epoch.",
+        unit="GB",
+        above=0,
+        shown_default="no windows; for a store on object storage that is larger, a quarter of --data_cache_gb",
     )
     compat: Literal["run_clm", "run_mlm"] | None = option(
         None,
@@ -245,10 +266,19 @@ class RunOptions:
         "auto",
         "Number format of the products; auto takes bf16 where the hardware multiplies it fast, and says so.",
     )
+    global_batch_size: int | None = option(
+        None,
+        "Size of a step over all processes, however many there are: how many examples go through the model at once "
+        "(--per_device_train_batch_size, else at most 8) and how often follow from it, and the result stays the same.",
+        unit="examples",
+        at_least=1,
+        shown_default="what --per_device_train_batch_size, --gradient_accumulation_steps and the processes make",
+    )
     auto_batch: bool = option(
         False,
         "Find by measuring how many examples go through the model at once. A step keeps its examples "
-        "(--per_device_train_batch_size × --gradient_accumulation_steps); only how it is divided changes.",
+        "(--global_batch_size, or --per_device_train_batch_size × --gradient_accumulation_steps); only how it is "
+        "divided changes.",
     )
     batch_tokens: int | None = option(
         None,

@@ -38,21 +38,19 @@ class Mix:
         total = sum(shares.values())
         return cls({name: share / total for name, share in shares.items()}) if shares else None
 
-    def paths(self, named: Sequence[str]) -> dict[str, list[str]]:
+    def paths(self, named: Sequence[str], *, flag: str = "--train_file") -> dict[str, list[str]]:
         """``NAME=PATH`` words as paths by name, in the order of the shares. Raises :class:`UserError`."""
         problems, paths = Problems(), {name: list[str]() for name in self.shares}
         for word in named:
             name, equals, path = word.partition("=")
             if not equals or not path:
-                problems.add(
-                    f"which text of the mix is {word}? Write {next(iter(self.shares))}={word}", flag="--train_file"
-                )
+                problems.add(f"which text of the mix is {word}? Write {next(iter(self.shares))}={word}", flag=flag)
             elif name not in paths:
-                problems.add(f"{name} (in {word}) has no share; name one: --mix {name}=0.1", flag="--train_file")
+                problems.add(f"{name} (in {word}) has no share; name one: --mix {name}=0.1", flag=flag)
             else:
                 paths[name].append(path)
         for name, found in paths.items():
             if not found:
-                problems.add(f"{name} has a share and no text; name it: --train_file {name}=PATH", flag="--mix")
+                problems.add(f"{name} has a share and no text; name it: {flag} {name}=PATH", flag="--mix")
         problems.raise_if_any()
         return paths

@@ -16,13 +16,15 @@ from lmtrain.config.adapter import LoraOptions
 from lmtrain.config.generate import GenerateOptions
 from lmtrain.config.groups import MAKES_A_MODEL, DataOptions, MaskingOptions, ModelOptions, RunOptions, TextOptions
 from lmtrain.config.key_tokens import KeyTokenOptions
+from lmtrain.config.outlook import OutlookOptions
 from lmtrain.config.pairs import PairOptions
 from lmtrain.config.samples import SampleOptions
 
 __all__ = [
     "AboutRun", "CheckOptions", "DataOptions", "DemoOptions", "EvaluateOptions", "GenerateOptions", "KeyTokenOptions",
     "LoraOptions",
-    "MaskingOptions", "ModelOptions", "PairOptions", "PrepareOptions", "ProfileOptions", "Resolved", "RunOptions",
+    "MaskingOptions", "ModelOptions", "OutlookOptions", "PairOptions",
+    "PrepareOptions", "ProfileOptions", "Resolved", "RunOptions",
     "SampleOptions", "TextOptions", "TokenizerOptions",
 ]  # fmt: skip
 
@@ -91,6 +93,8 @@ class PrepareOptions(ModelOptions, DataOptions):
         "attn_implementation",
         "isolate_documents",
         "test_file",
+        "data_cache_gb",
+        "shuffle_window",
     }
     title: ClassVar[str] = "Store"
 
@@ -99,9 +103,27 @@ class PrepareOptions(ModelOptions, DataOptions):
     )
     output_dir: str | None = option(
         None,
-        "Folder for the token store; later runs find it there.",
+        "Folder for the token store, or an address (s3://bucket/store); later runs find it there.",
         metavar="FOLDER",
         shown_default="a place in --data_cache_dir",
+    )
+    shard: str | None = option(
+        None,
+        "Make only part I of N, with I from 0, such as $SLURM_ARRAY_TASK_ID/64: by hand or as tasks of an array job, "
+        "in any order, on any machines that see the same folders. --merge N then makes the store.",
+        metavar="I/N",
+    )
+    merge: int | None = option(
+        None,
+        "Make the store of the N shards that the same command made with --shard; they are deleted then.",
+        unit="shards",
+        at_least=1,
+        shown_default="prepare the text itself",
+    )
+    engine: Literal["local", "ray"] = option(
+        "local",
+        "Who runs the processes of --preprocessing_num_workers: this machine, or Ray (pip install 'lmtrain[ray]'), on "
+        "the cluster of RAY_ADDRESS where that is set.",
     )
     json: bool = option(False, "Print the ledger as one JSON object.")
     list: bool = option(False, "Show the stores in --data_cache_dir with their sizes, and prepare nothing.")
@@ -109,13 +131,15 @@ class PrepareOptions(ModelOptions, DataOptions):
 
 
 @dataclass
-class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions):
+class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions, KeyTokenOptions):
     """``lmtrain evaluate``: loss, perplexity and bits per byte of a model on text."""
 
     without: ClassVar[frozenset[str]] = MAKES_A_MODEL | {
+        "key_token_alpha",  # evaluation has no weights
         "mix",
         "max_train_samples",
         "shuffle_documents",
+        "shuffle_window",
         "train_file",
         "validation_split_percentage",
         "validation_split_mode",
@@ -162,7 +186,7 @@ class ProfileOptions:
 
 
 @dataclass
-class CheckOptions:
+class CheckOptions(OutlookOptions):
     """``lmtrain check clm|mlm``: the plan of a run, and all that stands in its way. The run's options as above."""
 
     title: ClassVar[str] = "Check"

@@ -116,10 +116,16 @@ TREATMENT: dict[str, Treatment] = {
     # Logging and trackers
     **_honored(
         _LOG,
-        "logging_strategy logging_first_step log_on_each_node log_level log_level_replica run_name project "
+        "logging_strategy logging_first_step log_level run_name project "
         "trackio_space_id trackio_bucket_id trackio_static_space_id debug skip_memory_metrics",
     ),
     "logging_steps": Treatment("honored", _LOG, "More often than the library's 500.", default=10),
+    "log_on_each_node": Treatment(
+        "honored", _LOG, "One machine speaks for all: others' warnings stand in logs/rank-N.log alone.", default=False
+    ),
+    "log_level_replica": Treatment(
+        "honored", _LOG, "The other processes are as quiet as the first.", default="passive"
+    ),
     "report_to": Treatment("honored", _LOG, "No tracker is switched on unless named.", default="none"),
     "logging_nan_inf_filter": Treatment(
         "subsumed", _LOG, "A loss that is not a number is always shown: an average in its place hides a broken run.",

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Protocol, TextIO
+
+_listeners: list[Callable[[str], None]] = []
 
 
 class Say(Protocol):
@@ -19,8 +22,25 @@ class Say(Protocol):
 
 def say(topic: str, text: str) -> None:
     """``● store      9.5 M tokens in 0.4 s``, on :func:`told_to`; further lines of a text stand below its first."""
+    note(f"{topic:<10} {text}")
     if is_first_process():
         print(f"● {topic:<10} " + text.replace("\n", "\n" + " " * 13), file=told_to(), flush=True)
+
+
+def note(text: str) -> None:
+    """For the logs that listen (:func:`hear`), not for the terminal."""
+    for listener in _listeners:
+        listener(text)
+
+
+def hear(listener: Callable[[str], None]) -> None:
+    """Call ``listener`` with every line that is said or noted, on every process."""
+    _listeners.append(listener)
+
+
+def hear_no_more(listener: Callable[[str], None]) -> None:
+    if listener in _listeners:
+        _listeners.remove(listener)
 
 
 def told_to() -> TextIO:
@@ -38,8 +58,8 @@ def silent(topic: str, text: str) -> None:
 
 
 def is_first_process() -> bool:
-    """True unless a launcher (torchrun, accelerate, SLURM's srun) says that this is another rank."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) or 0) == 0
+    """True unless a launcher says that this is another of several processes; see :mod:`lmtrain.core.launching`."""
+    return int(os.environ.get("RANK") or 0) == 0
 
 
 def amount(number: float, unit: str = "") -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from lmtrain.config.options import Resolved
 from lmtrain.data.cache import cache_folder
 from lmtrain.data.corpus import StoresMade, requests_of, sources_of
-from lmtrain.data.prepare import prepare
+from lmtrain.data.preparing import prepare
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 _MOST_BYTES = 64 << 20  # what is made in the time of the imports; more would keep a mistaken command from ending
@@ -58,7 +58,7 @@ class Ahead:
 def _worthwhile(options: Resolved) -> bool:
     data: Any = options.data
     paths = [*data.train_file, *data.validation_file, *data.test_file]
-    if options.command == "sft":
+    if options.command == "sft" or (data.preprocessing_num_workers or 1) > 1:
         return False
     if data.dataset_name or data.overwrite_cache or not paths or int(os.environ.get("WORLD_SIZE") or 1) > 1:
         return False

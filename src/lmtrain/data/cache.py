@@ -4,6 +4,7 @@
 
     <cache>/stores/<key>/          one store each (see store.py)
     <cache>/stores/.<key>.….tmp/   a preparation under way, or what a killed one left
+    <cache>/stores/.<key>.shards/  parts of a store made one by one, until they are merged (see preparing/shards.py)
     <cache>/locks/<key>.lock       held while its store is made
     <cache>/elsewhere/<key>        where a store lies that was made outside the cache
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ def store_folder(cache: Path, key: str) -> Path:
     return cache / "stores" / key[:_KEY_LENGTH]
 
 
+def shards_folder(cache: Path, key: str) -> Path:
+    return cache / "stores" / f".{key[:_KEY_LENGTH]}.shards"
+
+
 def remember_elsewhere(cache: Path, key: str, folder: Path) -> None:
     """Write down that the store of ``key`` lies in ``folder``, so that later runs find it."""
     note = cache / "elsewhere" / key[:_KEY_LENGTH]
@@ -54,14 +59,14 @@ def elsewhere(cache: Path, key: str) -> Path | None:
 
 
 @contextmanager
-def locked(cache: Path, key: str, waiting: str = "") -> Iterator[None]:
-    """Hold the lock of a key, so that two processes do the work once.
+def locked(cache: Path, key: str, waiting: str = "", *, part: int | None = None) -> Iterator[None]:
+    """Hold the lock of a key, or of a ``part`` of what it names, so that two processes do the work once.
 
     The operating system frees it when its holder dies, so a dead one's lock is no obstacle.
     """
     from filelock import FileLock, Timeout
 
-    path = cache / "locks" / f"{key[:_KEY_LENGTH]}.lock"
+    path = cache / "locks" / f"{key[:_KEY_LENGTH]}{'' if part is None else f'-{part}'}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -129,10 +134,12 @@ def clean(cache: Path) -> tuple[list[StoredInfo], list[StoredInfo]]:
     freed, busy = [], []
     for info in list_stores(cache):
         key = info.folder.name.removeprefix(".").split(".")[0]
-        lock = cache / "locks" / f"{key}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        locks = cache / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(lock, timeout=0):
+            with ExitStack() as held:
+                for path in (locks / f"{key}.lock", *locks.glob(f"{key}-*.lock")):
+                    held.enter_context(FileLock(path, timeout=0))
                 shutil.rmtree(info.folder)
             freed.append(info)
         except (Timeout, OSError):

@@ -27,7 +27,8 @@ from lmtrain.data.cache import cache_folder
 from lmtrain.data.chunking import costs
 from lmtrain.data.layouts import Blocks, Joined, Lines, Mixed, Pairs, Windows
 from lmtrain.data.ledger import Chunking, Ledger
-from lmtrain.data.prepare import Prepared, Request, prepare
+from lmtrain.data.preparing import Making, Prepared, Request, prepare
+from lmtrain.data.ready import ready_store
 from lmtrain.data.sources import Reading, TextSource, hub_source, resolve_sources
 from lmtrain.data.splits import split_documents
 from lmtrain.data.store import TokenStore
@@ -112,7 +113,8 @@ def sources_of(
     if mix:
         named = {f"train/{name}": paths for name, paths in mix.paths(named.pop("train", [])).items()} | named
     files = {
-        name: resolve_sources(paths, reading, flag=f"--{_FILES[_split_of(name)]}") for name, paths in named.items()
+        name: resolve_sources(paths, reading, flag=f"--{_FILES[_split_of(name)]}", token=token)
+        for name, paths in named.items()
     }
     if options.text_column and files and all(isinstance(s, TextSource) for found in files.values() for s in found):
         raise UserError(
@@ -155,7 +157,9 @@ def prepare_corpus(
         if isinstance(say_made, SaySplits):
             say_made.split = name
         folder = store_folder / name if store_folder and len(requests) > 1 else store_folder
-        made = prepare(request, cache, folder=folder, overwrite=options.overwrite_cache, say=say_made)
+        made = ready_store(request, cache, options.data_cache_gb) or prepare(
+            request, cache, folder=folder, overwrite=options.overwrite_cache, say=say_made
+        )
         made, said = ahead.pop(made.store.folder, (made, []))
         for topic, text in said:
             say_made(topic, text)
@@ -163,7 +167,7 @@ def prepare_corpus(
         ledger += made.ledger
         lines += made.lines
         if made.was_cached:
-            say_made("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.folder}")
+            say_made("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.place}")
     if not ledger.documents:
         raise UserError("there is no document in the text", flag="--train_file")
     layouts: dict[str, dict[str, AnyLayout]] = {}
@@ -205,15 +209,23 @@ def requests_of(
     reading = {k: v for k, v in asdict(reading_of(options)).items() if k != "piece_bytes"}
     may_cut = splitting and options.validation_split_mode == "first" and not options.compat
     cuts = {name: percentage if _split_of(name) == "train" and may_cut else 0.0 for name in sources}
-    return {name: Request(found, tokenizer, reading, cuts[name]) for name, found in sources.items()}, splitting
+    making = making_of(options)
+    return {name: Request(found, tokenizer, reading, cuts[name], making) for name, found in sources.items()}, splitting
+
+
+def making_of(options: DataOptions) -> Making:
+    """By whom stores are made. A process of several gets one thread: both engines are written with rayon, which reads
+    this when it starts."""
+    if options.preprocessing_num_workers:
+        os.environ["RAYON_NUM_THREADS"] = "1"
+    engine: Any = getattr(options, "engine", "local")
+    return Making(options.preprocessing_num_workers, engine, getattr(options, "merge", None))
 
 
 def wanted_sources(
     options: DataOptions, sources: dict[str, list[Source]], wanted: Sequence[str]
 ) -> tuple[dict[str, list[Source]], bool]:
     """The sources to read for the ``wanted`` splits, and whether a part of the training text becomes validation."""
-    if options.preprocessing_num_workers:  # both engines are written with rayon, which reads this when it starts
-        os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
     sources = {name: found for name, found in sources.items() if _split_of(name) in (*wanted, "train")}
     percentage = options.validation_split_percentage
     trains = [name for name in sources if _split_of(name) == "train"]

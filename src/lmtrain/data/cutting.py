@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lmtrain.core.types import Piece, Source, Tally
+from lmtrain.data.sources.decoding import byte_order_mark
+from lmtrain.data.sources.text import TextSource
 from lmtrain.data.splits import first_count
 
 
@@ -42,13 +44,13 @@ def find_cut(sources: Sequence[Source], percentage: float) -> Cut | None:
     count = 0
     sizes: list[tuple[int, int]] = []  # of each document: its source's number, its UTF-8 bytes
     for number, source in enumerate(sources):
-        for piece in source.pieces(Tally()):
-            if piece.first:
+        for n_bytes, first in _lengths(source):
+            if first:
                 count += 1
                 sizes.append((number, 0))
                 if 0 < first_count(percentage, count) < count:
                     return None
-            sizes[-1] = (number, sizes[-1][1] + piece.n_bytes)
+            sizes[-1] = (number, sizes[-1][1] + n_bytes)
     target = int(sum(size for _, size in sizes) * percentage / 100.0)
     before = 0
     for index, (number, size) in enumerate(sizes):
@@ -60,6 +62,17 @@ def find_cut(sources: Sequence[Source], percentage: float) -> Cut | None:
             return Cut(percentage, number, sum(in_source) + place, index + 1, before + place)
         before += size
     return None  # no text at all
+
+
+def _lengths(source: Source) -> Iterator[tuple[int, bool]]:
+    """UTF-8 bytes of each piece of its documents, and whether it begins one."""
+    if isinstance(source, TextSource) and source.is_bytes and source.file.size:  # known without reading it
+        with source.file.explained():
+            mark = len(byte_order_mark(source.file.head(4), source.reading.codec))
+            yield source.file.size - mark, True
+        return
+    for piece in source.pieces(Tally()):
+        yield piece.n_bytes, piece.first
 
 
 def _document(source: Source, wanted: int) -> Iterator[bytes]:

@@ -15,16 +15,16 @@ from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.core.types import Tally
 from lmtrain.data.cache import locked, store_folder
 from lmtrain.data.ledger import Ledger
-from lmtrain.data.prepare import Prepared, versions
+from lmtrain.data.preparing import Prepared, versions
 from lmtrain.data.sources.pairs import PairSource
 from lmtrain.data.store import (
     FORMAT,
     MANIFEST,
     DamagedStoreError,
-    StoreWriter,
     TokenStore,
     explaining_full_disks,
 )
+from lmtrain.data.store_writer import StoreWriter
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 _BATCH = 2048  # pairs written at once
@@ -38,7 +38,7 @@ def prepare_encoded(
     overwrite: bool = False,
     say: Say = silent,
 ) -> Prepared:
-    """The store of encoded pairs, as :func:`~lmtrain.data.prepare.prepare` makes that of text.
+    """The store of encoded pairs, as :func:`~lmtrain.data.preparing.prepare` makes that of text.
 
     The bytes of the text behind the ids are not known and stored as 0. Raises :class:`UserError` for ids that are not
     in the vocabulary.

@@ -11,6 +11,7 @@ follows. They lie in the store as two documents; a tokenizer, a template or a co
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -28,7 +29,7 @@ from lmtrain.data.corpus import AnyLayout, Corpus, SaySplits, sources_of, wanted
 from lmtrain.data.encoded import prepare_encoded
 from lmtrain.data.layouts import Pairs
 from lmtrain.data.ledger import Ledger
-from lmtrain.data.prepare import Prepared, Request, prepare
+from lmtrain.data.preparing import Prepared, Request, prepare
 from lmtrain.data.sources.chat import ChatTemplate
 from lmtrain.data.sources.pairs import Form, PairReading, PairSource
 from lmtrain.data.sources.saved import Shards
@@ -78,6 +79,8 @@ def prepare_pairs(
     ``tokenizer`` is one of transformers, or a :class:`TokenizerFiles`, which has no chat template. Without validation
     data ``validation_split_percentage`` per cent of the training pairs are kept for it. Raises :class:`UserError`.
     """
+    if data.preprocessing_num_workers:  # both engines are written with rayon, which reads this when it starts
+        os.environ["RAYON_NUM_THREADS"] = str(data.preprocessing_num_workers)
     files = tokenizer if isinstance(tokenizer, TokenizerFiles) else TokenizerFiles.from_transformers(tokenizer)
     named, splitting = wanted_sources(data, sources or pair_sources_of(data, pairs), wanted)
     found = {

@@ -12,14 +12,24 @@ Both sides of the comparison are short windows around the cut, encoded by the pl
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 
 from lmtrain.core.types import Piece
+from lmtrain.data.sources.text import TextSource
 from lmtrain.data.tokenization import Encoder
 
 _WINDOW = 256  # characters on either side of a cut
+_LONGEST = 4  # bytes of a character in UTF-8
+_TRIED = 4  # places of each kind
+_PLACES = (  # as cutting.cut_at has them: after a line break, before a space, each between two visible characters
+    re.compile(rb"(?<=\S\n)(?=\S)"),
+    re.compile(rb"(?<=\S)(?= \S)"),
+)
 
 
 class Seams:
@@ -35,6 +45,26 @@ class Seams:
         left, right = left[-_WINDOW:], right[:_WINDOW]
         ids, offsets = self._plain.encode([left + right, left, right])
         return np.array_equal(ids[: offsets[1]], ids[offsets[1] :])
+
+    def boundary(self, source: TextSource, near: int, window: int) -> int | None:
+        """The first byte from ``near`` on, within ``window`` bytes, where a document of plain UTF-8 may be read in two.
+
+        None where there is no such place, or none of the first few holds.
+        """
+        before = near - min(near, _LONGEST * _WINDOW + 2)
+        size = source.file.size
+        with source.file.open((before, min(size, near + window + _LONGEST * _WINDOW))) as stream:
+            data = stream.read(near + window + _LONGEST * _WINDOW - before)
+        for place in _PLACES:
+            for found in islice(place.finditer(data, near - before, near - before + window), _TRIED):
+                at = found.start()
+                try:
+                    left, right = _around(data, at, source.reading.encoding_errors)
+                except UnicodeDecodeError:
+                    return None  # whoever reads it says where
+                if self.holds(left, right):
+                    return before + at
+        return None
 
     def proven(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, bool]]:
         """``(text, first)`` of each piece; pieces whose cut does not hold come as one text."""
@@ -57,9 +87,23 @@ class Seams:
     @property
     def line(self) -> str | None:
         """What to tell the user, if anything."""
-        if not self.joined:
-            return None
-        return (
-            f"{self.joined:,} cuts through long documents would have changed tokens, so those were tokenized "
-            "in one go: memory grows with the longest document"
-        )
+        return joined_line(self.joined)
+
+
+def joined_line(joined: int) -> str | None:
+    """What to tell the user of so many cuts that did not hold, if anything."""
+    if not joined:
+        return None
+    return (
+        f"{joined:,} cuts through long documents would have changed tokens, so those were tokenized "
+        "in one go: memory grows with the longest document"
+    )
+
+
+def _around(data: bytes, at: int, errors: str) -> tuple[str, str]:
+    """The text on either side of a place between two characters."""
+    left = max(0, at - _LONGEST * _WINDOW)
+    while left < at and data[left] & 0xC0 == 0x80:
+        left += 1
+    decode = codecs.getincrementaldecoder("utf-8")(errors).decode  # the right side may end within a character
+    return data[left:at].decode("utf-8", errors), decode(data[at : at + _LONGEST * _WINDOW])

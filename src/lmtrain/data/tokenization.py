@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -34,11 +34,13 @@ class FastokensEncoder:
     """``fastokens``: a batch at once to flat ids, on all cores, without the interpreter lock."""
 
     name = "fastokens"
+    used: ClassVar[bool] = False  # by this process; its threads are running then, and it is not to be forked
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
 
     def encode(self, texts: Sequence[str]) -> Encoded:
+        FastokensEncoder.used = True
         ids, offsets = self._engine.encode_batch_flat(texts if isinstance(texts, list) else list(texts))
         return np.frombuffer(ids, np.uint32), np.frombuffer(offsets, np.uint64).astype(np.int64)
 
@@ -89,6 +91,13 @@ class DiffersError(Exception):
         shown = text if len(text) <= 40 else text[:40] + "…"
         super().__init__(f"they differ on {shown!r}")
 
+    @classmethod
+    def saying(cls, message: str) -> DiffersError:
+        """As it was said in another process."""
+        error = cls("")
+        error.args = (message,)
+        return error
+
 
 class Proof:
     """Compares a fast engine with the plain one and counts what was compared."""
@@ -116,6 +125,11 @@ class Proof:
         size = self.bytes_compared
         shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
         return f"{self.fast.name} proven equal to {self.plain.name} on {shown} of this text and on odd Unicode"
+
+    @property
+    def claim(self) -> str:
+        """The line without the amount."""
+        return f"{self.fast.name} proven equal to {self.plain.name} on samples of this text and on odd Unicode"
 
 
 def choose_encoder(tokenizer: TokenizerFiles, sample: Sequence[str]) -> tuple[Encoder, Proof | None, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder, write_json
 from lmtrain.core.types import Source, Tally
@@ -62,7 +63,7 @@ class TokenizerPlan:
         least = specials + (_ALPHABET if self.kind != "wordpiece" else 1)
         if self.vocab_size < least:
             raise UserError(
-                f"{self.vocab_size} tokens are too few: the alphabet and the {specials} special tokens alone "
+                f"{self.vocab_size} tokens are too few: the alphabet and {counted(specials, 'special token')} alone "
                 f"are {least}; use at least --vocab_size {least}",
                 flag="--vocab_size",
             )

@@ -12,6 +12,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from lmtrain.config import muon
 from lmtrain.config.check_steps import SCORES
+from lmtrain.config.global_batch import division_of
 from lmtrain.config.options import Resolved
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.core.errors import UserError
@@ -26,6 +27,8 @@ OURS: dict[str, Any] = {
     "disable_tqdm": True,  # progress is shown by engine.progress
     "prediction_loss_only": True,  # evaluation keeps running sums, never logits
     "logging_steps": TREATMENT["logging_steps"].default,
+    "log_on_each_node": TREATMENT["log_on_each_node"].default,
+    "log_level_replica": TREATMENT["log_level_replica"].default,
 }
 
 _UPLOAD = [name for name, treated in TREATMENT.items() if treated.group == "Hub"]  # engine.uploading does that
@@ -57,10 +60,12 @@ class LMTrainingArguments(TrainingArguments):
 
 def training_arguments(resolved: Resolved, precision: Decision, **worked_out: Any) -> TrainingArguments:
     """The arguments of a run. ``worked_out`` holds what only the data or a measurement could tell (``max_steps``)."""
+    division = division_of(resolved)
     values = {
         **OURS,
         "dataloader_pin_memory": torch.cuda.is_available(),
         **resolved.training,
+        **(division.arguments if division else {}),
         **worked_out,
         "do_train": resolved.do_train,
         "do_eval": resolved.do_eval,
@@ -84,6 +89,11 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
         return LMTrainingArguments(**values)
     except (ValueError, ImportError) as error:  # conflicts that only the library knows
         raise UserError(f"the training options do not fit together: {error}") from error
+
+
+def examples_of_a_step(arguments: TrainingArguments) -> int:
+    """Over all its micro-batches and all processes."""
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
 
 
 def planned_steps(arguments: TrainingArguments, examples: int) -> int:

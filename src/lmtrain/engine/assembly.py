@@ -20,11 +20,14 @@ from lmtrain.core.errors import Interrupted
 from lmtrain.core.files import read_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
-from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.agreement import require_same_start
+from lmtrain.engine.arguments import examples_of_a_step, training_arguments
 from lmtrain.engine.exporting import export_trained
 from lmtrain.engine.found import Found, inspect, refuse_other_runs_results
 from lmtrain.engine.looking import Look
 from lmtrain.engine.making import make_trainer
+from lmtrain.engine.meeting import begun_before, note_begun, telling_others
+from lmtrain.engine.ordering import choose_order
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.precision import compute_dtype
 from lmtrain.engine.processes import noticing_lost_ones
@@ -37,6 +40,7 @@ from lmtrain.engine.sizing import settle_micro_batch, steps_in
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.attention_dropout import cost_of_attention_dropout
 
+_DYING = 30.0  # seconds for which the lock of a process that a launcher has given up may still be held
 _MATTERS = 1.5  # times as slow: less is not worth a line
 _MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(
     ("model_type", "model_size", "config_name", "config_overrides", "tokenizer_name")
@@ -52,6 +56,7 @@ class Outcome:
     was_finished: bool = False
 
 
+@telling_others()
 def train(
     resolved: Resolved,
     argv: Sequence[str] = (),
@@ -75,17 +80,23 @@ def train(
     if not resolved.do_train or resolved.output_dir is None:
         scores = evaluate(resolved, made_ahead=made_ahead, say=say)
         return Outcome(None, scores.get("validation", {}))
+    require_same_start(resolved)
     folder = Path(resolved.output_dir).expanduser()
     options = as_dict(resolved)
-    found = inspect(folder, resolved.command, options, overwrite=resolved.run.overwrite_output_dir)
+    again = begun_before(str(folder))  # torchrun starts it anew: what it was to do away with is gone
+    overwrite = resolved.run.overwrite_output_dir and not again
+    found = inspect(folder, resolved.command, options, overwrite=overwrite, patience=_DYING if again else 0)
     if found.state == "finished":
         return _already_finished(folder, resolved, say)
-    found = resume_point(resolved.training.get("resume_from_checkpoint"), found)
+    asked = resolved.training.get("resume_from_checkpoint")
+    found = resume_point(None if again and found.checkpoint else asked, found)
     decided = _decided(folder, found)
     parts = assemble(resolved, decided, made_ahead=made_ahead, say=say)
     if found.state == "unfinished" and not resolved.run.accept_changes:
         require_same_data(folder, parts.corpus.manifest())
-    require_a_step(training_arguments(resolved, parts.precision), len(parts.corpus.splits["train"]))
+    arguments = training_arguments(resolved, parts.precision)
+    require_a_step(arguments, len(parts.corpus.splits["train"]))
+    choose_order(parts.corpus.splits["train"], resolved.data, examples_of_a_step(arguments), decided)  # or refuse it
     looks = None if look is None else look(parts)
     micro_batch = settle_micro_batch(resolved, parts, decided, say)
     sizes = micro_batch.arguments if micro_batch else {}
@@ -93,7 +104,7 @@ def train(
     worked_out: dict[str, Any] = {}
     if minutes is not None:
         worked_out["max_steps"] = decided.get("max_steps") or steps_in(resolved, parts, minutes, decided, say)
-    run = RunFolder(folder, overwrite=resolved.run.overwrite_output_dir, writes=is_first_process())
+    run = RunFolder(folder, overwrite=overwrite, writes=is_first_process())
     make = partial(
         make_trainer, resolved, parts, run, decided=decided, stop=stop, look=looks, say=say, **sizes, **worked_out
     )
@@ -101,11 +112,14 @@ def train(
     if rehearse is not None and not resolved.run.skip_check:
         rehearse(stage)
     with run, noticing_lost_ones():
+        note_begun(str(folder))
         run.describe(resolved.command, without_secrets(resolved.command, argv), options)
         run.data(parts.corpus.manifest())
         run.status("preparing", step=found.step)
         trainer = stage.trainer
-        run.decisions(known | worked_out | trainer.fast_paths.decisions | {"peak": trainer.peak.as_dict()})
+        known |= {"examples_a_step": examples_of_a_step(trainer.args), "peak": trainer.peak.as_dict()}
+        known |= {"order": trainer.ordering.decision}
+        run.decisions(known | worked_out | trainer.fast_paths.decisions)
         return _carry_out(trainer, resolved, parts, run, found, say)
 
 
@@ -183,7 +197,7 @@ def _train(
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if losses:
         metrics["train_loss_at_end"] = losses[-1]  # train_loss is the mean over the whole run, as in the scripts
-    metrics |= trainer.meter.whole(trainer.state)
+    metrics |= trainer.meter.whole(trainer.state) | trainer.ranks.whole()
     run.status("saving", step=trainer.state.global_step)
     export_trained(trainer, resolved, parts.tokenizer, run, say)
     if trainer.is_world_process_zero():
@@ -200,10 +214,12 @@ def _train(
     return metrics
 
 
+@telling_others()
 def evaluate(
     resolved: Resolved, *, made_ahead: Callable[[], StoresMade] | None = None, say: Say = say
 ) -> dict[str, dict[str, Any]]:
     """Score a model on the validation and test data, by split; figures go to ``output_dir`` when there is one."""
+    require_same_start(resolved)
     folder = Path(resolved.output_dir).expanduser() if resolved.output_dir else None
     if folder is not None:
         refuse_other_runs_results(folder, resolved.model.model_name_or_path)

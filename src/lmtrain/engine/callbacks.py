@@ -95,6 +95,11 @@ class Meter(TrainingClock):
         if self.flops is not None:
             state.total_flos += self.flops.step(work)
 
+    @property
+    def waited(self) -> float:
+        """Seconds that this process has waited for batches since training began."""
+        return self._waited
+
     def waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
         """``batches``, with the time that each takes to come counted."""
         while True:

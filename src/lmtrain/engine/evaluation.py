@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ from lmtrain.objectives import LossSums
 class EvaluationLoader:
     """The batches that this process evaluates, each with whether it counts.
 
-    A batch that does not count is run only because a sharded model needs every process in its forward pass.
-    An iterable data set is read by every process, and each takes every ``world``-th batch of it.
+    A batch that does not count is run only because a sharded model needs every process in its forward pass: with
+    ``equal`` all have as many. An iterable data set is read by every process, and each takes every ``world``-th batch.
     ``lengths`` of the examples puts like with like, so that little is padded; see :class:`RankBatches`.
     """
 
@@ -40,7 +39,7 @@ class EvaluationLoader:
     ) -> None:
         self.dataset = dataset
         self._own: int | None = None
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._equal = rank, world, equal
         if isinstance(dataset, IterableDataset):
             self._loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate, **options)
         else:
@@ -55,11 +54,18 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[tuple[Any, bool]]:
         if self._own is None:
-            for batch in islice(self._loader, self._rank, None, self._world):
-                yield batch, True
+            yield from self._every_world_th()
         else:
             for number, batch in enumerate(self._loader):
                 yield batch, number < self._own
+
+    def _every_world_th(self) -> Iterator[tuple[Any, bool]]:
+        number, batch = -1, None
+        for number, batch in enumerate(self._loader):
+            if number % self._world == self._rank:
+                yield batch, True
+        if self._equal and number % self._world < self._rank:  # never where there is no batch at all
+            yield batch, False
 
 
 class RunningSums:

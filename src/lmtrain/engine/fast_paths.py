@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -22,6 +23,7 @@ from lmtrain.models.head import find_head
 from lmtrain.models.isolation import Isolation, break_even
 from lmtrain.models.isolation_proof import prove_isolation
 from lmtrain.models.layers import compile_layers
+from lmtrain.models.sharding import is_sharded, put_away
 from lmtrain.objectives import Objective
 from lmtrain.objectives.linear_cross_entropy import DEFAULT, Choice, Kernel, choose_kernel
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from lmtrain.engine.trainer.settling import SettlingTrainer
 
 
+_T = TypeVar("_T")
 _FEW_POSITIONS = 50_000  # predicted in the whole run: trying kernels would take longer than the best of them saves
 _PROBED = 8  # examples that packing is proven on
 _DECISIONS = ("activations", "dropout", "head", "kernel", "packing", "compile")
@@ -65,6 +68,8 @@ def settle(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
     args = trainer.args
     if args.world_size == 1:
         return _try(trainer)
+    if is_sharded(trainer.model):
+        return _try_together(trainer)
     # One process tries, and all take what it found: they would measure differently. It tells them even when it fails,
     # or they would wait for ever.
     told: list[Any] = [None]
@@ -88,6 +93,22 @@ def _try(trainer: SettlingTrainer) -> FastPaths:
     if paths.by_length:
         lines.append(f"batches are padded, and examples of like length put together: {isolation.reason}")
     return replace(paths, lines=tuple(lines))
+
+
+def _try_together(trainer: SettlingTrainer) -> FastPaths:
+    """Of a sharded model every pass needs all processes: all try, on the same examples, and the first one decides."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nothing here writes into
+        paths = _try(trainer)
+    put_away(trainer.model)
+    decided = _as_the_first_has_it(paths.decisions)
+    return paths if decided == paths.decisions else _again(trainer, decided)
+
+
+def _as_the_first_has_it(mine: _T) -> _T:
+    told = [mine]
+    broadcast_object_list(told)
+    return told[0]
 
 
 def _again(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
@@ -165,7 +186,7 @@ def _choose_isolation(trainer: SettlingTrainer, ragged: bool) -> Isolation:
     examples = trainer.first_examples(_PROBED)
     if examples is None or (examples.segments is None and not ragged):
         return _NOT_NEEDED
-    if trainer.is_sharded:
+    if not trainer.tries_passes:
         isolation = Isolation("none", "the weights are sharded")
     else:
         isolation = prove_isolation(trainer.model, examples, causal=trainer.objective.shifted)
@@ -198,11 +219,14 @@ def _choose_scoring(trainer: SettlingTrainer) -> tuple[Scoring, dict[str, Any], 
     args = trainer.args
     if args.torch_compile:
         return _all_positions("--torch_compile compiles the model as it is")
-    if trainer.is_sharded:
+    if not trainer.tries_passes:
         return _all_positions("the weights are sharded")
     batch = trainer.first_batch()
     if batch is None:
         return _all_positions("there is no labelled example to try it on beforehand")
+    together = args.world_size > 1 and is_sharded(trainer.model)
+    if together:
+        put_away(trainer.model)  # gradients are those of the pieces
     return choose_scoring(
         trainer.model,
         batch,
@@ -212,6 +236,7 @@ def _choose_scoring(trainer: SettlingTrainer) -> tuple[Scoring, dict[str, Any], 
         label_smoothing=args.label_smoothing_factor,
         passes=trainer.planned_passes,
         seed=args.seed,
+        agree=_as_the_first_has_it if together else None,
     )
 
 
@@ -225,11 +250,13 @@ def choose_scoring(
     label_smoothing: float = 0.0,
     passes: int = 0,
     seed: int = 42,
+    agree: Callable[[Choice], Choice] | None = None,
 ) -> tuple[Scoring, dict[str, Any], list[str]]:
     """Try the head at the predicted positions alone, with the fastest kernel for this batch's shape.
 
     ``batch`` is a micro-batch on the model's device, ``dtype`` what the products run in, ``passes`` how many are
     planned: measuring and compiling have to be worth it. An evaluation (``trains=False``) compares losses only.
+    ``agree`` gives processes that try together the kernel that one of them chose.
     Returns how to score, the decisions and lines for the user.
     """
     try:
@@ -246,6 +273,8 @@ def choose_scoring(
             weighted=objective.weights(batch) is not None, label_smoothing=label_smoothing, softcap=head.softcap,
             planned_steps=passes, seed=seed,
         )  # fmt: skip
+    if agree is not None:
+        choice = agree(choice)
     scoring = Scoring(head, choice.kernel)
     fused, dropout = fuse_activations(model), trains and drops_on_cpu(model)
     ways: dict[str, Any] = {"fused": fused, "fast_dropout": dropout}

@@ -9,18 +9,21 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from lmtrain.config.global_batch import SIZES, examples_a_step
 from lmtrain.config.save import defaults
 from lmtrain.config.values import user_path
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
+from lmtrain.core.launching import processes
 from lmtrain.engine.checkpoints.read import newest
-from lmtrain.engine.run_folder import CHECKPOINT, LOCK, METRICS, MODEL_FILES, RUN, STATUS
+from lmtrain.engine.run_folder import CHECKPOINT, DECISIONS, LOCK, METRICS, MODEL_FILES, RUN, STATUS
 
 # Options that may differ between the first start and the next without changing what is computed.
 FREE_OPTIONS = frozenset(
     {
         "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "overwrite_cache", "data_cache_dir",
+        "data_cache_gb",
         "cache_dir",
         "token", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica",
         "report_to", "run_name", "disable_tqdm", "preprocessing_num_workers", "dataloader_num_workers",
@@ -34,6 +37,7 @@ FREE_OPTIONS = frozenset(
         "sample_prompts", "sample_prompts_file", "sample_max_new_tokens", "sample_temperature",
     }
 )  # fmt: skip
+_STEP = "a step"  # stands for the options that size it, where none of them but the number of processes changed
 _LENGTH = {"num_train_epochs": 3.0, "max_steps": 0}  # of a run; where none is given, what the library takes
 
 
@@ -59,13 +63,41 @@ def differing(command: str, before: dict[str, Any], now: dict[str, Any]) -> dict
     return {key: (was, is_now) for key, (was, is_now) in values.items() if was != is_now}
 
 
+def _but_for_the_division(
+    folder: Path, changed: dict[str, tuple[Any, Any]], options: dict[str, Any], *, begun: bool
+) -> dict[str, tuple[Any, Any]]:
+    """``changed`` without the options that only divide a step otherwise, or with the step that they make another one.
+
+    A step is the same however it is written down and shared: 2 processes × 8, ``--global_batch_size 16``.
+    """
+    now = examples_a_step(options, processes())
+    try:
+        was = read_json(folder / DECISIONS)["examples_a_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return changed  # it stopped before that was decided
+    if now is None:
+        return changed
+    if was == now:
+        return {key: values for key, values in changed.items() if key not in SIZES}
+    if begun and not SIZES & changed.keys():
+        return {**changed, _STEP: (was, now)}
+    return changed
+
+
+def _other_step(was: int, now: int) -> str:
+    here = "1 process" if processes() == 1 else f"{processes()} processes"
+    return f"a step had {was} examples and has {now} with {here}; --global_batch_size {was} keeps it with any number"
+
+
 def _longer(changed: dict[str, tuple[Any, Any]]) -> set[str]:
     """Those of the changes that only make the run longer."""
     return {key for key, (was, now) in changed.items() if key in _LENGTH and now and now > (was or _LENGTH[key])}
 
 
-def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool) -> Found:
+def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool, patience: float = 0) -> Found:
     """Look at ``folder`` without changing it, and refuse what would write over something else.
+
+    ``patience`` is for how many seconds another process may go on holding it.
 
     Raises :class:`UserError` when it is a file, cannot be written, is held by another process, or holds another
     run or a model that this command did not make.
@@ -75,7 +107,7 @@ def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: b
         raise UserError(f"{folder} is a file; give the name of a folder", flag=flag)
     _require_writable(folder, flag)
     _refuse_links(folder, flag)
-    if is_first_process() and _is_locked(folder):  # the other ranks find the first one's lock
+    if is_first_process() and _is_locked(folder, patience):  # the other ranks find the first one's lock
         raise UserError(
             f"another process is working on the run in {folder}; wait for it or choose another folder", flag=flag
         )
@@ -103,9 +135,14 @@ def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str)
             f"{folder}/{RUN} cannot be read ({error}); choose another folder, or add --overwrite_output_dir", flag=flag
         ) from error
     changed = differing(command, before, options) if ran == command else {}
+    changed = _but_for_the_division(folder, changed, options, begun=status.get("state") != "finished")
     longer = _longer(changed)
     extends = longer if options.get("extend") else set()
-    lines = [f"--{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items() if key not in extends]
+    lines = [
+        f"--{key} was {was!r} and is now {now!r}" if key != _STEP else _other_step(was, now)
+        for key, (was, now) in changed.items()
+        if key not in extends
+    ]
     if ran != command:
         lines = [f"it was made by lmtrain {ran}"]
     if lines and not (ran == command and options.get("accept_changes")):
@@ -162,12 +199,12 @@ def _refuse_links(folder: Path, flag: str) -> None:
             )
 
 
-def _is_locked(folder: Path) -> bool:
+def _is_locked(folder: Path, patience: float) -> bool:
     if not (folder / LOCK).is_file():
         return False
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
         return True
     lock.release()

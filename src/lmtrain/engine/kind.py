@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from lmtrain.core.errors import UserError
+from lmtrain.models.sharding import class_name
 from lmtrain.objectives import Causal, Labelled, Masked, Objective
 
 
@@ -23,7 +24,7 @@ def predicts_next(model: torch.nn.Module) -> bool:
     """
     unwrap: Any = getattr(model, "get_base_model", lambda: model)  # through a PEFT wrapper
     base = unwrap()
-    name = type(base).__name__
+    name = class_name(base)
     causal = name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     masked = name in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
     if causal != masked:

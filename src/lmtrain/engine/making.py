@@ -10,11 +10,12 @@ from transformers import EarlyStoppingCallback
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import Say, say
 from lmtrain.core.stopping import Stop
-from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.arguments import examples_of_a_step, training_arguments
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.guarding import Guarding
 from lmtrain.engine.looking import Look, Looking
 from lmtrain.engine.muon import maker_of
+from lmtrain.engine.ordering import choose_order
 from lmtrain.engine.parts import Parts
 from lmtrain.engine.progress import Progress
 from lmtrain.engine.run_folder import RunFolder
@@ -38,10 +39,14 @@ def make_trainer(
     ``model`` takes the place of the run's, ``callbacks`` that of the progress shown and of ``look``."""
     arguments = training_arguments(resolved, parts.precision, **worked_out)
     own = [Progress(run, summaries=False), *_stopping_early(resolved)]
+    train = parts.corpus.splits.get("train")
+    ordering = None
+    if train is not None:
+        ordering = choose_order(train, resolved.data, examples_of_a_step(arguments), decided)
     trainer = LMTrainer(
         parts.model if model is None else model,
         arguments,
-        train_dataset=parts.corpus.splits.get("train"),
+        train_dataset=train,
         eval_dataset=parts.corpus.splits.get("validation"),
         objective=parts.objective,
         processing_class=parts.tokenizer,
@@ -53,6 +58,7 @@ def make_trainer(
         saving=_saving(resolved, run),
         guarding=_guarding(resolved, run),
         stop=stop,
+        ordering=ordering,
     )
     if look is not None and run is not None and not callbacks:
         trainer.callback_handler.callbacks.insert(0, Looking(look, run, say))  # its time is no time of training

@@ -83,3 +83,10 @@ def needed_by(model: torch.nn.Module, optimizer: Any = None) -> dict[str, int]:
         values = [value for entry in state.state.values() for value in entry.values()]
         kept = sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))
     return {"weights": sum(t.numel() * t.element_size() for t in tensors), "gradients": gradients, "optimizer": kept}
+
+
+def memory_in_use() -> int:
+    """Bytes: the most that tensors took on the GPU, or what the process holds in main memory."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    return int(psutil.Process().memory_info().rss)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from lmtrain.config.muon import DEFAULTS, MuonArgs, is_muon
+from lmtrain.models.sharding import cut_like, whole
 
 # Quintic Newton–Schulz iteration: X ← (a + bG + cG²)X with G = XXᵀ, coefficients of the page above.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -131,13 +132,14 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonal_step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         gradients = self._nesterov(weights, group["momentum"])
-        updates = orthogonalize(torch.stack([_wide(gradient) for gradient in gradients]), self._dtype)
+        # An orthogonal matrix is one of the whole: sharded gradients are gathered, and each process finds the same.
+        updates = orthogonalize(torch.stack([_wide(whole(gradient)) for gradient in gradients]), self._dtype)
         if group["weight_decay"]:
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         for weight, update in zip(weights, updates, strict=True):
             outputs, inputs = weight.shape if group["rows_are_outputs"] else reversed(weight.shape)
             scale = math.sqrt(max(1.0, outputs / inputs))
-            weight.add_(update.mT if _is_tall(weight) else update, alpha=-group["lr"] * scale)
+            weight.add_(cut_like(update.mT if _is_tall(weight) else update, weight), alpha=-group["lr"] * scale)
 
     def _nesterov(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
         for weight in weights:

@@ -16,10 +16,10 @@ from lmtrain.core.types import Source
 from lmtrain.data.corpus import Corpus, StoresMade, prepare_corpus, sources_of
 from lmtrain.data.pairs import pair_sources_of, prepare_pairs
 from lmtrain.data.tokenizer_files import TokenizerFiles
+from lmtrain.engine.agreement import require_same_parts
 from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.fast_paths import require_isolation
 from lmtrain.engine.machine import best_device
-from lmtrain.engine.meeting import wait_for_all
 from lmtrain.engine.precision import Decision, choose_precision
 from lmtrain.engine.requirements import check_requirements
 from lmtrain.engine.threads import choose_threads
@@ -83,7 +83,7 @@ def assemble(
     model_line = f"{describe(loaded.model)} · {precision.name} ({precision.reason})"
     say("model", "\n".join([model_line, *loaded.lines]))
     if keys is not None:
-        say("keys", "\n".join(keys.lines))
+        say("keys", "\n".join(keys.lines(weigh=resolved.do_train)))
     asked: dict[str, Any] = {"sources": sources, "wanted": resolved.splits, "seed": seed, "say": say}
     if resolved.command == "sft":
         corpus = prepare_pairs(resolved.data, resolved.pairs, tokenizer, length=length, **asked)
@@ -91,7 +91,7 @@ def assemble(
         files = TokenizerFiles.from_transformers(tokenizer)
         corpus = prepare_corpus(resolved.data, files, purpose, block_size=length, made_ahead=made_ahead, **asked)
     say("data", "\n".join(corpus.ledger.lines()))
-    wait_for_all(say)
+    require_same_parts(corpus, tokenizer, loaded.model, say)
     objective = _objective(resolved, tokenizer, seed, keys)
     if resolved.data.isolate_documents:
         require_isolation(loaded.model, next(iter(corpus.splits.values())), objective)

@@ -26,6 +26,10 @@ _LOST = re.compile(
 _PATIENCE = timedelta(days=7)  # --ddp_timeout is for steps, and writing a large model takes longer than one
 
 
+class Lost(Interrupted):
+    """Another process is gone or does not answer: there may be nobody left to tell, or no way to them."""
+
+
 def to_the_end(work: Callable[[], _T]) -> _T:
     """What ``work`` returns, once all processes have left their group; or the interruption that ended it for all."""
     interrupted = None
@@ -43,7 +47,7 @@ def to_the_end(work: Callable[[], _T]) -> _T:
 
 @contextmanager
 def noticing_lost_ones() -> Iterator[None]:
-    """Raise :class:`Interrupted` where an exchange fails because another process is gone or does not answer.
+    """Raise :class:`Lost` where an exchange fails because another process is gone or does not answer.
 
     Nothing of the run is wrong then, and its checkpoints are whole: started again it goes on.
     """
@@ -55,7 +59,7 @@ def noticing_lost_ones() -> Iterator[None]:
         reason = f"another process of this run is gone or does not answer: {_why(error)}"
         if not is_first_process():  # the first one says it when it ends; it may be the one that is gone
             _log.error("process %s ends: %s", os.environ.get("RANK", "?"), reason)
-        raise Interrupted(reason) from None
+        raise Lost(reason) from None
 
 
 def _are_several() -> bool:

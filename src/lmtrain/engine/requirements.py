@@ -33,8 +33,9 @@ def check_requirements(resolved: Resolved, precision: Decision, model: Any) -> N
     ``model`` is the one to be trained: some optimizers look at its parameters.
     """
     problems = Problems()
-    with problems.collect():
-        _packages(resolved)
+    for need in (_packages, _accelerator):
+        with problems.collect():
+            need(resolved)
     problems.raise_if_any()  # without them the arguments cannot even be made
     with quiet_libraries():
         arguments = training_arguments(resolved, precision)
@@ -59,13 +60,33 @@ def require_a_step(arguments: TrainingArguments, examples: int) -> None:
 
 def _packages(resolved: Resolved) -> None:
     if resolved.training.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
-        raise UserError("needs the package deepspeed: pip install deepspeed", flag="--deepspeed")
-    if resolved.training.get("fsdp") and "LOCAL_RANK" not in os.environ:
+        raise UserError("needs the package deepspeed: pip install 'lmtrain[deepspeed]'", flag="--deepspeed")
+
+
+def _accelerator(resolved: Resolved) -> None:
+    """What needs GPUs and would be left out without a word where there are none (Accelerate 1.15)."""
+    if torch.accelerator.current_accelerator(check_available=True) is None:
+        _without_gpus(resolved)
+    elif resolved.training.get("fsdp") and "LOCAL_RANK" not in os.environ:
         raise UserError(
             "shards a model over several processes, and this is one; start them with "
             f"torchrun --nproc_per_node N -m lmtrain {resolved.command} ...",
             flag="--fsdp",
         )
+
+
+def _without_gpus(resolved: Resolved) -> None:
+    problems = Problems()
+    for name in ("fsdp", "deepspeed"):
+        if resolved.training.get(name):
+            problems.add(
+                f"divides the model over GPUs, and there is none here; leave out --{name}: processes on CPUs each hold "
+                "the whole model",
+                flag=f"--{name}",
+            )
+    if resolved.training.get("ddp_backend") == "nccl":
+        problems.add("nccl joins GPUs, and there is none here; leave it out, or give gloo", flag="--ddp_backend")
+    problems.raise_if_any()
 
 
 def _trackers(arguments: TrainingArguments, model: Any) -> None:

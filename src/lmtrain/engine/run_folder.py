@@ -7,6 +7,7 @@
 ``status.json``        preparing, training, evaluating, finished, interrupted or failed; step
 ``metrics.jsonl``      one event a line
 ``run.lock``           held while a process works on the run
+``logs/rank-N.log``    what process N said, was warned of and died of; see :mod:`lmtrain.core.ranklog`
 ``export.json``        which step the model in the folder is of, why that one, its score, how it compared, its files
 ``checkpoint-N``       what a run resumes from
 (the rest)             the model and tokenizer as ``from_pretrained`` reads them, and results
@@ -19,7 +20,7 @@ import os
 import re
 import shutil
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,10 +28,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lmtrain import __version__
+from lmtrain.core import ranklog
+from lmtrain.core.console import say
 from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.core.files import read_json, write_json
+from lmtrain.core.launching import processes
 from lmtrain.core.runlog import RunLog
-from lmtrain.engine.versions import machine, versions
+from lmtrain.engine.versions import machine, process, versions
 
 RUN, DECISIONS, DATA, STATUS, METRICS, LOCK, EXPORT = (
     "run.json", "decisions.json", "data.json", "status.json", "metrics.jsonl", "run.lock", "export.json",
@@ -39,6 +43,8 @@ MODEL_FILES = re.compile(
     r"(model.*\.safetensors|pytorch_model.*\.bin|adapter_model\.\w+|model\.safetensors\.index\.json|(adapter_)?config\.json)$"
 )
 CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
+_ENDS = ("finished", "interrupted", "failed")
+_PATIENCE = 1.0  # seconds for what another process wrote of its end to be seen here
 
 
 class RunFolder:
@@ -50,16 +56,24 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False, writes: bool = True) -> None:
-        """``writes`` is False on every process but the first: the others neither lock nor write."""
+        """``writes`` is False on every process but the first: the others neither lock nor write, but for their
+        logs."""
         self.path = path
         self.writes = writes
         self._overwrite = overwrite
         self._lock = FileLock(path / LOCK)
         self.log: RunLog | None = None
+        self._rank_log: ranklog.RankLog | None = None
+        self._open = ExitStack()
 
     def __enter__(self) -> RunFolder:
-        if not self.writes:
-            return self
+        if self.writes:
+            self._hold()
+        self._rank_log = self._open.enter_context(ranklog.listening())
+        self._rank_log.open(self.path, process(), anew=self._overwrite)
+        return self
+
+    def _hold(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
@@ -71,20 +85,46 @@ class RunFolder:
         if self._overwrite:
             self._clear()
         self.log = RunLog(self.path / METRICS)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.writes:
-            return
-        if kind is not None and (self.path / STATUS).is_file():
-            interrupted = issubclass(kind, KeyboardInterrupt | Interrupted)
+        try:
+            if error is not None and self._rank_log is not None:
+                self._rank_log.ended(error)  # now, for the first process to see why this one is gone
+            if self.writes:
+                self._let_go(error)
+            elif isinstance(error, Interrupted) and not error.together:
+                self._speak_for_the_first(str(error))
+        finally:
+            self._open.__exit__(kind, error, trace)
+
+    def _let_go(self, error: BaseException | None) -> None:
+        if error is not None and (self.path / STATUS).is_file():
+            interrupted = isinstance(error, KeyboardInterrupt | Interrupted)
+            reason = "; ".join([str(error) or type(error).__name__, *self._others_failures(error)])
             with suppress(OSError):
-                self.status("interrupted" if interrupted else "failed", reason=str(error) or kind.__name__)
+                self.status("interrupted" if interrupted else "failed", reason=reason)
         if self.log is not None:
             self.log.close()
         self._lock.release()
+
+    def _speak_for_the_first(self, reason: str) -> None:
+        """Write down how the run ended where the first process, which would, was killed: its lock is free then."""
+        with suppress(OSError, ValueError, Timeout), self._lock.acquire(timeout=_PATIENCE):
+            before = read_json(self.path / STATUS)
+            if before["state"] not in _ENDS:
+                now = {"state": "interrupted", "updated": round(time.time(), 3), "reason": reason}
+                write_json(self.path / STATUS, {**before, **now})
+
+    def _others_failures(self, error: BaseException) -> list[str]:
+        """What other processes died of, where that may be why this one ends; said too."""
+        if processes() == 1 or self._rank_log is None or getattr(error, "together", False):
+            return []
+        found = ranklog.failures(self.path, self._rank_log.opened, _PATIENCE)
+        for line in found:
+            say("attention", line)
+        return found
 
     def _clear(self) -> None:
         """Remove an earlier run: its records, checkpoints and export, and nothing that we did not write."""
@@ -99,6 +139,7 @@ class RunFolder:
             "generation_config.json",
             EXPORT,
         }
+        ranklog.remove_others(self.path)
         for entry in self.path.iterdir():
             if CHECKPOINT.match(entry.name) and entry.is_symlink():
                 entry.unlink()

@@ -12,8 +12,11 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from lmtrain.core.streams import permutation, stream
+from lmtrain.engine.ordering import Upcoming
+from lmtrain.engine.windows import InWindows
 
 _CHUNK = 1 << 16
+_LOOKS = 8  # parts of a window after which there is a look ahead
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class EpochOrder(Sampler[int]):
     fillers: ``~counter`` of an example that is to be laid out but not predicted (see
     :class:`EpochExamples`). So every process makes the same steps, and no example counts twice.
 
-    ``by_length`` arranges the examples for batches that are padded; see :class:`ByLength`.
+    ``by_length`` arranges the examples for batches that are padded; see :class:`ByLength`. ``windows`` shuffles them
+    within bounds; see :class:`~lmtrain.engine.windows.InWindows`. ``upcoming`` is told half a window ahead what comes.
 
     ``start`` is the place in the epoch's order that the next iteration begins at: a run resumed in mid-epoch asks for
     none of the examples before, not even their numbers.
@@ -74,12 +78,16 @@ class EpochOrder(Sampler[int]):
         counters: bool = True,
         multiple: int = 1,
         by_length: ByLength | None = None,
+        windows: InWindows | None = None,
+        upcoming: Upcoming | None = None,
     ) -> None:
         self.count = count
         self.seed = seed
         self.shuffle = shuffle
         self.counters = counters
         self.by_length = by_length
+        self.windows = windows if shuffle else None
+        self.upcoming = upcoming
         self.epoch = 0
         self.start = 0
         self._fillers = -count % multiple if counters else 0
@@ -91,7 +99,13 @@ class EpochOrder(Sampler[int]):
         return self.count + self._fillers
 
     def __iter__(self) -> Iterator[int]:
-        order = permutation(self.seed, self.epoch, self.count) if self.shuffle else np.arange(self.count)
+        if self.windows is not None and self.by_length is None:
+            yield from self._in_windows(self.windows)
+            return
+        if self.windows is not None:
+            order = self.windows.at(np.arange(self.count), self.seed, self.epoch)
+        else:
+            order = permutation(self.seed, self.epoch, self.count) if self.shuffle else np.arange(self.count)
         if self.by_length is not None:
             order = self.by_length.arrange(order, self.seed, self.epoch)
         if self.counters:
@@ -100,6 +114,35 @@ class EpochOrder(Sampler[int]):
             yield from order[start : start + _CHUNK].tolist()
         for filler in range(max(0, self.start - self.count), self._fillers):
             yield ~int(order[filler % self.count])
+
+    def _in_windows(self, windows: InWindows) -> Iterator[int]:
+        """As :meth:`__iter__`, made a part at a time, with a look ahead."""
+        a_window = windows.window * windows.lanes
+        part = max(1, min(_CHUNK, a_window // _LOOKS))
+        ahead = _Ahead(self, windows, a_window // 2) if self.upcoming is not None else None
+        for places in windows.runs(min(self.start, self.count), part):
+            if ahead is not None:
+                ahead.until(int(places[-1]) + 1)
+            examples = windows.at(places, self.seed, self.epoch)
+            yield from (examples + self.epoch * self.count if self.counters else examples).tolist()
+        for filler in range(max(0, self.start - self.count), self._fillers):
+            example = windows.at(np.array([filler % self.count]), self.seed, self.epoch)
+            yield ~(int(example[0]) + self.epoch * self.count)
+
+
+class _Ahead:
+    """Tells of the places of an epoch once each, ``reach`` places before they come."""
+
+    def __init__(self, order: EpochOrder, windows: InWindows, reach: int) -> None:
+        self._order, self._windows, self._reach = order, windows, reach
+        self._told = order.start
+
+    def until(self, place: int) -> None:
+        order, end = self._order, min(place + self._reach, self._order.count)
+        if order.upcoming is not None and end > self._told:
+            places = np.arange(self._told, end)
+            order.upcoming.expect(places, self._windows.at(places, order.seed, order.epoch))
+            self._told = end
 
 
 class BatchesFrom(Sampler[list[int]]):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from typing import Any
 
+from lmtrain.config.global_batch import divide, division_of, examples_a_step, largest_division
 from lmtrain.config.options import Resolved
+from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, counted, duration
-from lmtrain.engine.batch_size import MicroBatch, choose_micro_batch, examples_a_step
+from lmtrain.core.launching import processes
+from lmtrain.engine.batch_size import MicroBatch, choose_micro_batch
+from lmtrain.engine.batch_size import examples_a_step as closest_to
 from lmtrain.engine.budget import StepClock, steps_within
 from lmtrain.engine.making import make_trainer
 from lmtrain.engine.parts import Parts
@@ -18,20 +23,41 @@ def settle_micro_batch(resolved: Resolved, parts: Parts, decided: dict[str, Any]
     """How many examples go through the model at once, where that is left to measuring; as ``decided`` when it was."""
     tokens = resolved.run.batch_tokens
     if not (resolved.run.auto_batch or tokens):
+        if division := division_of(resolved):
+            shown = _shown(division.micro_batch, division.accumulation)
+            say("batch", f"{resolved.run.global_batch_size:,} examples a step: {shown}{_among()}")
         return None
     if before := decided.get("micro_batch"):
-        return MicroBatch(**before)
+        whole = examples_a_step(as_dict(resolved), processes()) or decided.get("examples_a_step")
+        return _again(MicroBatch(**before), whole)
     with tempfile.TemporaryDirectory() as nowhere:
         trainer = make_trainer(resolved, parts, decided=decided, output_dir=nowhere)
         args = trainer.args
         examples = args.per_device_train_batch_size * args.gradient_accumulation_steps
         if tokens:
             layout: Any = parts.corpus.splits["train"]
-            examples = examples_a_step(tokens, layout.lengths, args.world_size)
+            examples = closest_to(tokens, layout.lengths, args.world_size)
         chosen = choose_micro_batch(trainer, examples)
-    times = "once" if chosen.accumulation == 1 else f"{chosen.accumulation} times"
-    say("batch", f"{counted(chosen.examples, 'example')} at once, {times} a step · {chosen.reason}")
+    say("batch", f"{_shown(chosen.examples, chosen.accumulation)} a step{_among()} · {chosen.reason}")
     return chosen
+
+
+def _again(before: MicroBatch, whole: int | None) -> MicroBatch:
+    """What was measured when the run began, also where a step of ``whole`` examples is now shared by other numbers of
+    processes: then as many at once as before, or the next fewer."""
+    if whole is None:  # a run of a time when that was not written down
+        return before
+    divide(whole, processes())  # or say that they cannot share it
+    division = largest_division(whole // processes(), before.examples)
+    return replace(before, examples=division.micro_batch, accumulation=division.accumulation)
+
+
+def _shown(at_once: int, times: int) -> str:
+    return f"{counted(at_once, 'example')} at once, {'once' if times == 1 else f'{times} times'}"
+
+
+def _among() -> str:
+    return f" in each of {processes()} processes" if processes() > 1 else ""
 
 
 def steps_in(

@@ -30,6 +30,22 @@ def versions() -> dict[str, str]:
     return found
 
 
+def process() -> dict[str, Any]:
+    """What the log of a process begins with."""
+    import torch
+
+    from lmtrain import __version__
+
+    device = torch.accelerator.current_accelerator(check_available=True)
+    found = versions()
+    return {
+        "device": "cpu" if device is None else f"{device.type}:{os.environ.get('LOCAL_RANK', '0')}",
+        "threads": torch.get_num_threads(),
+        "lmtrain": __version__,
+        **{name: found[name] for name in ("python", "torch", "transformers", "accelerate") if name in found},
+    }
+
+
 def machine() -> dict[str, Any]:
     """The hardware, as far as results or speed can depend on it."""
     import torch

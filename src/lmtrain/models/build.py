@@ -205,6 +205,12 @@ def _loading_problem(error: Exception, name: str, options: Any) -> Exception:
     kind = type(error).__name__
     if options.attn_implementation and speaks_of_attention(error):
         return UserError(first_line(error), flag="--attn_implementation")
+    if "Weights only load failed" in str(error):
+        return UserError(
+            f"the weights of {name} are a pickle that holds more than tensors, and reading it could run code of its "
+            "maker's; it was not read. Take them as model.safetensors",
+            flag=flag,
+        )
     if kind in {
         "SafetensorError",
         "UnpicklingError",

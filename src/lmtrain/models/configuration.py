@@ -254,7 +254,7 @@ def _parse(overrides: str | None, config: Any, model_type: str) -> dict[str, Any
             shared = PreTrainedConfig().to_dict()  # fields of every configuration, such as id2label: not shown
             usual = ", ".join(sorted(k for k in known if k not in shared))
             near = _nearest(key, [*known, *config.attribute_map])
-            problems.add(f"{model_type} has no setting {key!r}{near}; it has: {usual}", flag=flag)
+            problems.add(f"{model_type} has no setting {key!r}{near.removesuffix('?')}; it has: {usual}", flag=flag)
         else:
             try:
                 values[name] = _typed(text, getattr(config, name))

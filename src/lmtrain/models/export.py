@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.core.errors import OwnResultWrong
 from lmtrain.core.files import sync_folder
+from lmtrain.models.configuration import max_positions
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.models.vocabulary import make_generation_config_valid
 
@@ -21,6 +23,8 @@ _CONFIGS = ("config.json", "adapter_config.json")  # what makes a folder a model
 _WEIGHT_PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin",
                     "pytorch_model.bin.index.json", "adapter_model.*")  # fmt: skip
 
+
+_NO_BOUND = 10**20  # the library's int(1e30) stands for no bound
 
 REJECTED = "export-rejected"  # what a check refused: the weights of a training may lie nowhere else
 
@@ -35,8 +39,9 @@ def save_model(
 ) -> list[Path]:
     """Save model and tokenizer at the top of ``folder``; return the files, ``config.json`` last.
 
-    ``state`` is the model's state dictionary, gathered, where it is sharded. A model with a PEFT adapter leaves the
-    adapter, with ``adapter_config.json`` in the place of ``config.json``.
+    ``state`` is the model's state dictionary, gathered, where it is sharded. The tokenizer is written as
+    :func:`as_pipelines_expect` has it, and ``check`` meets it so; afterwards it is as it was. A model with a PEFT
+    adapter leaves the adapter, with ``adapter_config.json`` in the place of ``config.json``.
 
     Everything is written and flushed in a scratch folder inside ``folder`` (so on the same file system)
     before anything is touched; a full disk leaves the earlier model as it was. ``check`` looks at the scratch folder
@@ -53,16 +58,18 @@ def save_model(
     try:
         if getattr(model, "generation_config", None) is not None and not hasattr(model, "peft_config"):
             make_generation_config_valid(model)
-        with quiet_libraries():
+        with quiet_libraries(), as_pipelines_expect(model, tokenizer):
             model.save_pretrained(scratch, state_dict=state and dict(state))  # which it empties as it goes
             if tokenizer is not None:
                 tokenizer.save_pretrained(scratch)
-        new = sorted((path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name in _CONFIGS)
-        for path in new:
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        if check is not None:
-            check(scratch)
+            new = sorted(
+                (path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name in _CONFIGS
+            )
+            for path in new:
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            if check is not None:
+                check(scratch)
         moved = _move_in(scratch, new, folder)
         shutil.rmtree(folder / REJECTED, ignore_errors=True)
         return moved
@@ -72,6 +79,37 @@ def save_model(
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def as_pipelines_expect(model: Any, tokenizer: Any | None) -> Iterator[None]:
+    """Tokenizer and settings for generation, meanwhile, as the pipelines of transformers need them.
+
+    Batches need a pad token: where there is none, the end of text is it, which no id changes for. The configuration of
+    the model stays without: classes that find a pad id there keep its embedding from learning. And a tokenizer that
+    knows no longest input has the model's positions.
+    """
+    if tokenizer is None:
+        yield
+        return
+    pads = tokenizer.pad_token is None and tokenizer.eos_token is not None
+    longest, positions = tokenizer.model_max_length, max_positions(model.config)
+    generation = getattr(model, "generation_config", None)
+    paddings = getattr(generation, "pad_token_id", None)
+    if pads:
+        tokenizer.pad_token = tokenizer.eos_token
+        if generation is not None and paddings is None:
+            generation.pad_token_id = tokenizer.eos_token_id
+    if longest > _NO_BOUND and positions:
+        tokenizer.model_max_length = positions
+    try:
+        yield
+    finally:
+        tokenizer.model_max_length = longest
+        if pads:
+            tokenizer.pad_token = None
+            if generation is not None:
+                generation.pad_token_id = paddings
 
 
 def _move_in(scratch: Path, new: list[Path], folder: Path) -> list[Path]:

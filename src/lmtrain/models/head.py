@@ -105,7 +105,7 @@ def scored_at(head: Head, positions: Tensor, score: Callable[[Tensor], Tensor]) 
     def in_place_of_logits(hidden: Tensor) -> Tensor:
         # A model that calls a part of its body (OPT) comes here with all positions.
         rows = hidden.reshape(-1, hidden.shape[-1]) if bodies else chosen(hidden)
-        return score(rows).reshape(1, 1, 1).expand(1, len(rows), 1)
+        return score(rows).reshape(1, 1, 1).repeat(1, len(rows), 1)  # no view: fully_shard warns of those
 
     handle = head.body.register_forward_hook(choose)
     head.output.forward = in_place_of_logits  # type: ignore[assignment, method-assign]

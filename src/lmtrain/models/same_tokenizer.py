@@ -29,6 +29,7 @@ def same_tokenizer(tokenizer: Any | None, place: Path, *, trust_remote_code: boo
         ("ids", tokenizer(text).input_ids, again(text).input_ids),
         ("text", tokenizer.decode(tokenizer(text).input_ids), again.decode(again(text).input_ids)),
         ("special tokens", tokenizer.special_tokens_map, again.special_tokens_map),
+        ("longest input", tokenizer.model_max_length, again.model_max_length),
         ("chat template", getattr(tokenizer, "chat_template", None), getattr(again, "chat_template", None)),
     ):
         if mine != other:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from lmtrain.config.groups import ModelOptions
 from lmtrain.core.errors import OwnResultWrong
@@ -53,6 +54,7 @@ from lmtrain.models.same_weights import (
     rounded_like,
     tied,
 )
+from lmtrain.models.sharding import gathered_dtype, put_away
 from lmtrain.models.tokenizer import Purpose
 from lmtrain.models.vocabulary import grow_embedding, rows_needed, rows_of
 
@@ -108,17 +110,19 @@ def export_verified(
     *,
     merge: bool = False,
     state: dict[str, Any] | None = None,
+    logits: Tensor | None = None,
 ) -> Verified:
     """Save as :func:`~lmtrain.models.export.save_model` does what compares equal; with ``merge`` the base and the
     adapter as one.
 
-    ``state`` is that of a model that is sharded, gathered: then its tensors are compared, and no logits, which no one
-    process could compute. ``options`` say how the run's model was loaded, and how an adapter's base is found again. The
+    ``state`` is that of a model that is sharded, gathered: then its tensors are compared, and logits, which no one
+    process can compute, where all have made them before (:func:`sharded_logits`).
+    ``options`` say how the run's model was loaded, and how an adapter's base is found again. The
     model, its mode and the state of random generators stay as they are. Raises :class:`OwnResultWrong` with what
     differs; then an earlier model in ``folder`` is untouched, and what was written lies in ``folder``/export-rejected.
     """
     began = time.perf_counter()
-    run = _Run(purpose, options or ModelOptions(), state)
+    run = _Run(purpose, options or ModelOptions(), state, logits)
     try:
         with _same_draws(model), quiet_libraries():
             if merge and hasattr(model, "peft_config"):
@@ -138,6 +142,7 @@ class _Run:
     purpose: Purpose
     options: ModelOptions
     state: dict[str, Any] | None = None
+    logits: Tensor | None = None
 
 
 def _export(model: Any, tokenizer: Any | None, folder: Path, run: _Run) -> Verified:
@@ -149,7 +154,7 @@ def _export(model: Any, tokenizer: Any | None, folder: Path, run: _Run) -> Verif
             again, _ = _reloaded_adapter(model, read, place, run)
         else:
             again = _reloaded(model, place, run)
-        found.append(_compared(model, again, tokenizer, run.state))
+        found.append(_compared(model, again, tokenizer, run))
 
     files = save_model(model, tokenizer, folder, check=compare, state=run.state)
     return replace(found[0], files=tuple(files))
@@ -159,7 +164,7 @@ def _export_merged(model: Any, tokenizer: Any | None, folder: Path, run: _Run) -
     with tempfile.TemporaryDirectory() as place:
         model.save_pretrained(place, state_dict=run.state and dict(run.state))  # which it empties
         again, dtype = _reloaded_adapter(model, tokenizer, Path(place), run)
-        adapter = _compared(model, again, tokenizer, run.state)
+        adapter = _compared(model, again, tokenizer, run)
     ids = probe_ids(again, tokenizer)
     unmerged = logits_of(again, ids)
     whole: Any = merged(again)
@@ -170,7 +175,7 @@ def _export_merged(model: Any, tokenizer: Any | None, folder: Path, run: _Run) -
                                       f"the largest, where {MERGED:.0e} is allowed"))  # fmt: skip
     cast_weights(whole, dtype)
     rounded = difference(right, logits_of(whole, ids)) if dtype != torch.float32 else 0.0
-    written = _export(whole, tokenizer, folder, replace(run, state=None))
+    written = _export(whole, tokenizer, folder, replace(run, state=None, logits=None))
     return replace(
         written, kind="merged", difference=max(adapter.difference, apart, written.difference), allowed=MERGED,
         logits=adapter.logits + written.logits + right.numel(), tensors=adapter.tensors + written.tensors,
@@ -219,8 +224,21 @@ def _reloaded_adapter(model: Any, tokenizer: Any | None, place: Path, run: _Run)
 # ---- the comparison --------------------------------------------------------------------------------
 
 
-def _compared(model: Any, again: Any, tokenizer: Any | None, state: dict[str, Any] | None) -> Verified:
+def sharded_logits(model: Any, tokenizer: Any | None) -> Tensor | None:
+    """The logits of a model that is sharded, to compare its export with; every process has to call it.
+
+    None where they would differ by more than rounding: weights that are kept, or gathered, in fewer bits than fp32.
+    """
+    if gathered_dtype(model) != torch.float32 or low_weights(model):
+        return None
+    logits = logits_of(model, probe_ids(model, tokenizer))
+    put_away(model)
+    return logits
+
+
+def _compared(model: Any, again: Any, tokenizer: Any | None, run: _Run) -> Verified:
     """Compare ``again``, in fp32, with ``model``; leaves both as they are."""
+    state = run.state
     if tokenizer is not None and rows_needed(tokenizer) > rows_of(again):
         raise OwnResultWrong(
             differs(f"it has {rows_of(again)} rows for the tokenizer's ids, which go to {rows_needed(tokenizer) - 1}")
@@ -234,13 +252,13 @@ def _compared(model: Any, again: Any, tokenizer: Any | None, state: dict[str, An
     adapter = hasattr(model, "peft_config")
     kind: Literal["model", "adapter"] = "adapter" if adapter else "model"
     tensors = compare_tensors(model.state_dict() if state is None else state, again, grown_tables(model))
-    if state is not None:
+    if state is not None and run.logits is None:
         return Verified(kind, (), 0.0, ALLOWED, 0, tensors, 0.0)
     if (mine := tied(model)) != (other := tied(again)):
         [names, *_] = sorted(map(sorted, mine ^ other))
         raise OwnResultWrong(differs(f"its weights are not tied as they were ({' = '.join(names)})"))
     ids = probe_ids(model, tokenizer)
-    right = logits_of(model, ids)
+    right = logits_of(model, ids) if run.logits is None else run.logits
     device = _place(model)
     again = again.to(device)
     if is_fused(model):

@@ -125,7 +125,8 @@ def agree_on_special_ids(model: PreTrainedModel, tokenizer: Any) -> list[str]:
             )
         if wanted not in ids if wanted is not None else bool(ids):
             setattr(config, name, wanted)
-            changes.append(f"{role} {_spoken(before)} → {_spoken(wanted)}")
+            if not (role == "pad" and before is None and wanted == tokenizer.eos_token_id):  # as exports have it
+                changes.append(f"{role} {_spoken(before)} → {_spoken(wanted)}")
         if generation is not None:
             at_generation = _as_list(getattr(generation, name, None))
             if wanted is None or wanted not in at_generation:

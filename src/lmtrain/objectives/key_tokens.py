@@ -68,11 +68,12 @@ class KeyIds:
     def ids(self) -> list[int]:
         return sorted({number for forms in self.found.values() for number in forms.values()})
 
-    @property
-    def lines(self) -> list[str]:
-        """What the user is told: each word with its tokens, and the pieces of those left out."""
+    def lines(self, *, weigh: bool = True) -> list[str]:
+        """What the user is told: each word with its tokens, and the pieces of those left out; and what is done with
+        the examples that hold some: they ``weigh`` more, in training, or are just told apart."""
         shown = (f"{word} ({', '.join(f'{t!r} {i}' for t, i in forms.items())})" for word, forms in self.found.items())
-        lines = [f"examples with these weigh more: {', '.join(shown)}"]
+        treated = "weigh more" if weigh else "are also scored apart"
+        lines = [f"examples with these {treated}: {', '.join(shown)}"]
         if self.left_out:
             pieces = (f"{word} is {' + '.join(map(repr, parts))}" for word, parts in self.left_out.items())
             lines.append(f"left out, since they are not one token: {', '.join(pieces)}")

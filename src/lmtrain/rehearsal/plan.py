@@ -7,15 +7,19 @@ nothing stays but the token store that the run will read.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass, field
+import time
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmtrain.config.options import Resolved
+from lmtrain.config.outlook import OutlookOptions
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, amount, counted, say
 from lmtrain.core.errors import Problems, UserError
+from lmtrain.engine.agreement import require_same_start
 from lmtrain.engine.found import Found, inspect
+from lmtrain.engine.meeting import telling_others
 from lmtrain.engine.memory import available
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.rehearsing import Stage
@@ -25,8 +29,10 @@ from lmtrain.models import describe
 from lmtrain.rehearsal.anatomy import WARM_UP, Anatomy, dissect
 from lmtrain.rehearsal.estimate import length_of
 from lmtrain.rehearsal.footprint import disk_of, evaluations_of, snapshot_bytes
+from lmtrain.rehearsal.outlook import Measured, look_ahead
 from lmtrain.rehearsal.place import scratch_in, write_speed
 from lmtrain.rehearsal.rehearse import rehearse
+from lmtrain.rehearsal.scale.outlook import Outlook
 from lmtrain.rehearsal.trial import short_run
 
 _MEASURED_STEPS = 4
@@ -42,7 +48,8 @@ class Plan:
     model. ``memory`` is the peak, ``snapshot`` of it (a GPU's: beside it, in main memory) the copy that is saved while
     training goes on. ``disk`` is what lies there at the fullest moment, with ``checkpoints`` of them; ``disk_after``
     what stays: ``kept`` checkpoints, ``kept_whole`` of them with optimizer state (``checkpoint_bytes`` each, else
-    ``weights_bytes``), with ``keeps_best`` the best among them, and the model.
+    ``weights_bytes``), with ``keeps_best`` the best among them, and the model. ``outlook``: the run on other machines,
+    where that was asked.
     """
 
     state: str
@@ -79,16 +86,25 @@ class Plan:
     disk_after: int
     disk_free: int
     lines: tuple[str, ...] = field(default=())
+    outlook: Outlook | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "outlook": self.outlook.as_dict() if self.outlook else None}
 
 
-def make_plan(resolved: Resolved, *, say: Say = say) -> Plan:
-    """Open everything that the run needs, rehearse and measure it. Raises :class:`UserError` with all that stands in
-    its way."""
+@telling_others()
+def make_plan(
+    resolved: Resolved, ahead: OutlookOptions | None = None, *, began: float | None = None, say: Say = say
+) -> Plan:
+    """Open everything that the run needs, rehearse and measure it.
+
+    ``ahead`` asks how it would go on other machines; ``began`` is when the program did (``time.perf_counter``), whose
+    start each failure repeats there. Raises :class:`UserError` with all that stands in its way.
+    """
+    began = time.perf_counter() if began is None else began
     if not resolved.do_train or resolved.output_dir is None:
         raise UserError("nothing to train on; name a text: --train_file TEXT", flag="--train_file")
+    require_same_start(resolved)
     folder = Path(resolved.output_dir).expanduser()
     problems, found, parts, usable = Problems(), Found("new"), None, False
     with problems.collect():
@@ -103,7 +119,7 @@ def make_plan(resolved: Resolved, *, say: Say = say) -> Plan:
         place = folder if usable else Path(elsewhere)  # the rest is tried all the same
         plan = None
         with problems.collect():
-            plan = _measured(resolved, parts, found, place, say)
+            plan = _measured(resolved, parts, found, place, ahead, time.perf_counter() - began, say)
     for text, flag in _shortages(plan) if plan else []:
         problems.add(text, flag=flag)
     problems.raise_if_any()
@@ -111,7 +127,9 @@ def make_plan(resolved: Resolved, *, say: Say = say) -> Plan:
     return plan
 
 
-def _measured(resolved: Resolved, parts: Parts, found: Found, folder: Path, say: Say) -> Plan:
+def _measured(
+    resolved: Resolved, parts: Parts, found: Found, folder: Path, ahead: OutlookOptions | None, start: float, say: Say
+) -> Plan:
     free = available(parts.device)
     chosen = settle_micro_batch(resolved, parts, {}, say)
     with short_run(resolved, parts, WARM_UP + _MEASURED_STEPS, **(chosen.arguments if chosen else {})) as trainer:
@@ -121,7 +139,11 @@ def _measured(resolved: Resolved, parts: Parts, found: Found, folder: Path, say:
         with scratch_in(folder) as scratch:
             speed = write_speed(scratch)
         anatomy = dissect(trainer, _MEASURED_STEPS)
-        return _written_down(resolved, parts, found, folder, trainer, anatomy, (steps, epochs), (free, speed))
+        plan = _written_down(resolved, parts, found, folder, trainer, anatomy, (steps, epochs), (free, speed))
+        if ahead is not None:
+            measured = Measured(anatomy, steps, plan.checkpoint_bytes, speed, plan.snapshot > 0, start)
+            plan = replace(plan, outlook=look_ahead(ahead, resolved, parts, trainer, measured))
+        return plan
 
 
 def _written_down(

@@ -26,8 +26,17 @@ _WITHOUT_HEADS = 32  # width of a model that has none
 _WIDTHS = (
     "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim", "embedding_size", "pooler_hidden_size",
     "word_embed_proj_dim", "moe_intermediate_size", "shared_expert_intermediate_size", "time_step_rank",
+    "attention_hidden_size", "lru_width", "intermediate_size_mlp",
 )  # fmt: skip
 _KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads")
+_HEADS = (2, 4)  # heads that are tried: CodeGen shares its out in fours
+_MORE_LAYERS = (4, 8)  # tried after that: Jamba's fifth is its first with attention, DeepSeek's fourth has experts
+# How state-space layers name expansion, heads, width of a head and groups; expansion · hidden = heads · width.
+_STATE_SPACES = (
+    ("expand", "num_heads", "head_dim", "n_groups"),
+    ("mamba_expand", "mamba_n_heads", "mamba_d_head", "mamba_n_groups"),
+    ("mamba_expand", "n_mamba_heads", "mamba_headdim", "mamba_ngroups"),
+)
 _STIR = 0.1
 # PEFT's words in the names of what it wraps, and of what it adds
 _WRAPPERS = re.compile(r"\.(token_adapter|base_layer|original_module)(?=\.)")
@@ -73,13 +82,13 @@ def _shrunk(model: Any, *, as_it_is: bool = False) -> Any:
         try:
             config = _made(model.config, changes)
             with torch.device("meta"):
-                size = sum(p.numel() for p in type(model)(config).parameters())
-            if size > _LARGEST:
-                continue
-            twin = type(model)(config)
-            if {_open(name) for name in twin.state_dict()} != wanted:
+                plan = type(model)(config)
+            if {_open(name) for name in plan.state_dict()} != wanted:
                 reason = "a smaller one has other parts"
                 continue
+            if sum(p.numel() for p in plan.parameters()) > _LARGEST:
+                continue
+            twin = type(model)(config)
             _check_runs(twin)
         except Interrupted:
             raise
@@ -101,16 +110,33 @@ def _bare(model: Any) -> dict[str, Tensor]:
 
 def _smaller(config: Any) -> Iterator[dict[str, Any]]:
     """What to change for fewer layers: with narrow heads, with heads of their own width, with all of their width."""
-    text = config.get_text_config()
-    if text is not config:
-        return  # of several models
-    layers = _few_layers(config)
+    parts = [name for name in getattr(config, "sub_configs", {}) if getattr(config, name, None) is not None]
+    if config.get_text_config() is not config and parts:
+        yield from _smaller_parts({name: getattr(config, name) for name in parts})
+        return
     own = getattr(config, "head_dim", None) or _whole(_get(config, "hidden_size"), _get(config, "num_attention_heads"))
-    for head in dict.fromkeys((min(_HEAD, own or _HEAD), own)):
-        if (narrow := _narrower(config, head)) is not None:
-            yield {**layers, **narrow}
-    if layers:
-        yield layers
+    for layers in _fewer_layers(config):
+        for head in dict.fromkeys((min(_HEAD, own or _HEAD), own)):
+            for heads in _HEADS:
+                if (narrow := _narrower(config, head, heads)) is not None:
+                    yield {**layers, **narrow}
+    yield from filter(None, _fewer_layers(config))
+
+
+def _smaller_parts(parts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What to change in a model of several, such as one for text and one for images: in all, or in all but widths."""
+    for which in (_narrowest, _shallowest):
+        changes = {name: which(part) for name, part in parts.items()}
+        if any(changes.values()):
+            yield {name: {**parts[name].to_dict(), **found} for name, found in changes.items()}
+
+
+def _narrowest(config: Any) -> dict[str, Any]:
+    return next(_smaller(config), {})
+
+
+def _shallowest(config: Any) -> dict[str, Any]:
+    return next(_fewer_layers(config))
 
 
 def _made(config: Any, changes: dict[str, Any]) -> Any:
@@ -134,34 +160,38 @@ def _whole(number: Any, divisor: Any) -> int | None:
     return number // divisor
 
 
-def _few_layers(config: Any) -> dict[str, Any]:
-    """One layer of each kind, two where there is one kind; lists with an entry a layer are cut alike."""
+def _fewer_layers(config: Any) -> Iterator[dict[str, Any]]:
+    """One layer of each kind that the configuration names, two where there is one kind; then more, for kinds that
+    follow from a layer's number. Lists with an entry a layer are cut alike."""
     layers = _get(config, "num_hidden_layers")
     if not isinstance(layers, int) or layers < 2:
-        return {}
+        yield {}
+        return
     kinds = _get(config, "layer_types")
-    kept = [0, 1]
+    first = [0, 1]
     if isinstance(kinds, list) and len(kinds) == layers and len(set(kinds)) > 1:
-        kept = sorted(kinds.index(kind) for kind in set(kinds))
-    changes: dict[str, Any] = {_key(config, "num_hidden_layers"): len(kept)}
-    for name, value in config.to_dict().items():
-        if isinstance(value, list) and len(value) == layers:
-            changes[name] = [value[i] for i in kept]
-    return changes
+        first = sorted(kinds.index(kind) for kind in set(kinds))
+    for kept in (first, *(list(range(count)) for count in _MORE_LAYERS if len(first) < count < layers)):
+        changes: dict[str, Any] = {_key(config, "num_hidden_layers"): len(kept)}
+        for name, value in config.to_dict().items():
+            if isinstance(value, list) and len(value) == layers:
+                changes[name] = [value[i] for i in kept]
+        yield changes
 
 
-def _narrower(config: Any, head: int | None) -> dict[str, Any] | None:
-    """Two heads of the width ``head``, and everything else in proportion; None where it has another kind of width."""
+def _narrower(config: Any, head: int | None, most: int) -> dict[str, Any] | None:
+    """``most`` heads of the width ``head``, and everything else in proportion; None where it has another kind of
+    width."""
     hidden, heads = _get(config, "hidden_size"), _get(config, "num_attention_heads")
     if not isinstance(hidden, int):
         return None
     if isinstance(heads, int) and head:
         groups = next((n for n in _KEY_VALUE_HEADS if isinstance(_get(config, n), int)), None)
-        few = min(heads, 2)
+        few = min(heads, most)
         changes: dict[str, Any] = {_key(config, "num_attention_heads"): few}
         if groups:
             changes[_key(config, groups)] = few if _get(config, groups) == heads else 1
-        for name in ("head_dim", "rotary_dim"):
+        for name in ("head_dim", "rotary_dim", "qk_rope_head_dim"):
             if isinstance(config.to_dict().get(name), int):  # and no property that follows from others
                 changes[name] = min(getattr(config, name), head)
         width = few * head
@@ -173,7 +203,11 @@ def _narrower(config: Any, head: int | None) -> dict[str, Any] | None:
     for name in _WIDTHS:
         value = _get(config, name)
         if isinstance(value, int) and value > 1:
-            changes[_key(config, name)] = width if value == hidden else max(2, round(value * width / hidden))
+            changes[_key(config, name)] = width if value == hidden else 8 * max(1, round(value * width / hidden / 8))
+    for expand, heads_, width_, groups_ in _STATE_SPACES:
+        if all(isinstance(_get(config, name), int | float) for name in (expand, heads_, groups_)):
+            few = max(2, int(_get(config, groups_)))
+            changes |= {heads_: few, width_: int(width * _get(config, expand)) // few}
     return changes
 
 

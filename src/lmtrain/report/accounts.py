@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from lmtrain.core.console import amount, counted, duration
-from lmtrain.report.facts import listed, mapping
 from lmtrain.report.happenings import happenings
-from lmtrain.report.log import number, whole
+from lmtrain.report.log import listed, mapping, number, whole
 from lmtrain.report.markup import Markup, at_most, element, folded, joined, table
 from lmtrain.report.reading import Run, scrubbed
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from lmtrain.report.ranks import PARTS, curves_by_rank
 from lmtrain.report.reading import Run
 from lmtrain.report.series import SMOOTHING, Table, table
 
@@ -26,6 +27,7 @@ Universal Design", 2008), made darker and lighter until each has a contrast of 3
 
 Form = Literal["number", "percent", "bytes", "rate"]
 _WIDE: Final = 30.0  # a curve whose greatest value is so many times its middle one begins on a logarithmic axis
+_RANKS: Final = "ranks"  # the table of the processes' times
 _NAMES: Final = re.compile(
     r"(?P<split>eval|test)_(?:(?P<set>.+)_)?(?P<score>loss|bits_per_byte|accuracy)"
     r"(?:_(?P<part>with|without)_keys)?"  # see objectives/key_tokens.py
@@ -102,6 +104,11 @@ def drawing(runs: Sequence[Run]) -> Drawing:
         Plot("waiting_for_data", "Waiting for data", "share of the time", builder.trained("waiting_for_data"),
              "percent", smooth=True),
     ]  # fmt: skip
+    plots += [
+        Plot(f"{part}_by_rank", title, "seconds of a step", builder.by_rank(part), smooth=True)
+        for part, title in zip(PARTS, ("Computing, by rank", "Waiting for data, by rank", "Collectives, by rank"),
+                               strict=True)
+    ]  # fmt: skip
     if not builder.trained("mfu"):
         plots.append(Plot("tflops", "TFLOP/s", "of the model", builder.trained("tflops"), smooth=True))
     names = tuple(run.name for run in runs)
@@ -119,6 +126,12 @@ class _Builder:
             for at, run in enumerate(self.runs)
             if curve in self.tables[at]["train"].curves
         )
+
+    def by_rank(self, part: str) -> tuple[Line, ...]:
+        """Of a single run, whose ranks have the colours."""
+        held = None if self.several else self.tables[0].get(_RANKS)
+        names = [name for name in held.curves if name.startswith(f"{part} ")] if held else []
+        return tuple(Line(0, _RANKS, name, f"rank {name.split()[1]}", at) for at, name in enumerate(names))
 
     def losses(self) -> tuple[Line, ...]:
         found = []
@@ -159,6 +172,8 @@ def _tables(run: Run) -> dict[str, Table]:
             steps, counts = (np.append(0.0, columns[name][counted]) for name in ("step", "tokens"))
             tokens = np.interp(curve.step, steps, counts)
         found[score] = table(curve.step, curve.seconds, tokens, {score: curve.values})
+    if (by_rank := curves_by_rank(run.history, len(PALETTE))) is not None:
+        found[_RANKS] = by_rank
     return {name: held for name, held in found.items() if name == "train" or held.curves}
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from lmtrain.config.flags import COMMAND_OPTIONS, TRAINING_COMMANDS, flag_table
 from lmtrain.config.save import defaults
 from lmtrain.core.console import amount, duration
-from lmtrain.report.log import Column, History, number
+from lmtrain.report.log import Column, History, listed, mapping, number
+from lmtrain.report.ranks import count_of, in_collectives, most_memory
 from lmtrain.report.reading import Run
 
 _STATES = {
@@ -90,11 +91,6 @@ def about(run: Run) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def listed(value: Any) -> list[Any]:
-    """``value`` where it is a list, else a list of it; empty for None."""
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
 # ---- the scores -----------------------------------------------------------------------------------
 
 
@@ -127,8 +123,12 @@ def figures(run: Run) -> list[Figure]:
     add("time", history.seconds or math.nan, duration)
     add("tokens/s", _mean(train["tokens_per_second"]), lambda value: amount(round(value)), False)
     add("MFU", _mean(train["mfu"]), "{:.1%}".format, False)
-    add("memory, most", _most(train["memory"]), lambda value: amount(value, "B"), True)
+    most = most_memory(history)
+    of_rank = f" (rank {most[1]})" if most else ""
+    add("memory, most", most[0] if most else _most(train["memory"]), lambda value: amount(value, "B") + of_rank, True)
     add("waiting for data", _mean(train["waiting_for_data"]), "{:.1%}".format, True)
+    add("in collectives", in_collectives(history), "{:.1%}".format, True)
+    add("processes", count_of(history) if history.ranks else math.nan, "{:.0f}".format)
     return found
 
 
@@ -257,11 +257,6 @@ def decided(run: Run) -> list[tuple[str, str, str]]:
         else:
             rows.append((name, shown(value), ""))
     return rows
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """``value`` where it is a table, else an empty one."""
-    return value if isinstance(value, dict) else {}
 
 
 def command_line(run: Run) -> str:

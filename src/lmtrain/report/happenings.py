@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lmtrain.core.console import amount, counted
-from lmtrain.report.facts import listed, shown
-from lmtrain.report.log import number, whole
+from lmtrain.report.facts import shown
+from lmtrain.report.log import listed, number, whole
 from lmtrain.report.reading import Run
 
 

@@ -72,13 +72,15 @@ class History:
     """What a log tells, each step once.
 
     ``evaluations`` are curves by the name of the score (``eval_loss``). ``events`` is all else in
-    the order of the log, with its ``seconds``; ``spikes`` are (step, loss). ``ignored`` counts lines that are none.
+    the order of the log, with its ``seconds``; ``spikes`` are (step, loss). ``ranks`` are the ``ranks`` events, which
+    hold the times of each process, with their ``seconds``. ``ignored`` counts lines that are none.
     """
 
     evaluations: dict[str, Curve] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     spikes: list[tuple[int, float]] = field(default_factory=list)
+    ranks: list[dict[str, Any]] = field(default_factory=list)
     seconds_left: float | None = None
     ignored: int = 0
     starts: int = 0
@@ -126,6 +128,10 @@ class History:
             self._evaluation(step, event)
         elif kind == "sample" and math.isfinite(step):
             self._sample(int(step), event)
+        elif kind == "ranks" and math.isfinite(step):
+            while self.ranks and number(self.ranks[-1].get("step")) >= step:
+                self.ranks.pop()
+            self.ranks.append({**event, "seconds_worked": self.seconds})
         else:
             self.events.append({**event, "seconds": self.seconds})
 
@@ -222,6 +228,16 @@ def whole(value: Any) -> int:
     """A whole number of the log or a record; 0 for anything else."""
     found = number(value)
     return int(found) if math.isfinite(found) else 0
+
+
+def listed(value: Any) -> list[Any]:
+    """``value`` where it is a list, else a list of it; empty for None."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """``value`` where it is a table, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def _fillings(masks: Any) -> tuple[str, ...]:

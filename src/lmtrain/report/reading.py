@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from lmtrain.config.flags import COMMAND_OPTIONS, TRAINING_COMMANDS, flag_table
 from lmtrain.config.save import without_secrets
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
+from lmtrain.core.secrets import without_keys
 from lmtrain.report.log import History, Log
 
 LOG: Final = "metrics.jsonl"
@@ -30,10 +30,6 @@ _PARTS: Final = {
 }
 _AT_WORK: Final = ("preparing", "training", "saving", "evaluating", "uploading")
 _RECENT: Final = 120.0  # seconds: a log written to since then is that of a run at work, on whatever machine
-_SECRETS: Final = (
-    (re.compile(r"\b(hf|sk|ghp|github_pat|wandb_v1)_[A-Za-z0-9_]{16,}"), r"\1_..."),  # of hubs and trackers
-    (re.compile(r"(\w+://)[^/\s:@]+:[^/\s@]+@"), r"\1...@"),  # a name and a password in an address
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +211,7 @@ def _without_secrets(record: dict[str, Any]) -> dict[str, Any]:
 def scrubbed(value: Any) -> Any:
     """Plain values with whatever looks like a key or a password taken out of their texts."""
     if isinstance(value, str):
-        for pattern, instead in _SECRETS:
-            value = pattern.sub(instead, value)
-        return value
+        return without_keys(value, {})
     if isinstance(value, dict):
         return {key: scrubbed(item) for key, item in value.items()}
     return [scrubbed(item) for item in value] if isinstance(value, list) else value

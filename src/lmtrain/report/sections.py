@@ -22,6 +22,7 @@ from lmtrain.report.facts import (
 )
 from lmtrain.report.log import Sample
 from lmtrain.report.markup import Markup, element, folded, joined, table
+from lmtrain.report.processes import processes
 from lmtrain.report.reading import Run, scrubbed
 
 _MOST_STEPS: Final = 200  # of samples: the first, the last and those evenly between
@@ -33,6 +34,7 @@ def sections(runs: Sequence[Run]) -> dict[str, Markup]:
     return {
         "state": joined(*(_state(run, len(runs) > 1) for run in runs)),
         "headline": _headline(runs),
+        "processes": joined(*(processes(run, len(runs) > 1) for run in runs)),
         "samples": joined(*(_samples(run, at, len(runs) > 1) for at, run in enumerate(runs))),
         "ledger": joined(*(ledger(run, len(runs) > 1) for run in runs)),
         "events": joined(*(events(run, at, len(runs) > 1) for at, run in enumerate(runs))),

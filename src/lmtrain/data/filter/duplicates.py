@@ -62,6 +62,7 @@ class Duplicates:
                 self._sample(segment, place, repeat)
         if not all(keep):
             segment.payload = without(segment.payload, self._kind, segment.lengths, keep)
+            segment.sizes = [size for size, kept in zip(segment.sizes, keep, strict=True) if kept]
         return segment
 
     def _drop(self, account: Account, size: int, repeat: Repeat) -> None:

@@ -19,6 +19,7 @@ from lmtrain.data.sources.columns import kind_of
 from lmtrain.data.sources.decoding import as_utf8, byte_order_mark
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.records import Bad
+from lmtrain.data.sources.segments import first_line
 
 if TYPE_CHECKING:
     from lmtrain.data.filter.tasks import Task
@@ -32,12 +33,9 @@ def stretch(task: Task, job: Job) -> Iterator[Segment]:
     """The records whose lines begin in bytes [``task.start``, ``task.stop``) of a plain UTF-8 file."""
     lines = Lines(task, job)
     with task.files[0].open() as stream:
-        if task.start:  # a line that begins before belongs to the stretch before
-            stream.seek(task.start - 1)
-            at = task.start - 1 + len(rest := stream.readline(task.stop - task.start + 1))
-            if not rest.endswith(b"\n"):
-                return
-        else:
+        if (at := first_line(stream, task.start, task.stop)) is None:
+            return
+        if not at:
             at = len(byte_order_mark(stream.read(4), "utf-8"))
             stream.seek(at)
         for block, offset in _blocks(stream, at, task.stop, job.segment_bytes):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import signal
 import sys
 import threading
 from collections import deque
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmtrain.core.children import begin_child
 from lmtrain.core.errors import UserError
 from lmtrain.data.filter.segment import Job, Segment
 from lmtrain.data.filter.tasks import Task
@@ -76,6 +76,11 @@ def run_tasks(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _run_here(tasks: Sequence[Task], job: Job, tick: Callable[[int], None]) -> Iterator[tuple[Task, Iterator[Segment]]]:
     read = 0
 
@@ -110,17 +115,7 @@ def _ticking(segments: _Done, tick: Callable[[int], None], read: Any) -> Iterato
 def _begin(job: Job, read: Any) -> None:
     global _job, _read
     _job, _read = job, read
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # the parent decides when to end
-        if number := getattr(signal, name, None):
-            signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    begin_child()
 
 
 def _do(task: Task, path: Path) -> _Done:

@@ -93,11 +93,13 @@ def keeps_nothing(account: Account) -> UserError:
 
 
 def _order(rule: str) -> int:
+    if rule == "mix":  # asked last
+        return 1000
     return RULES.index(rule) if rule in RULES else len(RULES) + len(rule)
 
 
 def _rule(rule: str) -> str:
-    return f"--{rule}" if rule in RULES else f"{rule}s"
+    return f"--{rule}" if rule in (*RULES, "mix") else f"{rule}s"
 
 
 def _said(count: Count) -> str:

@@ -7,34 +7,35 @@ alone: not on how many processes there are, nor on how often it was stopped.
 
 from __future__ import annotations
 
-import base64
-import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmtrain.config.filter import FilterOptions
+from lmtrain.config.mix import Mix
 from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, amount, counted, silent
 from lmtrain.core.errors import Interrupted
 from lmtrain.core.files import read_json, sync_folder, write_json
 from lmtrain.core.stopping import Stop
-from lmtrain.data.filter.account import Account
+from lmtrain.data.filter.account import Account, Count
+from lmtrain.data.filter.inputs import named_inputs
+from lmtrain.data.filter.mixing import LEFT_OUT, Kept, mixed, require_one_column, taken_of
 from lmtrain.data.filter.output import claimed, clear, disk_problems
-from lmtrain.data.filter.pool import run_tasks
+from lmtrain.data.filter.pool import cores, run_tasks
 from lmtrain.data.filter.progress import Progress
 from lmtrain.data.filter.report import Report, keeps_nothing, report_of
 from lmtrain.data.filter.rules import Rules
 from lmtrain.data.filter.segment import SEGMENT, Job, Segment
-from lmtrain.data.filter.shards import Format, Shard, Spool, pack, schema_of, spool_path
+from lmtrain.data.filter.settings import settings_of
+from lmtrain.data.filter.shards import Format, Shard, Spool, as_text, pack, schema_from, schema_of, spool_path
 from lmtrain.data.filter.state import FOLDER, State
 from lmtrain.data.filter.tables_agree import columns_of
-from lmtrain.data.filter.tasks import Input, Task, all_tables, files_of, inputs_of, tasks_of
+from lmtrain.data.filter.tasks import Input, Task, all_tables, files_of, tasks_of
 from lmtrain.data.sources import Reading
 
 if TYPE_CHECKING:
@@ -66,17 +67,18 @@ def filter_corpus(options: FilterOptions, *, say: Say = silent, segment_bytes: i
 
         minhash()
         bands = Bands.for_threshold(options.near_threshold)
-    inputs = inputs_of(options.train_file, reading)
-    tables = all_tables(inputs)
+    mix = Mix.of(options.mix)
+    inputs = named_inputs(options, reading, mix)
+    tables = all_tables(inputs) and mix is None  # a mix is made of lines
     form: Format = ("parquet" if tables else "jsonl.zst") if options.format == "auto" else options.format
     arrow = tables and form == "parquet"
     job = Job(rules, reading, "arrow" if arrow else "lines", options.deduplicate != "none", bands, segment_bytes)
     output = user_path(options.output or "")
     with claimed(output, overwrite=options.overwrite):
-        settings, files = _settings(options, job, form), [list(entry) for entry in files_of(inputs)]
+        settings, files = settings_of(options, job, form), [list(entry) for entry in files_of(inputs)]
         state = State.load(output / FOLDER)
         if state is None:
-            state = State(settings, files, [Account() for _ in inputs])
+            state = State(settings, files, [Account() for _ in inputs], spans=[0 for _ in inputs])
         else:
             state.require(settings, files, output)
             if state.finished:
@@ -84,22 +86,10 @@ def filter_corpus(options: FilterOptions, *, say: Say = silent, segment_bytes: i
                 return dict(read_json(output / FOLDER / "report.json"))
         schema = columns_of(inputs, arrow=arrow)
         tasks = tasks_of(inputs, job, path_column=options.path_column)
+        if mix:
+            require_one_column(tasks, mix)
         with disk_problems(output):
-            return _Filter(options, job, inputs, tasks, form, schema, state, output, say).run()
-
-
-def _settings(options: FilterOptions, job: Job, form: Format) -> dict[str, Any]:
-    """What the result depends on, by option."""
-    named = ("text_column", "documents", "encoding", "encoding_errors", "on_bad_record", "path_column",
-             "deduplicate", "near_threshold", "shard_bytes")  # fmt: skip
-    ruled = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(job.rules).items()}
-    return {
-        "source": options.train_file,
-        **ruled,
-        **{name: getattr(options, name) for name in named},
-        "format": form,
-        "segment_bytes": job.segment_bytes,
-    }
+            return _Filter(options, job, inputs, tasks, form, schema, state, output, say, mix).run()
 
 
 class _Filter:
@@ -107,12 +97,13 @@ class _Filter:
 
     def __init__(
         self, options: FilterOptions, job: Job, inputs: Sequence[Input], tasks: Sequence[Task], form: Format,
-        schema: pa.Schema | None, state: State, output: Path, say: Say,
+        schema: pa.Schema | None, state: State, output: Path, say: Say, mix: Mix | None,
     ) -> None:  # fmt: skip
         self._options, self._job, self._inputs, self._tasks, self._form = options, job, inputs, tasks, form
-        self._state, self._output, self._say = state, output, say
+        self._state, self._output, self._say, self._mix = state, output, say, mix
         self._folder = output / FOLDER
-        self._schema = schema if schema is not None else _read_schema(state.schema)
+        self._kept: Kept | None = None
+        self._schema = schema if schema is not None else schema_from(state.schema)
         self._packing: list[tuple[Shard, Future[None]]] = []
         self._total = state.total
         self._began = time.monotonic()
@@ -122,7 +113,7 @@ class _Filter:
         self._processes = 1
         whole = sum(task.size for task in tasks)
         if whole > _ALONE * job.segment_bytes:
-            self._processes = options.num_proc or _cores()
+            self._processes = options.num_proc or cores()
 
     def run(self) -> Report:
         state, tasks = self._state, self._tasks
@@ -138,29 +129,36 @@ class _Filter:
             self._packer = stack.enter_context(ThreadPoolExecutor(1))
             self._spool = Spool(self._folder, self._job.spooled, len(state.shards), state.bytes)
             stack.callback(self._close)
+            if self._mix:
+                self._kept = Kept(self._folder / "kept", state.spans, self._total.kept.documents)
+                stack.callback(self._kept.close)
             self._duplicates = self._opened_duplicates(stack)
             for shard in state.shards[state.packed :]:
                 self._pack(shard)
             progress = stack.enter_context(Progress(sum(task.size for task in tasks), done, self._say))
 
-            def tick(read: int) -> None:
-                progress.show(read, self._total)
+            def pause() -> None:
                 if stop.asked:
                     raise Interrupted(stop.reason or "")
                 if time.monotonic() - self._saved > _CHECKPOINT:
                     self._checkpoint()
 
+            def tick(read: int) -> None:
+                progress.show(read, self._total)
+                pause()
+
             try:
                 for task, segments in run_tasks(tasks[state.task :], self._job, self._processes, self._folder, tick):
                     self._task(segments)
                     progress.done(task.size)
+                left_out = self._mixed(self._mix, self._kept, pause) if self._mix and self._kept else []
                 self._end_shard()
                 while self._packing:
                     self._packed(wait=True)
             except Interrupted:
                 self._checkpoint()
                 raise
-            return self._finish()
+            return self._finish(left_out)
 
     def _opened_duplicates(self, stack: ExitStack) -> Duplicates | None:
         if not self._job.marked:
@@ -183,15 +181,38 @@ class _Filter:
             if self._duplicates:
                 segment = self._duplicates.left(segment)
                 state.removed, state.samples = self._duplicates.removed, self._duplicates.samples
-            self._spool.write(segment.payload)
             state.accounts[segment.group] += segment.account
             self._total += segment.account
-            state.documents += segment.account.kept.documents
-            state.bytes = self._spool.bytes
+            if self._kept:
+                self._kept.add(segment)
+            else:
+                self._write(segment.payload, segment.account.kept.documents)
             state.segment = number + 1
             if state.bytes >= self._options.shard_bytes:
                 self._end_shard()
         state.task, state.segment = state.task + 1, 0
+
+    def _write(self, payload: bytes, documents: int) -> None:
+        self._spool.write(payload)
+        self._state.documents += documents
+        self._state.bytes = self._spool.bytes
+
+    def _mixed(self, mix: Mix, kept: Kept, pause: Callable[[], None]) -> list[Count]:
+        """Write what the shares take of each source; what they leave out."""
+        state = self._state
+        taken = taken_of(state.accounts, mix)
+        self._checkpoint()
+        left_out = [Count(account.kept.documents, account.kept.bytes) for account in state.accounts]
+        for number, (payload, counts) in enumerate(mixed(kept, state.accounts, taken, self._options.seed)):
+            for count, (documents, size) in zip(left_out, counts, strict=True):
+                count.add(-documents, -size)
+            if number >= state.mixed:  # else it was written before the filter was stopped
+                self._write(payload, sum(documents for documents, _ in counts))
+                state.mixed = number + 1
+                if state.bytes >= self._options.shard_bytes:
+                    self._end_shard()
+            pause()
+        return left_out
 
     def _end_shard(self) -> None:
         state = self._state
@@ -231,6 +252,8 @@ class _Filter:
         """From here the same command goes on."""
         self._packed(wait=False)
         self._spool.flush()
+        if self._kept:
+            self._kept.flush()
         if self._duplicates:
             self._duplicates.flush()
         self._save()
@@ -239,20 +262,25 @@ class _Filter:
         state = self._state
         state.seconds = self._seconds_before + time.monotonic() - self._began
         if self._schema is not None and self._job.spooled == "lines":
-            state.schema = base64.b64encode(self._schema.serialize().to_pybytes()).decode("ascii")
+            state.schema = as_text(self._schema)
         state.save(self._folder)
         self._saved = time.monotonic()
 
     def _close(self) -> None:
         self._spool.close()
 
-    def _finish(self) -> Report:
+    def _finish(self, left_out: Sequence[Count]) -> Report:
+        """``left_out``: of a mix, what the shares leave out of each source."""
         state = self._state
         if not state.shards:
             clear(self._output)
             raise keeps_nothing(self._total)
         state.finished = True
-        found = self._duplicates.report(state.shards, self._form) if self._duplicates else None
+        for account, count in zip(state.accounts, left_out, strict=bool(left_out)):
+            account.kept.add(-count.documents, -count.bytes)
+            account.drop(LEFT_OUT, count.documents, count.bytes)
+        shards = [] if self._mix else state.shards  # duplicates are numbered as they were before it
+        found = self._duplicates.report(shards, self._form) if self._duplicates else None
         state.seconds = self._seconds_before + time.monotonic() - self._began
         names = [each.name for each in self._inputs]
         report = report_of(state, names, self._output, self._form, found, self._processes)
@@ -260,19 +288,7 @@ class _Filter:
         self._save()
         for path in self._folder.glob("spool-*"):
             path.unlink()
-        shutil.rmtree(self._folder / "duplicates", ignore_errors=True)
+        for name in ("duplicates", "kept"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
         sync_folder(self._output)
         return report
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _read_schema(text: str | None) -> pa.Schema | None:
-    if text is None:
-        return None
-    import pyarrow as pa
-
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))

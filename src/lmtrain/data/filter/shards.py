@@ -7,6 +7,7 @@ Parquet file with row groups of about ``_ROW_GROUP`` bytes.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -171,6 +172,20 @@ def schema_of(spool: Path) -> pa.Schema:
                 raise _unlike(str(error).splitlines()[0]) from error
     fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schemas[0]]
     return pa.schema(fields)
+
+
+def as_text(schema: pa.Schema) -> str:
+    """A schema in Arrow's own form, base64."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode("ascii")
+
+
+def schema_from(text: str | None) -> pa.Schema | None:
+    """What :func:`as_text` wrote."""
+    if text is None:
+        return None
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 
 def _some_records(source: BinaryIO) -> Iterator[list[dict[str, Any]]]:

@@ -22,7 +22,8 @@ class State:
     """``task`` and ``segment``: the next to do. ``packed``: shards that lie there; ``shards`` has the waiting ones too.
 
     ``schema``: the columns of a Parquet output made of lines, in Arrow's own form, base64. ``documents`` and ``bytes``
-    are those of the spool under way.
+    are those of the spool under way. Of a mix, ``spans`` are the bytes that lie there of each source until all is read,
+    and ``mixed`` counts the parts of the output made of them.
     """
 
     settings: dict[str, Any]
@@ -37,6 +38,8 @@ class State:
     schema: str | None = None
     removed: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
+    spans: list[int] = field(default_factory=list)
+    mixed: int = 0
     seconds: float = 0.0
     finished: bool = False
 

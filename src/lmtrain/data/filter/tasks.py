@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,6 +16,7 @@ from lmtrain.data.sources.json_files import JsonLines
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.records import RecordSource
 from lmtrain.data.sources.saved import Shards
+from lmtrain.data.sources.segments import byte_spans, group_spans
 from lmtrain.data.sources.tables import TableRows
 
 Form = Literal["lines", "stream", "json", "csv", "tsv", "table", "texts"]
@@ -68,7 +68,7 @@ def inputs_of(paths: Sequence[str], reading: Reading) -> list[Input]:
     found: list[Input] = []
     for path in paths:
         with problems.collect():
-            found.append(Input(path, list(_single(resolve_sources([path], reading)))))
+            found.append(Input(path, list(_single(resolve_sources([path], reading, flag="--source")))))
     problems.raise_if_any()
     if not found:
         raise UserError("nothing to filter is named", flag="--source")
@@ -100,9 +100,7 @@ def files_of(inputs: Sequence[Input]) -> list[tuple[str, int, int]]:
     for each in inputs:
         for source in each.sources:
             file = _file(source)
-            stat = os.stat(file.path)  # noqa: PTH116 -- a path that is a string; see opening
-            # a temporary copy (standard input) is new every time
-            found.append((file.name, stat.st_size, 0 if file.owned else stat.st_mtime_ns))
+            found.append((file.name, file.size, file.changed))
     return found
 
 
@@ -164,24 +162,19 @@ def _records(group: int, source: RecordSource, path_column: str | None, job: Job
     elif file.compression or job.reading.codec != "utf-8":
         yield replace(task, form="stream")
     else:
-        for start in range(0, size, job.segment_bytes):
-            stop = min(start + job.segment_bytes, size)
-            yield replace(task, form="lines", start=start, stop=stop, size=stop - start)
+        for span in byte_spans(size, job.segment_bytes):
+            yield replace(task, form="lines", start=span.start, stop=span.stop, size=span.stop - span.start)
 
 
 def _groups(task: Task, table: TableRows, job: Job) -> Iterator[Task]:
     """Row groups, several small ones together."""
     sizes, counts = table.group_bytes(), table.group_rows()
     plain = table.plain()
-    start, row, together, rows = 0, 0, 0, 0
-    whole = max(1, sum(sizes))
-    for number, size in enumerate(sizes):
-        together += size
-        rows += counts[number]
-        if together >= job.segment_bytes or number == len(sizes) - 1:
-            share = task.size * together // whole
-            yield replace(task, start=start, stop=number + 1, first_row=row, size=share, table=plain)
-            start, row, together, rows = number + 1, row + rows, 0, 0
+    row, whole = 0, max(1, sum(sizes))
+    for span in group_spans(sizes, job.segment_bytes):
+        share = task.size * sum(sizes[span.start : span.stop]) // whole
+        yield replace(task, start=span.start, stop=span.stop, first_row=row, size=share, table=plain)
+        row += sum(counts[span.start : span.stop])
 
 
 def _path_column(source: RecordSource, named: str | None) -> str:

@@ -122,6 +122,12 @@ class Documents:
         return int(sizes[~part].sum()) + int(share.sum())
 
 
+def store_of(layout: Any) -> TokenStore | None:
+    """The one store that a layout of documents looks into; None for pairs and for several layouts as one."""
+    row = getattr(layout, "_row", None)
+    return row.store if isinstance(row, Documents) else None
+
+
 def examples_of(rows: list[Row], indices: Sequence[int], pad_id: int, width: int = 0) -> Examples:
     """The rows of a batch, padded to the longest of them, or to ``width``."""
     lengths = np.array([len(row.ids) for row in rows], np.int64)

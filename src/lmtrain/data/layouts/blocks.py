@@ -127,6 +127,17 @@ class Blocks(Shortened):
         return lengths[: self._n]
 
     @property
+    def first_tokens(self) -> np.ndarray:
+        if not self._n:
+            return np.empty(0, np.int64)
+        number = np.arange(self._n)
+        group = np.searchsorted(self._first_block, number, "right") - 1
+        begins = self._group_starts[group] + (number - self._first_block[group]) * self.block_size  # in the row
+        document = np.searchsorted(self._starts, begins, "right") - 1
+        inside = np.clip(begins - self._starts[document] - len(self._row.prefix), 0, self._row.lengths[document])
+        return self._row.store.starts(self._row.documents)[document] + inside
+
+    @property
     def n_bytes(self) -> int:
         content = np.clip(self._covered() - len(self._row.prefix), 0, self._row.lengths)
         return self._row.bytes_of(content)

@@ -45,7 +45,7 @@ class Lines(Shortened):
         if not 0 <= index < self._n:
             raise IndexError(f"line {index} of {self._n}")
         row = self._row
-        content = row.store.document(int(row.documents[index]))[: int(self._kept[index])].astype(np.int64)
+        content = row.store.document(int(row.documents[index]), 0, int(self._kept[index])).astype(np.int64)
         special = np.ones(len(content) + row.overhead, bool)
         special[len(row.prefix) : len(row.prefix) + len(content)] = False
         return Row(np.concatenate([row.prefix, content, row.suffix]), special)
@@ -63,6 +63,10 @@ class Lines(Shortened):
     @property
     def lengths(self) -> np.ndarray:
         return self._kept[: self._n] + self._row.overhead
+
+    @property
+    def first_tokens(self) -> np.ndarray:
+        return self._row.store.starts(self._row.documents[: self._n])
 
     @property
     def n_bytes(self) -> int:

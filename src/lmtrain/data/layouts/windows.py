@@ -62,7 +62,7 @@ class Windows(Shortened):
         row = self._row
         document = int(np.searchsorted(self._first, index, "right")) - 1
         at = (index - int(self._first[document])) * self.room
-        content = row.store.document(int(row.documents[document]))[at : at + self.room].astype(np.int64)
+        content = row.store.document(int(row.documents[document]), at, at + self.room).astype(np.int64)
         special = np.ones(self.block_size, bool)
         special[len(row.prefix) : len(row.prefix) + self.room] = False
         return Row(np.concatenate([row.prefix, content, row.suffix]), special)
@@ -80,6 +80,12 @@ class Windows(Shortened):
     @property
     def lengths(self) -> np.ndarray:
         return np.full(self._n, self.block_size, np.int64)
+
+    @property
+    def first_tokens(self) -> np.ndarray:
+        document = np.searchsorted(self._first, np.arange(self._n), "right") - 1
+        inside = (np.arange(self._n) - self._first[document]) * self.room
+        return self._row.store.starts(self._row.documents)[document] + inside
 
     @property
     def n_bytes(self) -> int:

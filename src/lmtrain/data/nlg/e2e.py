@@ -24,7 +24,12 @@ def read(path: str | Path) -> Iterator[Record]:
             continue
         context, mark, rest = line.partition(_MARK)
         if not mark:
-            raise unusable(file, number, f"no {_MARK!r} between the meaning and its text")
+            raise unusable(
+                file,
+                number,
+                f"no {_MARK!r} between the meaning and its text; a line looks like "
+                "name : Aroma | food : Thai||Aroma serves Thai food.",
+            )
         completion = rest.split(_MARK)[0]
         if not completion.strip():
             raise unusable(file, number, f"nothing behind {_MARK!r}; the text is missing")

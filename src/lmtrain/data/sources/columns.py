@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 TEXT, EMPTY = "text", "nothing"
 _NAMED_MOST = 12
+_NO_TEXT = "; write each text as a string (pairs and chats are for lmtrain sft)"
 
 
 def kind_of(value: Any) -> str:
@@ -52,14 +53,15 @@ def choose_column(kinds: Mapping[str, str], reading: Reading, origin: Origin) ->
         if wanted not in kinds:
             raise origin.error(f" has no column {wanted!r}; it has {_listed(kinds)}; choose one: --text_column NAME")
         if kinds[wanted] not in usable:
+            texts = [name for name, kind in kinds.items() if kind == TEXT]
             raise origin.error(
                 f" holds in column {wanted!r} a {kinds[wanted]} and not text; it has {_listed(kinds)}"
-                + _choice([name for name, kind in kinds.items() if kind == TEXT])
+                + (_choice(texts) or _NO_TEXT)
             )
         return wanted, None
     texts = [name for name, kind in kinds.items() if kind == TEXT]
     if not texts:
-        raise origin.error(f" has no column of text; it has {_listed(kinds)}")
+        raise origin.error(f" has no column of text; it has {_listed(kinds)}{_NO_TEXT}")
     if len(texts) == 1:
         return texts[0], f"text is read from column {texts[0]!r}, the only one that holds text"
     if reading.first_column:

@@ -34,9 +34,11 @@ def cut_at(text: str) -> int:
     return len(text) - text.endswith("\r")
 
 
-def pieces_of(chunks: Iterable[str], size: int) -> Iterator[Piece]:
-    """One document that arrives in chunks of ``size`` bytes, as pieces of about that size."""
-    first = True
+def pieces_of(chunks: Iterable[str], size: int, *, first: bool = True) -> Iterator[Piece]:
+    """One document that arrives in chunks of ``size`` bytes, as pieces of about that size.
+
+    ``first``: it begins with them.
+    """
     held = ""
     for chunk in chunks:
         if 4 * len(held) >= size and (end := cut_at(held)):

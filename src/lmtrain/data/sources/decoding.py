@@ -43,11 +43,15 @@ def is_ascii_superset(codec: str) -> bool:
     return "A\n".encode(codec) == b"A\n"
 
 
-def decode_chunks(stream: BinaryIO, reading: Reading, size: int) -> Iterator[str]:
-    """The text of a stream, about ``size`` bytes at a time. Raises UnicodeDecodeError."""
+def decode_chunks(stream: BinaryIO, reading: Reading, size: int, *, beginning: bool = True) -> Iterator[str]:
+    """The text of a stream, about ``size`` bytes at a time. Raises UnicodeDecodeError.
+
+    ``beginning``: it is the beginning of a file, where a byte order mark is no text.
+    """
     decoder = codecs.getincrementaldecoder(reading.codec)(reading.encoding_errors)
     chunk = stream.read(max(size, 4))
-    chunk = chunk[len(byte_order_mark(chunk, reading.codec)) :]
+    if beginning:
+        chunk = chunk[len(byte_order_mark(chunk, reading.codec)) :]
     while chunk:
         if text := decoder.decode(chunk):
             yield text

@@ -16,7 +16,7 @@ from lmtrain.data.sources.columns import kinds_in
 from lmtrain.data.sources.pairs import record_source
 from lmtrain.data.sources.reading import Reading
 from lmtrain.data.sources.records import Bad, Fields, Value
-from lmtrain.data.sources.saved import is_saved, saved_splits
+from lmtrain.data.sources.saved import arrow_files, is_saved, saved_splits
 from lmtrain.data.sources.tables import in_slices, kinds_of, rows_of, texts_of
 
 _FLAG = "--dataset_name"
@@ -34,12 +34,13 @@ def hub_source(
     token: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     streaming: bool = False,
+    as_files: bool = False,
 ) -> dict[str, Source]:
     """The splits of a data set, or only ``split``, by name.
 
     A name is one on the hub, or a folder written by ``save_to_disk``. Without a network a data set that was
     loaded before is taken from its cache; otherwise that is said within seconds. Code of a data set is never
-    run.
+    run. ``as_files``: the sources are the Arrow files that the data set lies in.
 
     Raises:
         UserError: no such data set, configuration or split; no network; ``datasets`` is not installed.
@@ -58,7 +59,7 @@ def hub_source(
             flag=_FLAG,
         )
     else:
-        splits = from_hub(dataset_name, config_name, reading, revision, token, cache_dir, streaming)
+        splits = from_hub(dataset_name, config_name, reading, revision, token, cache_dir, streaming, as_files)
     if split is None:
         return splits
     if split not in splits:
@@ -74,6 +75,7 @@ def from_hub(
     token: str | None,
     cache_dir: str | os.PathLike[str] | None,
     streaming: bool,
+    as_files: bool = False,
 ) -> dict[str, Source]:
     reachable = _hub_reachable()
     try:
@@ -95,6 +97,11 @@ def from_hub(
         else:
             builder.download_and_prepare()
             loaded = builder.as_dataset()
+    if as_files:
+        return {
+            split: arrow_files([entry["filename"] for entry in data.cache_files], f"{name}/{split}", reading, _FLAG)
+            for split, data in loaded.items()
+        }
     state = [name, builder.config_id, str(builder.config.version), builder.hash]  # hash: the commit
     return {
         split: record_source(Split(f"{name}/{split}", sha256_json([*state, split])), DatasetRows(data), reading)

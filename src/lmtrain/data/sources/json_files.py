@@ -44,11 +44,26 @@ class JsonLines:
     def __init__(self, file: File, reading: Reading) -> None:
         self._file = file
         self._reading = reading
+        self._span: tuple[int, int] | None = None
+
+    def only(self, start: int, stop: int) -> JsonLines:
+        """Those of a plain file in these bytes, which are whole lines."""
+        part = JsonLines(self._file, self._reading)
+        part._span = (start, stop)
+        return part
+
+    def rows_before(self) -> int:
+        """Lines of the file before those that are read here; counted only where one has to be named."""
+        if self._span is None or not self._span[0]:
+            return 0
+        with self._file.open((0, self._span[0])) as raw:
+            return sum(block.count(b"\n") for block in iter(lambda: raw.read(_CHUNK), b""))
 
     def _records(self) -> Iterator[tuple[int, Any]]:
         errors = self._reading.encoding_errors
-        with self._file.open() as raw:
-            for number, line in enumerate(as_utf8(raw, self._reading), 1):
+        with self._file.open(self._span) as raw:
+            beginning = self._span is None or self._span[0] == 0  # U+FEFF elsewhere is no byte order mark
+            for number, line in enumerate(as_utf8(raw, self._reading) if beginning else raw, 1):
                 try:
                     yield number, json.loads(line.decode("utf-8", errors))
                 except json.JSONDecodeError as error:

@@ -18,9 +18,9 @@ import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_file
@@ -50,6 +50,14 @@ class File:
     owned: TemporaryFolder | None = None  # holds standard input until the source is gone
     _hash: str = field(default="", repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: it reads the file, and a temporary one stays this process's to delete."""
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"owned": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
     def content_hash(self) -> str:
         if not self._hash:
             with self.explained():
@@ -60,6 +68,12 @@ class File:
     def size(self) -> int:
         """Bytes as the file lies on disk."""
         return os.stat(self.path).st_size
+
+    @property
+    def changed(self) -> int:
+        """When it was written last (ns): another number, another content. 0 for a temporary copy (of standard input),
+        which is new every time."""
+        return 0 if self.owned else os.stat(self.path).st_mtime_ns
 
     @property
     def suffix(self) -> str:
@@ -95,8 +109,15 @@ class File:
         return self.error(f" is incomplete or damaged: {what}; fetch it again (check with: {tool} '{self.name}')")
 
     @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """The file's plain bytes. ``read(n)`` gives n bytes but at the end."""
+    def open(self, span: tuple[int, int] | None = None) -> Iterator[BinaryIO]:
+        """The file's plain bytes, of one that is not compressed also those of a ``span``. ``read(n)`` gives n bytes but
+        at the end."""
+        if span is not None:
+            with self.open() as whole:
+                whole.seek(span[0])
+                with io.BufferedReader(_Bounded(whole, span[1] - span[0]), _BUFFER) as bounded:
+                    yield cast(BinaryIO, bounded)
+            return
         with self.explained():
             if self.compression is None:
                 with open(self.path, "rb", buffering=_BUFFER) as plain:
@@ -116,6 +137,10 @@ class File:
                     io.BufferedReader(stream, _BUFFER) as buffered,
                 ):
                     yield cast(BinaryIO, buffered)
+
+    def seekable(self) -> str | BinaryIO:
+        """Where a library that reads here and there finds the bytes as they lie: a path, or an open file."""
+        return self.path
 
     def read_all(self) -> bytes:
         """All plain bytes of a small file."""
@@ -138,14 +163,34 @@ class File:
             return stream.read(size)
 
 
+class _Bounded(io.RawIOBase):
+    """The next ``left`` bytes of a stream, which stays open."""
+
+    def __init__(self, stream: BinaryIO, left: int) -> None:
+        self._stream, self._left = stream, left
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._stream.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
 def open_file(path: str, name: str, flag: str) -> tuple[File, bytes]:
     """A file and its first plain bytes (all of them if it has fewer than :data:`HEAD`)."""
-    file = File(path, name, flag)
+    return begun(File(path, name, flag))
+
+
+def begun(file: File) -> tuple[File, bytes]:
+    """``file`` with its compression told by its first bytes, and its first plain bytes."""
     head = file.head()
     file.compression = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
     if file.compression:
         return file, file.head()
-    promised = _SUFFIX.get(os.path.splitext(path)[1].lower())
+    promised = _SUFFIX.get(os.path.splitext(file.path)[1].lower())
     if promised and head:
         raise file.error(f" is named like a {promised} file but does not begin as one; rename it or fetch it again")
     return file, head

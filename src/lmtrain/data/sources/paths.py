@@ -11,22 +11,31 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+from lmtrain.core.addresses import is_address, shown
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.types import Source
 from lmtrain.data.sources.formats import source_for, stream_format, why
-from lmtrain.data.sources.opening import open_file, spool
+from lmtrain.data.sources.opening import File, begun, open_file, spool
 from lmtrain.data.sources.reading import Reading
 from lmtrain.data.sources.saved import is_saved, saved_splits
+from lmtrain.data.sources.stores import StoreSource, is_store, refuse_stores_in, store_among
 from lmtrain.data.sources.text import PassedOver
 
+Opener = partial[tuple[File, bytes]]  # opens a file; its first argument names it
 
-def resolve_sources(paths: Sequence[str], reading: Reading, *, flag: str = "--train_file") -> list[Source]:
+
+def resolve_sources(
+    paths: Sequence[str], reading: Reading, *, flag: str = "--train_file", token: str | None = None
+) -> list[Source]:
     """The sources that ``paths`` name, in the order given; the files of a folder or glob sorted by path.
 
     A path is a file, a folder (read recursively; hidden, binary, empty and unreadable files are passed over
-    and counted), a glob (``*``, ``?``, ``[...]``, ``**``), a pipe, or ``-`` for standard input. A file or
+    and counted), a glob (``*``, ``?``, ``[...]``, ``**``), a pipe, ``-`` for standard input, or an address
+    (``s3://``, ``gs://``, ``hf://``, ``https://``) of a file, a folder or a glob; ``token`` is for the hub's.
+    A folder that is a token store is one source, of which only its tokens can be had. A file or
     pipe named by itself has to hold text. The format goes by the name: ``.csv``, ``.tsv``, ``.json``,
     ``.jsonl``, ``.ndjson``, ``.parquet``, ``.arrow``, ``.feather``, each also with ``.gz``, ``.xz`` or
     ``.zst``; everything else is text. A pipe is told by its first bytes
@@ -39,7 +48,7 @@ def resolve_sources(paths: Sequence[str], reading: Reading, *, flag: str = "--tr
     found: list[Source] = []
     for path in paths:
         with problems.collect():
-            found += _sources(path, reading, flag)
+            found += _at_address(path, reading, flag, token) if is_address(path) else _sources(path, reading, flag)
     problems.raise_if_any()
     if not found:
         raise UserError("no file is named", flag=flag)
@@ -66,11 +75,26 @@ def _sources(typed: str, reading: Reading, flag: str) -> list[Source]:
                 return [_from_stream(stream, typed, reading, flag)]
         except OSError as error:
             raise UserError(f"{typed} could not be read: {error.strerror}", flag=flag) from error
-    file, head = open_file(str(path), typed, flag)
+    return [_single(*open_file(str(path), typed, flag), reading)]
+
+
+def _single(file: File, head: bytes, reading: Reading) -> Source:
+    """The source of a file that was named by itself."""
     source = source_for(file, head, reading)
     if isinstance(source, str):
         raise file.error(f" {why(source)}")
-    return [source]
+    return source
+
+
+def _at_address(typed: str, reading: Reading, flag: str, token: str | None) -> list[Source]:
+    from lmtrain.data.sources.remote import find_files
+
+    files, by_itself = find_files(typed, flag, token)
+    if by_itself:
+        return [_single(*begun(files[0]), reading)]
+    if (name := store_among([file.name for file in files], shown(typed), flag)) is not None:
+        return [StoreSource(name, typed, flag)]
+    return _taken([partial(begun, file) for file in files], shown(typed), PassedOver(), reading, flag)
 
 
 _ENOUGH = 5  # problems told of one folder or glob
@@ -112,12 +136,14 @@ def _from_glob(typed: str, reading: Reading, flag: str) -> list[Source]:
             + f" (looked from {Path.cwd()})",
             flag=flag,
         )
-    return _taken(files, typed, PassedOver(), reading, flag)
+    return _taken(_openers(files, flag), typed, PassedOver(), reading, flag)
+
+
+def _openers(files: Sequence[str], flag: str) -> list[Opener]:
+    return [partial(open_file, path, path, flag) for path in files]
 
 
 def _no_such(typed: str) -> str:
-    if "://" in typed:
-        return f"{typed} is an address, not a file; fetch it first, or name a hub data set: --dataset_name"
     path = Path(typed).expanduser()
     text = f"no such file or folder: {typed}"
     if not path.is_absolute():
@@ -139,11 +165,14 @@ def _from_folder(folder: Path, typed: str, reading: Reading, flag: str) -> list[
                 flag=flag,
             )
         return list(splits.values())
+    if is_store(folder):
+        return [StoreSource(typed, str(folder), flag)]
+    refuse_stores_in(typed, [str(inner) for inner in sorted(folder.glob("*/")) if is_store(inner)], flag)
     over = PassedOver()
     files = sorted(_files_under(str(folder), over, set()), key=_parts)
     if not files:
         raise UserError(f"{typed} is a folder without a readable file{_counted(over)}", flag=flag)
-    return _taken(files, typed, over, reading, flag)
+    return _taken(_openers(files, flag), typed, over, reading, flag)
 
 
 def _files_under(folder: str, over: PassedOver, above: set[tuple[int, int]]) -> Iterator[str]:
@@ -174,21 +203,21 @@ def _parts(path: str) -> list[str]:
     return path.split(os.sep)
 
 
-def _taken(files: list[str], typed: str, over: PassedOver, reading: Reading, flag: str) -> list[Source]:
+def _taken(openers: Sequence[Opener], typed: str, over: PassedOver, reading: Reading, flag: str) -> list[Source]:
     """The sources of those files that hold text; what is passed over is counted by the first of them."""
     problems = Problems()
     found: list[Source] = []
-    for path in files:
+    for opened in openers:
         if len(list(problems)) >= _ENOUGH:  # a folder of a thousand wrong files is one mistake, not a thousand
             break
         with problems.collect():
             try:
-                file, head = open_file(path, path, flag)
+                file, head = opened()
             except UserError as error:
                 if not isinstance(error.__cause__, PermissionError):
                     raise
                 over.skipped["unreadable file"] += 1
-                over.notes.append(f"{path} was passed over: no right to read it")
+                over.notes.append(f"{opened.args[0]} was passed over: no right to read it")
                 continue
             source = source_for(file, head, reading)
             if isinstance(source, str):

@@ -72,6 +72,7 @@ def bad_record(origin: Origin, row: int, bad: Bad, records: Records, reading: Re
     """The error for a record that stops the reading."""
     if bad.undecodable and isinstance(origin, File):
         return misfit(origin, reading)
+    row += before() if (before := getattr(records, "rows_before", None)) else 0
     place = f":{row}" if records.counts_lines else f": row {row}"
     return origin.error(f"{place}: {bad.reason}{_SKIP}")
 
@@ -97,6 +98,15 @@ class RecordSource:
     @property
     def records(self) -> Records:
         return self._records
+
+    @property
+    def reading(self) -> Reading:
+        return self._reading
+
+    def only(self, start: int, stop: int) -> None:
+        """From now on read a part: whole lines of these bytes, or these row groups; see segments."""
+        self.choose()  # as the first records of all say
+        self._records = self._records.only(start, stop)  # type: ignore[attr-defined]
 
     def content_hash(self) -> str:
         return self._origin.content_hash()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +45,14 @@ def saved_splits(folder: Path, name: str, reading: Reading, flag: str) -> dict[s
 
 
 def _split(folder: Path, name: str, reading: Reading, flag: str) -> Source:
+    paths = [folder / entry["filename"] for entry in _entries(folder / _ONE, "_data_files", flag)]
+    return arrow_files(paths, name, reading, flag)
+
+
+def arrow_files(paths: Sequence[str | Path], name: str, reading: Reading, flag: str) -> Source:
+    """The Arrow files of a data set, called ``name``, as one source."""
     parts: list[Source] = []
-    for entry in _entries(folder / _ONE, "_data_files", flag):
-        path = folder / entry["filename"]
+    for path in map(Path, paths):
         try:
             file, head = open_file(str(path), f"{name}/{path.name}", flag)
         except OSError as error:

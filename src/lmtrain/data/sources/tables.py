@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lmtrain.data.sources.columns import TEXT
 from lmtrain.data.sources.opening import File, unpacked
@@ -30,13 +30,30 @@ class TableRows:
         self._file = file
         self._kind = kind
         self._plain: File | None = None
+        self._groups: range | None = None  # None: all
 
     @property
-    def _path(self) -> str:
-        """A columnar file is read here and there, so a compressed one is unpacked to a file first."""
+    def kind(self) -> str:
+        """``Parquet`` or ``Arrow``."""
+        return self._kind
+
+    def only(self, start: int, stop: int) -> TableRows:
+        """The rows of these row groups of a Parquet file."""
+        part = TableRows(self._file, self._kind)
+        part._plain, part._groups = self._plain, range(start, stop)
+        return part
+
+    def rows_before(self) -> int:
+        """Rows of the table before those that are read here."""
+        return sum(self.group_rows()[: self._groups.start]) if self._groups else 0
+
+    @property
+    def _path(self) -> str | BinaryIO:
+        """A columnar file is read here and there, so a compressed one is unpacked to a file first; one on object
+        storage is read where it lies."""
         if self._plain is None:
             self._plain = unpacked(self._file)
-        return self._plain.path
+        return self._plain.seekable()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -64,7 +81,7 @@ class TableRows:
 
     def values(self, column: str) -> Iterator[tuple[int, Value]]:
         with self._explained():
-            batches = self._parquet([column]) if self._kind == "Parquet" else self._arrow([column])
+            batches = self._parquet([column], self._groups) if self._kind == "Parquet" else self._arrow([column])
             row = 0
             for batch in batches:
                 for value in texts_of(batch.column(0)):
@@ -73,7 +90,7 @@ class TableRows:
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
         with self._explained():
-            batches = self._parquet(columns) if self._kind == "Parquet" else self._arrow(columns)
+            batches = self._parquet(columns, self._groups) if self._kind == "Parquet" else self._arrow(columns)
             yield from rows_of(batches, columns)
 
     def schema(self) -> pa.Schema:
@@ -119,7 +136,8 @@ class TableRows:
 
     def plain(self) -> TableRows:
         """The same table as an unpacked file of its own, for other processes; this object keeps the file."""
-        file = File(self._path, self._file.name, self._file.flag)
+        where = self._path
+        file = File(where, self._file.name, self._file.flag) if isinstance(where, str) else self._file
         return TableRows(file, self._kind)
 
     def _parquet(self, columns: Sequence[str], groups: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
@@ -211,13 +229,13 @@ def _leaf_index(schema: pa.Schema, place: int) -> int:
 
 
 @contextmanager
-def _arrow_reader(path: str) -> Iterator[tuple[pa.Schema, Any]]:
+def _arrow_reader(path: str | BinaryIO) -> Iterator[tuple[pa.Schema, Any]]:
     """Schema and batches of an Arrow file or stream; ``batches([i])`` reads column i, ``batches(None)`` all."""
     import pyarrow as pa
     from pyarrow import ipc
 
     # Not memory-mapped: the pages touched would count as memory of the process, file by file.
-    with pa.OSFile(path) as raw:
+    with pa.OSFile(path) if isinstance(path, str) else pa.PythonFile(path, mode="r") as raw:
         is_file = raw.read(6) == b"ARROW1"
         raw.seek(0)
         schema = ipc.open_file(raw).schema if is_file else ipc.open_stream(raw).schema

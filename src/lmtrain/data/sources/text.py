@@ -33,10 +33,18 @@ class TextSource:
     file: File
     reading: Reading
     passed_over: PassedOver | None = None
+    span: tuple[int, int] | None = None  # bytes from line to line, or a part of the document; see segments
 
     @property
     def name(self) -> str:
         return self.file.name
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether its one document is, in UTF-8, the bytes of the file but for a byte order mark."""
+        reading = self.reading
+        plain = self.file.compression is None and reading.codec == "utf-8" and reading.encoding_errors == "strict"
+        return plain and reading.documents == "auto"
 
     def content_hash(self) -> str:
         return self.file.content_hash()
@@ -58,16 +66,20 @@ class TextSource:
 
     def _document(self, size: int) -> Iterator[Piece]:
         reading = self.reading
-        if self.file.compression is None and size <= reading.piece_bytes:
+        if self.file.compression is None and self.span is None and size <= reading.piece_bytes:
             data = self.file.read_all()
             mark = len(byte_order_mark(data, reading.codec))
             text = data[mark:].decode(reading.codec, reading.encoding_errors)
             exact = reading.codec == "utf-8" and reading.encoding_errors == "strict"
             yield Piece(text, len(data) - mark if exact else utf8_length(text))
             return
-        with self.file.open() as stream:
-            chunks = decode_chunks(stream, reading, reading.piece_bytes)
-            yield from pieces_of(chunks, reading.piece_bytes)
+        with self.file.open(self.span) as stream:
+            chunks = decode_chunks(stream, reading, reading.piece_bytes, beginning=self._begins)
+            yield from pieces_of(chunks, reading.piece_bytes, first=self._begins)
+
+    @property
+    def _begins(self) -> bool:
+        return self.span is None or self.span[0] == 0
 
     def _lines(self, tally: Tally) -> Iterator[Piece]:
         r"""Each line a document; ``\n``, ``\r\n`` and ``\r`` end one, as in ``datasets``' text loader."""
@@ -76,8 +88,8 @@ class TextSource:
         end = "\n" if self.reading.keep_linebreaks else ""
         newlines = io.IncrementalNewlineDecoder(None, translate=True)
         rest, first = "", True  # the line not yet ended, and whether no piece of it was yielded
-        with self.file.open() as stream:
-            for chunk in decode_chunks(stream, self.reading, limit):
+        with self.file.open(self.span) as stream:
+            for chunk in decode_chunks(stream, self.reading, limit, beginning=self._begins):
                 *lines, rest = (rest + newlines.decode(chunk)).split("\n")
                 for line in lines:
                     if first and (keep_blank or (line and not line.isspace())):  # the usual case, without a call

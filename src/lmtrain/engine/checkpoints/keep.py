@@ -10,9 +10,16 @@ from pathlib import Path
 
 from lmtrain.core.files import sync_folder
 from lmtrain.engine.checkpoints.manifest import MANIFEST, read_manifest, write_manifest
-from lmtrain.engine.checkpoints.read import OPTIMIZER, SCALER, SCHEDULER, checkpoints
+from lmtrain.engine.checkpoints.read import (
+    OPTIMIZER,
+    OPTIMIZER_GROUPS,
+    SCALER,
+    SCHEDULER,
+    SHARDED_OPTIMIZER,
+    checkpoints,
+)
 
-_FOR_GOING_ON = (OPTIMIZER, SCHEDULER, SCALER)
+_FOR_GOING_ON = (OPTIMIZER, OPTIMIZER_GROUPS, SCHEDULER, SCALER)
 
 
 def tidy(
@@ -63,11 +70,15 @@ def keep_weights_only(checkpoint: Path) -> None:
     with suppress(ValueError):  # damaged: it will be passed over as it is
         content = read_manifest(checkpoint)
         if content["optimizer_state"]:
-            for name in _FOR_GOING_ON:
-                content["files"].pop(name, None)
+            content["files"] = {name: about for name, about in content["files"].items() if not _is_for_going_on(name)}
             write_manifest(checkpoint, {**content, "optimizer_state": False})
-        left = [checkpoint / name for name in _FOR_GOING_ON if (checkpoint / name).is_file()]
+        left = [path for path in checkpoint.rglob("*") if _is_for_going_on(path.relative_to(checkpoint).as_posix())]
         for path in left:
-            path.unlink()
+            if path.is_file():
+                path.unlink()
         if left:
             sync_folder(checkpoint)
+
+
+def _is_for_going_on(name: str) -> bool:
+    return name in _FOR_GOING_ON or name.startswith(f"{SHARDED_OPTIMIZER}/")

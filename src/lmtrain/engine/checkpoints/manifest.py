@@ -7,6 +7,7 @@ list are no part of the checkpoint.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,12 +17,20 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 
 
-def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and hash of every file below ``folder`` but the manifest, by its path with ``/``."""
-    return {
-        entry.relative_to(folder).as_posix(): {"size": entry.stat().st_size, "sha256": sha256_file(entry)}
+def describe_files(folder: Path, known: Mapping[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """Size and hash of every file below ``folder`` but the manifest, by its path with ``/``.
+
+    ``known`` are those of files that who wrote them described already.
+    """
+    known = known or {}
+    names = {
+        entry.relative_to(folder).as_posix(): entry
         for entry in sorted(folder.rglob("*"))
         if entry.is_file() and entry != folder / MANIFEST
+    }
+    return {
+        name: known[name] if name in known else {"size": entry.stat().st_size, "sha256": sha256_file(entry)}
+        for name, entry in names.items()
     }
 
 

@@ -17,7 +17,7 @@ class Saving:
         max_failed_saves: a run stops when so many saves in a row have failed.
         keep_optimizer_states: newest checkpoints that can be gone on from; older ones keep weights only. None: all.
         background: write while training goes on. ``auto``: where there is memory for a copy, and nobody is told of a
-            checkpoint (a callback's ``on_save``, the hub) before it is there.
+            checkpoint (a callback's ``on_save``, the hub) before it is there. Sharded models are written in place.
         accept_changes: go on from a checkpoint although data, batch, steps or schedule differ from when it was made.
         report: called with what a save cost: step, bytes, seconds.
     """

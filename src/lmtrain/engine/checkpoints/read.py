@@ -18,6 +18,8 @@ from lmtrain.engine.checkpoints.manifest import MANIFEST, damage, is_inside, rea
 STATE = "trainer_state.json"  # the Trainer's own record
 RUN_STATE = "run_state.json"  # what the Trainer's leaves out: see engine/trainer/resuming.py
 OPTIMIZER, SCHEDULER, SCALER = "optimizer.pt", "scheduler.pt", "scaler.pt"  # names that the stock Trainer reads too
+SHARDED_WEIGHTS, SHARDED_OPTIMIZER = "shards/weights", "shards/optimizer"  # what several processes wrote: see sharded
+OPTIMIZER_GROUPS = "optimizer.json"
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 _OPTIMIZERS = ("optimizer", "global_step")  # how the optimizer's state may be called; the second is DeepSpeed's
@@ -147,6 +149,11 @@ def has_optimizer_state(checkpoint: Path) -> bool:
     if (checkpoint / MANIFEST).is_file():
         return bool(read_manifest(checkpoint)["optimizer_state"])
     return any(entry.name.startswith(_OPTIMIZERS) for entry in checkpoint.iterdir())
+
+
+def has_shards(checkpoint: Path) -> bool:
+    """Whether several processes wrote it, each its part."""
+    return (checkpoint / SHARDED_WEIGHTS).is_dir()
 
 
 def read_tensors(path: Path, map_location: Any = "cpu") -> Any:

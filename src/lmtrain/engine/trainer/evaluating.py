@@ -105,12 +105,13 @@ class EvaluatingTrainer(SettlingTrainer):
 
         The stock loop lets Accelerate prepare a model that was not trained before, which marks it as
         prepared: a training that follows is then not wrapped in DDP, and the processes drift apart without a
-        word. Only sharded models need the preparation; for the rest autocast around the forward pass does the
-        same.
+        word. Only models that the library shards need the preparation; for the rest autocast around the forward
+        pass does the same.
         """
         args = self.args
         model = self._wrap_model(self.model, training=False)
-        if self.is_sharded and not self.accelerator._models and model is self.model:
+        by_library = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if by_library and not self.accelerator._models and model is self.model:
             whole = self.is_deepspeed_enabled or not args.torch_compile
             model = (
                 self.accelerator.prepare(model)

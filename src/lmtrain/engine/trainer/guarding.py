@@ -56,12 +56,12 @@ class GuardingTrainer(EvaluatingTrainer):
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = _whole(super()._get_grad_norm(model, grad_norm=grad_norm))
         # On a GPU this waits for the backward pass, once a step: the update has to know. On a CPU it costs nothing.
-        if norm is None or math.isfinite(float(_whole(norm))):
+        if norm is None or math.isfinite(float(norm)):
             self.bad_steps.in_a_row = 0
         else:
-            self._skip_update(model, float(_whole(norm)))
+            self._skip_update(model, float(norm))
         return norm
 
     def _skip_update(self, model: Any, norm: float) -> None:
@@ -193,4 +193,5 @@ def spoil_gradient(loss: Tensor) -> None:
 
 
 def _whole(norm: Any) -> Any:
+    """Of sharded gradients, where each process has a part of it."""
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -10,7 +10,8 @@ the loss                  summed over predicted positions, divided once by their
 the order of examples     a function of (seed, epoch); resuming reads no earlier example
 dropout                   its random state follows from (seed, step, micro-batch, rank) (``training_step``)
 checkpoints               whole or not there, hashed, without pickles, written while training goes on
-                          (``_save_checkpoint``, ``_save``; sharded models keep the library's way)
+                          (``_save_checkpoint``, ``_save``; DeepSpeed's models keep the library's way)
+sharded models            taken as they are, each process saving its part (``_wrap_model``; ``sharding``)
 resuming                  the newest checkpoint that verifies; losses since the last log line, decisions, callbacks'
                           counters and the end of an epoch go on too (``_load_from_checkpoint``,
                           ``_load_optimizer_and_scheduler``, ``_load_scaler``, ``_load_rng_state``,
@@ -52,11 +53,14 @@ from lmtrain.engine.fast_paths import FastPaths
 from lmtrain.engine.guarding import BadSteps, Guarding
 from lmtrain.engine.items import Limits, as_dataset
 from lmtrain.engine.kind import objective_for
+from lmtrain.engine.ordering import Ordering
 from lmtrain.engine.progress import Progress
+from lmtrain.engine.ranks import Ranks
 from lmtrain.engine.sampling import EpochOrder
 from lmtrain.engine.trainer.guarding import spoil_gradient
 from lmtrain.engine.trainer.pace import Pace
-from lmtrain.engine.trainer.stopping import StoppingTrainer, StopWhenAsked
+from lmtrain.engine.trainer.stopping import StopWhenAsked
+from lmtrain.engine.trainer.timing import TimingTrainer
 from lmtrain.models.flops import ModelFlops
 from lmtrain.models.layers import no_more_compiling
 from lmtrain.objectives import Objective, model_loss_sums
@@ -64,7 +68,7 @@ from lmtrain.objectives import Objective, model_loss_sums
 _log = logging.getLogger(__name__)
 
 
-class LMTrainer(StoppingTrainer):
+class LMTrainer(TimingTrainer):
     """Train a causal or masked language model on a layout or on one's own data set.
 
     ``train_dataset`` and ``eval_dataset`` are layouts (``__getitems__`` gives :class:`Examples`), or any torch or
@@ -75,7 +79,8 @@ class LMTrainer(StoppingTrainer):
     from the model, where ``args.optim`` does not name it. ``packing=False`` leaves padding where rows differ in
     length. ``compiles`` compiles the model's layers: ``on``, or ``auto`` where it is found to pay. ``decided`` are the
     ``decisions`` of :attr:`fast_paths` in an earlier part of the run, which are then taken over. ``saving`` says how
-    checkpoints are written and kept, ``guarding`` when steps without numbers end it. Any other argument of
+    checkpoints are written and kept, ``guarding`` when steps without numbers end it, ``ordering`` in which order
+    a store's examples are read. Any other argument of
     :class:`transformers.Trainer` may follow.
 
     ``args.load_best_model_at_end`` goes with any two intervals of saving and evaluating. ``TrainingArguments`` itself
@@ -108,6 +113,7 @@ class LMTrainer(StoppingTrainer):
         saving: Saving | None = None,
         guarding: Guarding | None = None,
         stop: Stop | None = None,
+        ordering: Ordering | None = None,
         **others: Any,
     ) -> None:
         args = args or TrainingArguments(output_dir="trainer_output")
@@ -116,8 +122,10 @@ class LMTrainer(StoppingTrainer):
         tokenizer = others.pop("tokenizer", None)  # its name before transformers 5
         processing_class = tokenizer if processing_class is None else processing_class
         self.meter = Meter()
+        self.ranks = Ranks(self.meter, args.device, args.world_size)
         self._make_optimizer = make_optimizer
         self._order: EpochOrder | None = None
+        self.ordering = ordering or Ordering()
         self._sums: RunningSums | None = None
         self._packing = packing
         self.compiles = compiles
@@ -135,7 +143,7 @@ class LMTrainer(StoppingTrainer):
             train_dataset=as_dataset(train_dataset),
             eval_dataset=as_dataset(eval_dataset, "eval_dataset"),
             processing_class=processing_class,
-            callbacks=[StopWhenAsked(self), self.meter, self.bad_steps, self._pace, *given],
+            callbacks=[StopWhenAsked(self), self.meter, self.ranks, self.bad_steps, self._pace, *given],
             compute_metrics=compute_metrics,
             **others,
         )
@@ -150,7 +158,7 @@ class LMTrainer(StoppingTrainer):
         self.objective = objective or objective_for(self.model, data_collator, processing_class, self._seed)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, Progress):
-                callback.masked = not self.objective.shifted
+                callback.masked, callback.ranks = not self.objective.shifted, self.ranks
         self._pad_id = _pad_id(processing_class)
         self._limits = limits = Limits.of(self.model)
         ours = Collate(self.objective, self._pad_id, limits=limits)
@@ -205,6 +213,7 @@ class LMTrainer(StoppingTrainer):
         """The summed loss of ``inputs`` divided by ``num_items_in_batch``; without it, their own mean."""
         if self.compute_loss_func is not None:
             answer: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            self._watch(answer[0] if return_outputs else answer)
             spoil_gradient(answer[0] if return_outputs else answer)
             return answer
         if "labels" not in inputs:
@@ -226,6 +235,7 @@ class LMTrainer(StoppingTrainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is everyone's, and the processes' gradients are averaged: undo that average.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        self._watch(loss)
         spoil_gradient(loss)
         return (loss, outputs) if return_outputs else loss
 

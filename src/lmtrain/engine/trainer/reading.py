@@ -13,6 +13,7 @@ from transformers.trainer_utils import has_length
 from lmtrain.core.errors import UserError
 from lmtrain.engine.collate import Collate, EpochExamples
 from lmtrain.engine.items import Limits
+from lmtrain.engine.ordering import Ordering, Upcoming
 from lmtrain.engine.sampling import BatchesFrom, ByLength, EpochOrder
 from lmtrain.objectives import EVALUATION_EPOCH, Masked, Objective
 
@@ -32,6 +33,7 @@ class ReadingTrainer(Trainer):
     _pad_id: int
     _limits: Limits
     _order: EpochOrder | None
+    ordering: Ordering
 
     @property
     def _is_ours(self) -> bool:
@@ -84,8 +86,19 @@ class ReadingTrainer(Trainer):
             counters=self._is_ours,
             multiple=self._train_batch_size * self.args.world_size if several else 1,
             by_length=self._by_length(dataset) if self.fast_paths.by_length else None,
+            windows=self.ordering.windows if self._is_train(dataset) else None,
+            upcoming=self._upcoming() if self._is_train(dataset) else None,
         )
         return self._order
+
+    def _is_train(self, dataset: Any) -> bool:
+        return getattr(dataset, "dataset", dataset) is self.train_dataset  # the layout, or it as EpochExamples
+
+    def _upcoming(self) -> Upcoming | None:
+        if self.ordering.remote is None:
+            return None
+        args = self.args
+        return Upcoming(self.ordering, batch=self._train_batch_size, rank=args.process_index, world=args.world_size)
 
     def _by_length(self, dataset: Any) -> ByLength | None:
         lengths = self._wrapped(dataset, None).lengths

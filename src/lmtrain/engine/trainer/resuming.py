@@ -29,14 +29,14 @@ from lmtrain.engine.checkpoints.read import (
     problem,
     read_tensors,
 )
-from lmtrain.engine.trainer.seeding import SeedingTrainer
+from lmtrain.engine.trainer.sharding import ShardingTrainer
 from lmtrain.engine.versions import machine, versions
 
 _log = logging.getLogger(__name__)
 WEIGHTS, _FLAG = "model.safetensors", "--resume_from_checkpoint"
 
 
-class ResumingTrainer(SeedingTrainer):
+class ResumingTrainer(ShardingTrainer):
     """A Trainer that goes on to the bit.
 
     ``run_state.json`` carries what the Trainer's own record leaves out: the sum of the losses since the last log line,
@@ -55,7 +55,9 @@ class ResumingTrainer(SeedingTrainer):
 
     @property
     def _is_stock_saved(self) -> bool:
-        """Whether no process holds the whole model, so that the library's own saving has to do it."""
+        """Whether no process holds the whole model, in a way that only the library's own saving knows."""
+        if self._saves_shards:
+            return False
         return self.is_sharded or bool(getattr(self, "is_distributed_loading_by_transformers", False))
 
     # ---- where to go on from ---------------------------------------------------------------------
@@ -117,6 +119,9 @@ class ResumingTrainer(SeedingTrainer):
     # ---- what is read ----------------------------------------------------------------------------
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._reads_shards(resume_from_checkpoint):
+            self._load_weights(resume_from_checkpoint)
+            return
         weights = Path(resume_from_checkpoint) / WEIGHTS
         if self._is_stock_saved or model is not None or not weights.is_file():
             super()._load_from_checkpoint(resume_from_checkpoint, *([] if model is None else [model]))
@@ -140,7 +145,10 @@ class ResumingTrainer(SeedingTrainer):
         asked = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in self.optimizer.param_groups]
         schedule: Any = self.lr_scheduler
         rates = list(getattr(schedule, "base_lrs", []))
-        self.optimizer.load_state_dict(read_tensors(Path(checkpoint) / OPTIMIZER, place))
+        if self._reads_shards(checkpoint):
+            self._load_optimizer(checkpoint)
+        else:
+            self.optimizer.load_state_dict(read_tensors(Path(checkpoint) / OPTIMIZER, place))
         schedule.load_state_dict(read_tensors(Path(checkpoint) / SCHEDULER))
         if self.saving.accept_changes:
             self._follow(asked, rates)

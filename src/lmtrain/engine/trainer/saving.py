@@ -1,31 +1,31 @@
-"""Checkpoints that are whole or not there, written while training goes on; the best and the last of them."""
+"""Checkpoints that are whole or not there, written while training goes on."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather
+from accelerate.utils import gather
 from safetensors import SafetensorError
 from transformers import TrainerCallback
-from transformers.trainer_utils import SaveStrategy, TrainOutput
+from transformers.trainer_utils import SaveStrategy
 from transformers.utils import logging as transformers_logging
 
 from lmtrain.core.files import clear_scratch
 from lmtrain.engine.checkpoints.background import Buffers, Writer, Written
 from lmtrain.engine.checkpoints.keep import tidy
 from lmtrain.engine.checkpoints.policy import NoSaveSucceededError
-from lmtrain.engine.checkpoints.read import OPTIMIZER, RUN_STATE, SCALER, SCHEDULER, STATE, problem
+from lmtrain.engine.checkpoints.read import OPTIMIZER, RUN_STATE, SCALER, SCHEDULER, STATE
 from lmtrain.engine.checkpoints.write import Contents, write_checkpoint
 from lmtrain.engine.memory import available
 from lmtrain.engine.trainer.pace import Pace
-from lmtrain.engine.trainer.resuming import WEIGHTS, ResumingTrainer
+from lmtrain.engine.trainer.resuming import ResumingTrainer
 from lmtrain.engine.versions import machine, versions
 from lmtrain.models.vocabulary import make_generation_config_valid
 
@@ -38,7 +38,6 @@ _SPARE = 1.25  # so much memory has to be free of what a copy takes
 class SavingTrainer(ResumingTrainer):
     """A Trainer whose checkpoints appear by rename, and whose failed saves leave the run and earlier ones alone."""
 
-    exported: dict[str, Any]  # which step the model in memory is of, once training has ended
     save_seconds: float = 0.0  # that the last save took, its pause and its writing
     _failed: int = 0  # saves in a row
     _best_saved: tuple[int, float | None] | None = None  # the step of the best checkpoint that is on disk, its score
@@ -57,36 +56,25 @@ class SavingTrainer(ResumingTrainer):
         self._settle_save()
         self.store_flos()
         losses = self._losses_of_all()
-        if not self.args.should_save:
+        writes = self.args.should_save
+        if not (writes or self._saves_shards):
             return
         folder = Path(self._get_output_dir(trial))
         step, best = self.state.global_step, self.state.best_global_step
         is_best = best == step and self.state.best_metric is not None
         target = folder / f"checkpoint-{step}"
-        tensors = {} if self.args.save_only_model else self._states()
-        inner = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        # A weight that is not trained stays as it is, and need not be copied.
-        parts = inner.state_dict(keep_vars=True)
-        trained = {name: part for name, part in parts.items() if part.requires_grad or not _is_parameter(part)}
-        background = self._in_background(trained, tensors)
-        if background:
-            trained, tensors = self._buffers.copy([trained, tensors])
-        weights = {name: trained.get(name, part).detach() for name, part in parts.items()}
-        if getattr(inner, "generation_config", None) is not None:
-            make_generation_config_valid(inner)
         state = self._trainer_state(str(target) if is_best else None)
         best_saved = (step, self.state.best_metric) if is_best else self._best_saved
         records = {STATE: state, RUN_STATE: self._run_state(losses) | {"best_saved": best_saved}}
 
-        def write_weights(place: Path) -> None:
-            self._save(str(place), weights)
-
-        contents = Contents(step, write_weights, tensors, records, bool(tensors), self._about)
+        write_it, background = self._writing(target, step, records)
         limit, states = self.args.save_total_limit, self.saving.keep_optimizer_states
         kept = [best_saved[0]] if best_saved else []
 
         def write() -> int:
-            size = write_checkpoint(target, contents)
+            size = write_it()
+            if not writes:
+                return size
             try:
                 tidy(folder, step, limit=limit, keep_optimizer_states=states, keep=kept)
             except OSError as error:
@@ -100,8 +88,30 @@ class SavingTrainer(ResumingTrainer):
         self._pace.saved(step, time.perf_counter() - began, is_best and self.state.best_metric, background)
         if not background:
             self._settle_save()
-            if self.args.push_to_hub and target.is_dir():
+            if writes and self.args.push_to_hub and target.is_dir():
                 self._push_from_checkpoint(str(target))
+
+    def _writing(self, target: Path, step: int, records: dict[str, Any]) -> tuple[Callable[[], int], bool]:
+        """What makes the checkpoint ``target``, and whether it may do so while training goes on."""
+        tensors = {} if self.args.save_only_model else self._states()
+        inner = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if getattr(inner, "generation_config", None) is not None:
+            make_generation_config_valid(inner)
+        if self._saves_shards:
+            return self._writing_shards(target, step, tensors, records, self._about), False
+        # A weight that is not trained stays as it is, and need not be copied.
+        parts = inner.state_dict(keep_vars=True)
+        trained = {name: part for name, part in parts.items() if part.requires_grad or not _is_parameter(part)}
+        background = self._in_background(trained, tensors)
+        if background:
+            trained, tensors = self._buffers.copy([trained, tensors])
+        weights = {name: trained.get(name, part).detach() for name, part in parts.items()}
+
+        def write_weights(place: Path) -> None:
+            self._save(str(place), weights)
+
+        contents = Contents(step, write_weights, tensors, records, bool(tensors), self._about)
+        return lambda: write_checkpoint(target, contents), background
 
     def _settle_save(self, *, ending: bool = False) -> None:
         """Wait for the save before, if there is one, and take note of how it went.
@@ -140,7 +150,8 @@ class SavingTrainer(ResumingTrainer):
                 f"kept: {error}. Make room or give back the right to write, then run the same command again",
                 flag="--max_failed_saves",
             ) from error
-        _log.warning(
+        tell = _log.warning if self.args.should_save else _log.debug  # of a sharded one all know
+        tell(
             "checkpoint-%d could not be saved (%s); training goes on, earlier checkpoints are as they were "
             "(%d of %d failures in a row that stop the run)",
             written.step, error, self._failed, most,
@@ -156,7 +167,9 @@ class SavingTrainer(ResumingTrainer):
 
     def _states(self) -> dict[str, Any]:
         schedule: Any = self.lr_scheduler
-        states = {OPTIMIZER: self.optimizer.state_dict(), SCHEDULER: schedule.state_dict()}
+        states = {SCHEDULER: schedule.state_dict()}
+        if not self._saves_shards:
+            states[OPTIMIZER] = self.optimizer.state_dict()
         scaler = getattr(self.accelerator, "scaler", None)
         return states if scaler is None else {**states, SCALER: scaler.state_dict()}
 
@@ -203,7 +216,8 @@ class SavingTrainer(ResumingTrainer):
 
     def _prepare_buffers(self) -> None:
         """Have the memory for copies ready before the first save, where there is going to be one."""
-        none = self.args.save_strategy == SaveStrategy.NO or not self.args.should_save or self._is_stock_saved
+        in_place = self._is_stock_saved or self._saves_shards
+        none = self.args.save_strategy == SaveStrategy.NO or not self.args.should_save or in_place
         if none or self.args.save_only_model or self.saving.background == "off":
             return
         parts = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).state_dict(keep_vars=True)
@@ -230,62 +244,6 @@ class SavingTrainer(ResumingTrainer):
             self._settle_save(ending=True)
         finally:
             self._buffers = Buffers()
-
-    # ---- the best and the last -------------------------------------------------------------------
-
-    def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
-        """A new best is saved when it is found, whatever the interval of saving: a later save is another model."""
-        is_best: bool = super()._determine_best_metric(metrics, trial)
-        if is_best and self.args.load_best_model_at_end and self.args.save_strategy != SaveStrategy.NO:
-            self.control.should_save = True
-        return is_best
-
-    def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> TrainOutput:
-        self._take_up(self.model_wrapped, trial, None, start_time)  # nothing was left to train
-        self._settle_save(ending=True)
-        if self.args.world_size > 1 and not self._is_stock_saved:  # only who writes knows what is on disk
-            told: list[Any] = [self._best_saved, self.state.best_model_checkpoint]
-            broadcast_object_list(told)
-            self._best_saved, self.state.best_model_checkpoint = told
-        step, limit = self.state.global_step, self.args.save_total_limit
-        self.exported = {"step": step, "chosen": "last", **self._score_of(step)}
-        self.args.save_total_limit = None  # at 1 the library now deletes all but the best, and the last is resumed from
-        try:
-            output = super()._finalize_training(trial, num_train_samples, start_time)
-        finally:
-            self.args.save_total_limit = limit
-        return TrainOutput(output.global_step, output.metrics["train_loss"], output.metrics)
-
-    def _score_of(self, step: int) -> dict[str, Any]:
-        """The metric that chooses the best model, as it was last evaluated at ``step``."""
-        metric = self.args.metric_for_best_model or "loss"
-        metric = metric if metric.startswith("eval_") else f"eval_{metric}"
-        scores = [line[metric] for line in self.state.log_history if line.get("step") == step and metric in line]
-        return {"metric": metric, "score": scores[-1]} if scores else {}
-
-    def _load_best_model(self) -> None:
-        if self._is_stock_saved or self._best_saved is None:
-            super()._load_best_model()
-            return
-        step = self._best_saved[0]
-        best = self._folder() / f"checkpoint-{step}"
-        if step == self.state.global_step:
-            wrong = None  # it is in memory
-        else:
-            wrong = problem(best) if best.is_dir() else "it is gone"
-        if wrong is not None:
-            _log.warning("the best model (%s) cannot be loaded: %s; the last one stays", best, wrong)
-            return
-        if step != self.state.global_step:
-            self.state.best_model_checkpoint = str(best)
-            if (best / WEIGHTS).is_file():
-                self._load_from_checkpoint(str(best))
-            else:  # adapters, shards
-                super()._load_best_model()
-        if step != self.state.best_global_step:
-            _log.warning("step %s scored best and could not be saved; step %d is the best that was",
-                         self.state.best_global_step, step)  # fmt: skip
-        self.exported = {"step": step, "chosen": "best", **self._score_of(step)}
 
 
 def _is_parameter(part: Any) -> bool:

@@ -17,12 +17,14 @@ from lmtrain.engine.allocator import release_freed_memory
 from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.callbacks import Meter
 from lmtrain.engine.compiling import Compile
+from lmtrain.engine.ddp import settle_ddp
 from lmtrain.engine.fast_paths import FastPaths, settle, with_compiling
 from lmtrain.engine.items import say_nothing_predicted
 from lmtrain.engine.machine import Peak, peak_of
 from lmtrain.engine.trainer.reading import ReadingTrainer
 from lmtrain.models.fast_dropout import dropping_fast
 from lmtrain.models.layers import has_compiled_layers
+from lmtrain.models.sharding import is_sharded
 from lmtrain.objectives import EVALUATION_EPOCH
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class SettlingTrainer(ReadingTrainer):
         if self._fast_paths is None:
             self._fast_paths = settle(self, self._decided)
             self._fast_paths = with_compiling(self, self._fast_paths, self._decided)  # passes run as settled so far
+            settle_ddp(self)
             release_freed_memory()  # the trials' pieces, which would lie in the way of the steps
             for line in self._fast_paths.lines:
                 _log.info(line)
@@ -152,6 +155,11 @@ class SettlingTrainer(ReadingTrainer):
         return self.fast_paths.isolation.isolate(super()._prepare_inputs(inputs))
 
     @property
+    def tries_passes(self) -> bool:
+        """Whether passes can be tried before training: not where the library is going to shard the model then."""
+        return not self.is_sharded or is_sharded(self.model)
+
+    @property
     def is_sharded(self) -> bool:
         """Whether no process holds the whole model."""
-        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled) or is_sharded(self.model)

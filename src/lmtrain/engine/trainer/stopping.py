@@ -11,9 +11,11 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lmtrain.core.errors import Interrupted
 from lmtrain.core.stopping import Stop
+from lmtrain.data.remote.failures import UnreachableError
 from lmtrain.engine.checkpoints.read import problem
-from lmtrain.engine.trainer.saving import SavingTrainer
+from lmtrain.engine.trainer.choosing import ChoosingTrainer
 
 
 class _EvaluationStopped(Exception):  # noqa: N818 -- nothing went wrong
@@ -60,7 +62,7 @@ class StopWhenAsked(TrainerCallback):
             raise _EvaluationStopped
 
 
-class StoppingTrainer(SavingTrainer):
+class StoppingTrainer(ChoosingTrainer):
     """A Trainer that looks at a :class:`Stop` after each step; all processes stop after the same one."""
 
     stop: Stop | None
@@ -94,10 +96,37 @@ class StoppingTrainer(SavingTrainer):
             self.control.should_evaluate, self.control.should_training_stop = False, True
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        except UnreachableError as error:
+            self.owes_evaluation = True
+            raise self._without_data(error) from None
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        except UnreachableError as error:
+            raise self._without_data(error) from None
+
+    def _without_data(self, error: UnreachableError) -> Exception:
+        """What a run ends with whose data can no longer be read: nothing is wrong with it, and all steps are saved.
+
+        Several processes would have to save together, and the others wait in the next step: they go on from the last
+        checkpoint.
+        """
+        said = str(error).strip().splitlines()[-1].rpartition("UnreachableError: ")[2]  # a worker adds its traceback
+        if not self.state.global_step:
+            return UnreachableError(said, passing=error.passing)
+        if self.args.world_size > 1:
+            return Interrupted(f"{said}; goes on from the last checkpoint")
+        kept = self._save_steps(self.model_wrapped)
+        return Interrupted(f"{said}; saved at step {self.state.global_step}" if kept else said)
 
     def _keep(self, model: Any) -> str:
-        self._settle_save(ending=True)
         self.meter.take_back()
+        return self._save_steps(model)
+
+    def _save_steps(self, model: Any) -> str:
+        """Save the steps that are finished; the name of the checkpoint, "" where that failed."""
+        self._settle_save(ending=True)
         self.meter.read(self.state)
         checkpoint = self._folder() / f"checkpoint-{self.state.global_step}"
         if not self._is_there(checkpoint):

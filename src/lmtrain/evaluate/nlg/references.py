@@ -26,7 +26,8 @@ def read_references(task: str, names: list[str], count: int, predictions: str) -
     found = _read_e2e(names) if task == "e2e" else _read_ranks(task, names)
     if len(found) != count:
         raise UserError(
-            f"{predictions} has {count:,} predictions, {' '.join(names)} has references for {len(found):,} inputs",
+            f"{predictions} has {count:,} predictions, {' '.join(names)} has references for {len(found):,} inputs; "
+            "both files have to be of the same inputs in the same order",
             flag="--references",
         )
     return found
@@ -49,8 +50,8 @@ def _read_e2e(names: list[str]) -> list[list[str]]:
         elif groups[-1]:
             groups.append([])
         else:
-            raise UserError(f"{path}, line {number}: an input without references (a second blank line)",
-                            flag="--references")  # fmt: skip
+            raise UserError(f"{path}, line {number}: an input without references (a second blank line); leave one "
+                            "between inputs", flag="--references")  # fmt: skip
     if groups == [[]]:
         raise UserError(f"{path} is empty: there are no references", flag="--references")
     return groups if len(groups) > 1 else [[line] for line in groups[0]]

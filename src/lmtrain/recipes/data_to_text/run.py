@@ -33,7 +33,7 @@ from lmtrain.recipes.data_to_text.scoring import PartScores, score_texts
 from lmtrain.recipes.data_to_text.table import table
 from lmtrain.recipes.data_to_text.tasks import TASKS, Task
 from lmtrain.recipes.data_to_text.training import resolved_training
-from lmtrain.recipes.flags import in_flags
+from lmtrain.recipes.flags import in_flags, saying
 from lmtrain.rehearsal.rehearse import rehearse
 
 _FLAGS = {"--train_file": "--train", "--validation_file": "--valid"}
@@ -48,6 +48,13 @@ def run_task(
 ) -> dict[int, dict[str, PartScores]]:
     """Everything, by seed and part of the test set; what an earlier call finished is taken over."""
     seeds = _checked(options)
+    with in_flags(_FLAGS, "nlg"):
+        return _run_task(options, seeds, stop, saying(say, _FLAGS, "nlg"), on_progress)
+
+
+def _run_task(
+    options: NlgOptions, seeds: list[int], stop: Stop | None, say: Say, on_progress: Callable[[int, int], None] | None
+) -> dict[int, dict[str, PartScores]]:
     task, folder = TASKS[str(options.task)], Path(str(options.output_dir)).expanduser()
     model = _model(options)
     tokenizer: Any = load_tokenizer(model, "clm")
@@ -90,8 +97,7 @@ def train_task(
 ) -> Outcome:
     """The training alone, into a run folder: resumed, or found finished, where it was begun before."""
     resolved = resolved_training(options, task, train_ids, valid_ids, folder, seed)
-    with in_flags(_FLAGS):
-        return train(resolved, sys.argv[1:], stop=stop, rehearse=rehearse, say=say)
+    return train(resolved, sys.argv[1:], stop=stop, rehearse=rehearse, say=say)
 
 
 def run_training(options: NlgTrainOptions, *, stop: Stop | None = None, say: Say = say) -> Outcome:
@@ -101,7 +107,9 @@ def run_training(options: NlgTrainOptions, *, stop: Stop | None = None, say: Say
     problems.raise_if_any()
     valid = Path(options.valid).expanduser() if options.valid else None
     train_file, folder = Path(str(options.train)).expanduser(), Path(str(options.output_dir)).expanduser()
-    return train_task(options, TASKS["e2e"], train_file, valid, folder, options.seed, stop=stop, say=say)
+    with in_flags(_FLAGS, "nlg train"):
+        say = saying(say, _FLAGS, "nlg train")
+        return train_task(options, TASKS["e2e"], train_file, valid, folder, options.seed, stop=stop, say=say)
 
 
 def _checked(options: NlgOptions) -> list[int]:

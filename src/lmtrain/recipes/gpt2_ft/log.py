@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmtrain.core.console import note
 from lmtrain.evaluate.measures import perplexity
 
 RULE = "-" * 100
@@ -18,6 +19,7 @@ RULE = "-" * 100
 def show(line: str) -> None:
     """On standard output, as the original prints it, and at once, for whoever follows a file."""
     print(line, flush=True)
+    note(line)
 
 
 class Losses:

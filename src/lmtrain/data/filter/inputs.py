@@ -1,0 +1,29 @@
+"""What the options name to be filtered: paths, the texts of a mix, or a split of a data set."""
+
+from __future__ import annotations
+
+from lmtrain.config.filter import FilterOptions
+from lmtrain.config.mix import Mix
+from lmtrain.core.errors import Problems
+from lmtrain.data.filter.tasks import Input, inputs_of
+from lmtrain.data.sources import Reading, hub_source
+from lmtrain.data.sources.saved import Shards
+
+
+def named_inputs(options: FilterOptions, reading: Reading, mix: Mix | None) -> list[Input]:
+    """An input for each path; of a mix, one for each of its texts, in the order of the shares.
+
+    Raises :class:`UserError` with all problems.
+    """
+    if options.dataset_name:
+        name, split = options.dataset_name, options.dataset_split
+        source = hub_source(name, options.dataset_config_name, split, reading, as_files=True)[split]
+        return [Input(f"{name}/{split}", source.parts if isinstance(source, Shards) else [source])]
+    if mix is None:
+        return inputs_of(options.train_file, reading)
+    problems, found = Problems(), list[Input]()
+    for name, paths in mix.paths(options.train_file, flag="--source").items():
+        with problems.collect():
+            found.append(Input(name, [source for each in inputs_of(paths, reading) for source in each.sources]))
+    problems.raise_if_any()
+    return found

@@ -1,0 +1,111 @@
+"""Segments into a writer, by whoever was asked: this process alone, or workers whose parts are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmtrain.core.children import cores
+from lmtrain.core.errors import UserError
+from lmtrain.data.cutting import Cut
+from lmtrain.data.preparing.encoding import Account, Work, encode
+from lmtrain.data.preparing.engine import Engine
+from lmtrain.data.preparing.parts import PartRecord
+from lmtrain.data.preparing.plan import Segment, ranges_of
+from lmtrain.data.preparing.request import Request
+from lmtrain.data.preparing.workers import (
+    Job,
+    Outcome,
+    Submit,
+    Task,
+    count_of,
+    outcome_of,
+    run_parts,
+    workers_of,
+)
+from lmtrain.data.store_writer import DocumentWriter
+
+
+@contextmanager
+def crew_for(request: Request, segments: Sequence[Segment], seed: str) -> Iterator[Crew | None]:
+    """Workers for these segments, which begin at once, beside whatever comes first; None where one process does it."""
+    making = request.making
+    if making.engine != "ray" and (making.workers or 1) < 2:
+        yield None
+        return
+    workers = making.workers or cores()
+    ranges = ranges_of(segments, count_of(segments, workers, making.segment_bytes))
+    workers = min(workers, len(ranges))
+    if making.engine != "ray":
+        workers -= 1  # this process is one of them
+        if not workers:
+            yield None
+            return
+    job = Job.of(request.tokenizer, seed)
+    with workers_of(making.engine, job, workers, request.tokenizer.fast) as submit:
+        yield Crew(submit, workers, ranges, takes_part=making.engine != "ray")
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who makes which ``ranges`` of segments. ``takes_part``: beside the ``workers``, this process too."""
+
+    submit: Submit
+    workers: int
+    ranges: Sequence[range]
+    takes_part: bool
+
+
+def fill(
+    writer: DocumentWriter,
+    request: Request,
+    segments: Sequence[Segment],
+    cut: Cut | None,
+    engine: Engine,
+    seed: str,
+    crew: Crew | None,
+) -> Account:
+    """Write the tokens of ``segments``. What a crew makes meanwhile lies in the writer's folder.
+
+    Raises :class:`DiffersError` when the fast engine differs from the plain one.
+    """
+    if crew:
+        return append_parts(writer, _made(crew, writer.folder / "parts", request, segments, cut, engine, seed))
+    work = Work.of(segments, request.sources, cut)
+    return encode(work, request.tokenizer, engine, writer, seed, beside=request.making.workers is None)
+
+
+def append_parts(writer: DocumentWriter, parts: Iterable[tuple[Path, PartRecord, str | None]]) -> Account:
+    """Put parts one behind the other; each with the SHA-256 of its tokens where that is known."""
+    account = Account()
+    for folder, record, sha256 in parts:
+        found = writer.append_part(folder, record.continued)
+        if sha256 is not None and found != sha256:
+            raise UserError(f"{folder} is damaged: its tokens are not what was written; delete it, and make it again")
+        account += record.account
+    return account
+
+
+def _made(
+    crew: Crew, folder: Path, request: Request, segments: Sequence[Segment], cut: Cut | None, engine: Engine, seed: str
+) -> Iterator[tuple[Path, PartRecord, None]]:
+    """Parts in order, in folders below ``folder``."""
+    compared = engine.proof.bytes_compared if engine.proof else 0  # parts made here count themselves
+
+    def task(part: range, place: Path) -> Task:
+        work = Work.of(segments[part.start : part.stop], request.sources, cut)
+        return Task(work, place, engine.proof is not None)
+
+    def here(task: Task) -> Outcome:
+        return outcome_of(task, request.tokenizer, engine, seed)
+
+    folder.mkdir()
+    own = here if crew.takes_part else None
+    for place, record in run_parts(crew.ranges, task, folder, crew.submit, crew.workers, own):
+        compared += record.compared
+        yield place, record, None
+    if engine.proof:
+        engine.proof.bytes_compared = compared
+    folder.rmdir()

@@ -1,0 +1,52 @@
+"""A finished store of a request: in the cache, in a folder of its own, or made for another percentage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmtrain.core.console import Say
+from lmtrain.core.errors import UserError
+from lmtrain.data.cache import elsewhere, store_folder
+from lmtrain.data.ledger import Ledger
+from lmtrain.data.preparing.request import Prepared, Request
+from lmtrain.data.splits import first_count
+from lmtrain.data.store import MANIFEST, DamagedStoreError, TokenStore
+
+
+def find(request: Request, cache: Path, folder: Path | None, plain_key: str, cut_key: str, say: Say) -> Prepared | None:
+    """A finished store of this request, or None."""
+    for key in dict.fromkeys((cut_key, plain_key)):
+        place = folder or store_folder(cache, key)
+        if not folder and not (place / MANIFEST).exists():
+            place = elsewhere(cache, key) or place
+        if not (place / MANIFEST).exists():
+            continue
+        try:
+            store = TokenStore.open(place)
+        except DamagedStoreError as error:
+            if folder:
+                raise
+            say("store", f"{error}; making it again")
+            continue
+        if store.manifest.get("key") != key:
+            continue
+        if key == plain_key != cut_key:  # made for another percentage: is it right for this one?
+            count = first_count(request.cut_percentage, len(store))
+            if not 0 < count < len(store):
+                continue
+        return Prepared(store, Ledger.from_manifest(store.manifest["ledger"]), True)
+    return None
+
+
+def require_free(folder: Path, overwrite: bool) -> None:
+    """Never write over what is not ours to replace."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / MANIFEST).exists():
+        raise UserError(f"{folder} holds something that is no token store; name another folder", flag="--output_dir")
+    if not overwrite:
+        raise UserError(
+            f"{folder} is the store of another text or tokenizer; name another folder, or replace it with "
+            "--overwrite_cache",
+            flag="--output_dir",
+        )

@@ -1,0 +1,115 @@
+"""The store of a request: found, or made here, by workers, or of shards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmtrain.core.console import Say, silent
+from lmtrain.core.errors import UserError
+from lmtrain.core.files import atomic_folder, sha256_json
+from lmtrain.data.cache import locked, remember_elsewhere, store_folder
+from lmtrain.data.cutting import Cut, find_cut
+from lmtrain.data.ledger import Ledger
+from lmtrain.data.preparing.encoding import Account
+from lmtrain.data.preparing.engine import Engine, require_room, sample_of
+from lmtrain.data.preparing.filling import Crew, crew_for, fill
+from lmtrain.data.preparing.finding import find, require_free
+from lmtrain.data.preparing.manifest import finish, said_of
+from lmtrain.data.preparing.plan import Segment, segments_of
+from lmtrain.data.preparing.request import Prepared, Request
+from lmtrain.data.store import TokenStore, explaining_full_disks
+from lmtrain.data.store_writer import StoreWriter
+from lmtrain.data.tokenization import DiffersError
+
+
+def prepare(
+    request: Request, cache: Path, *, folder: Path | None = None, overwrite: bool = False, say: Say = silent
+) -> Prepared:
+    """The store of ``request``: found in ``cache`` (or at ``folder``), or made there.
+
+    With ``folder`` the store is made there and not in the cache, which only notes where it is. Raises
+    :class:`UserError`.
+    """
+    if request.making.merge:
+        from lmtrain.data.preparing.shards import merge
+
+        return merge(request, cache, folder=folder, overwrite=overwrite, say=say)
+    hashes = [source.content_hash() for source in request.sources]
+    plain_key = request.key(hashes, 0.0)
+    cut_key = request.key(hashes, request.cut_percentage)
+    if not overwrite and (found := find(request, cache, folder, plain_key, cut_key, say)):
+        return found
+    waiting = "another process is preparing this text; waiting for it"
+    with locked(cache, sha256_json(str(folder.absolute())) if folder else cut_key, waiting):
+        if not overwrite and (found := find(request, cache, folder, plain_key, cut_key, say)):
+            return found  # the other process has made it
+        cut = find_cut(request.sources, request.cut_percentage)
+        key = cut_key if cut else plain_key
+        target = folder or store_folder(cache, key)
+        if folder:
+            require_free(folder, overwrite)
+        try:
+            made = _Making(request, hashes, key, target, cut).make(say)
+        except PermissionError as error:
+            raise cannot_write(target, folder, error) from error
+        if folder:
+            remember_elsewhere(cache, key, folder)
+        return made
+
+
+def cannot_write(target: Path, folder: Path | None, error: PermissionError) -> UserError:
+    return UserError(
+        f"{target} cannot be written ({error.strerror})", flag="--output_dir" if folder else "--data_cache_dir"
+    )
+
+
+@dataclass(frozen=True)
+class _Making:
+    """One store to make of its sources."""
+
+    request: Request
+    hashes: Sequence[str]
+    key: str
+    target: Path
+    cut: Cut | None
+
+    def make(self, say: Say) -> Prepared:
+        began = time.perf_counter()
+        request, target = self.request, self.target
+        if request.tokenizer.fast:
+            request.tokenizer.fast.start()
+        segments = segments_of(request.sources, self.cut, request.making.segment_bytes)
+        with crew_for(request, segments, self.key) as crew:
+            sample = sample_of(request.sources, seed=self.key)
+            engine = Engine.chosen(request.tokenizer, sample)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            require_room(request, engine.encoder, sample, target.parent)
+            with explaining_full_disks(target.parent):
+                try:
+                    ledger, account = self._write(segments, engine, crew)
+                except DiffersError as error:  # a place that the first proof did not see
+                    engine = Engine.after(request.tokenizer, error)
+                    ledger, account = self._write(segments, engine, crew)
+        lines = [engine.line, *said_of(account)]
+        store = TokenStore.open(target)
+        for text in lines:
+            say("tokenizer", text)
+        say("store", made_line(store, ledger, time.perf_counter() - began))
+        return Prepared(store, ledger, False, tuple(lines))
+
+    def _write(self, segments: Sequence[Segment], engine: Engine, crew: Crew | None) -> tuple[Ledger, Account]:
+        request = self.request
+        with atomic_folder(self.target) as scratch, StoreWriter(scratch, request.tokenizer.n_ids) as writer:
+            account = fill(writer, request, segments, self.cut, engine, self.key, crew)
+            name, why = engine.encoder.name, [engine.claim]
+            return finish(writer, request, self.hashes, self.key, self.cut, account, name, why), account
+
+
+def made_line(store: TokenStore, ledger: Ledger, seconds: float) -> str:
+    """What was made, how fast, where."""
+    size = store.manifest["text_bytes"] / 1e6
+    speed = f" ({size / seconds:.0f} MB/s)" if size >= 1 else ""  # of less it would say nothing
+    return f"{ledger.tokens:,} tokens in {seconds:.1f} s{speed} · {store.folder}"

@@ -1,0 +1,275 @@
+"""Writing a token store as a stream, from encoded pieces and from parts that others wrote; for its files see store."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+
+from lmtrain.core.errors import UserError
+from lmtrain.core.files import sha256_file, write_json
+from lmtrain.data.store import (
+    BIN,
+    CHUNK_BYTES,
+    CODES,
+    DOCUMENTS,
+    FORMAT,
+    HEADER,
+    IDX,
+    MAGIC,
+    MANIFEST,
+    RECORD,
+    require_space,
+    token_dtype,
+)
+
+_CHUNK = 1 << 18  # documents handled at once
+_COPIED = 1 << 20  # bytes of tokens copied at once
+_CHECK_DISK_EVERY = 64 << 20
+LENGTHS = "lengths.tmp"
+
+
+class DocumentWriter:
+    """Writes encoded documents into an empty folder as a stream: memory does not grow with the corpus.
+
+    ``tokens.bin`` and ``documents.bin`` are those of a store; ``lengths.tmp`` holds each document's tokens, int32.
+    ``continues``: the first piece of all may go on with a document whose beginning is elsewhere. Of that document this
+    writer counts only what it got, and ``continued`` is then True.
+    """
+
+    def __init__(self, folder: Path, n_ids: int, *, continues: bool = False) -> None:
+        self.folder = folder
+        self.n_ids = n_ids
+        self.dtype = token_dtype(n_ids)
+        self.n_documents = 0
+        self.n_tokens = 0
+        self.longest = 0
+        self.continued = False
+        self._may_continue = continues
+        self._open: tuple[int, int, int] | None = None  # tokens, bytes, crc of the document that may go on
+        self._next_disk_check = 0
+        self._bin: IO[bytes] = (folder / BIN).open("wb")
+        self._lengths: IO[bytes] = (folder / LENGTHS).open("wb")
+        self._documents: IO[bytes] = (folder / DOCUMENTS).open("wb")
+
+    def append(
+        self,
+        ids: np.ndarray,
+        offsets: np.ndarray,
+        first: Sequence[bool],
+        n_bytes: Sequence[int],
+        crc32: Sequence[int],
+    ) -> None:
+        """Append encoded pieces of documents.
+
+        ``ids`` and ``offsets`` as an encoder gives them for P pieces; ``first`` (P,) marks those that begin a
+        document; ``n_bytes`` (P,) counts each piece's UTF-8 bytes; ``crc32`` (P,) is that of the document's
+        bytes up to and including the piece.
+        """
+        if len(ids) and int(ids.max()) >= self.n_ids:
+            raise ValueError(f"id {int(ids.max())} in a vocabulary of {self.n_ids}")
+        self._write_tokens(ids.astype(self.dtype).data.cast("B"))
+        lengths = np.diff(offsets).astype(np.int64)
+        starts = np.flatnonzero(np.asarray(first, bool))
+        head = int(starts[0]) if len(starts) else len(lengths)
+        if head:  # pieces that go on with the last document
+            tokens, size, _ = self._going_on()
+            self._open = (tokens + int(lengths[:head].sum()), size + sum(n_bytes[:head]), crc32[head - 1])
+        if not len(starts):
+            return
+        self._close_document()
+        ends = np.append(starts[1:], len(lengths))
+        counts = np.add.reduceat(lengths, starts)
+        sizes = np.add.reduceat(np.asarray(n_bytes, np.int64), starts)
+        crcs = np.asarray(crc32, np.uint32)[ends - 1]
+        self._write_documents(counts[:-1], sizes[:-1], crcs[:-1])
+        self._open = (int(counts[-1]), int(sizes[-1]), int(crcs[-1]))
+
+    def _write_tokens(self, data: memoryview) -> None:
+        """``data``: bytes of ids."""
+        if self._bin.tell() >= self._next_disk_check:
+            require_space(self.folder, len(data), "the token store")
+            self._next_disk_check = self._bin.tell() + _CHECK_DISK_EVERY
+        self._bin.write(data)
+        self.n_tokens += len(data) // self.dtype.itemsize
+
+    def append_part(self, folder: Path, continued: bool) -> str:
+        """Append what a :class:`DocumentWriter` wrote into ``folder``; the SHA-256 of its tokens, as they were read.
+
+        ``continued``: its first document goes on with the last one here.
+        """
+        digest = hashlib.sha256()
+        with (folder / BIN).open("rb", buffering=0) as stream:
+            while data := stream.read(_COPIED):
+                digest.update(data)
+                self._write_tokens(memoryview(data))
+        with (folder / LENGTHS).open("rb") as lengths, (folder / DOCUMENTS).open("rb") as documents:
+            while part := lengths.read(4 * _CHUNK):
+                tokens = np.frombuffer(part, "<i4").astype(np.int64)
+                records = np.frombuffer(documents.read(len(tokens) * RECORD.itemsize), RECORD)
+                self._append_documents(tokens, records, continued)
+                continued = False
+        return digest.hexdigest()
+
+    def _append_documents(self, tokens: np.ndarray, records: np.ndarray, continued: bool) -> None:
+        if continued:
+            before, size, crc = self._going_on()
+            more = int(records["n_bytes"][0])
+            joined = crc32_combine(crc, int(records["crc32"][0]), more)
+            self._open = (before + int(tokens[0]), size + more, joined)
+            tokens, records = tokens[1:], records[1:]
+        if len(tokens):
+            self._close_document()
+            self._write_documents(tokens[:-1], records["n_bytes"][:-1], records["crc32"][:-1])
+            self._open = (int(tokens[-1]), int(records["n_bytes"][-1]), int(records["crc32"][-1]))
+
+    def _going_on(self) -> tuple[int, int, int]:
+        """The document that is not complete: its tokens, bytes and CRC so far."""
+        if self._open is None:
+            if not self._may_continue or self.n_documents:
+                raise ValueError("the first piece of all does not begin a document")
+            self.continued, self._open = True, (0, 0, 0)
+        return self._open
+
+    def _close_document(self) -> None:
+        if self._open is not None:
+            tokens, size, crc = self._open
+            self._write_documents(np.array([tokens]), np.array([size]), np.array([crc], np.uint32))
+            self._open = None
+
+    def _write_documents(self, tokens: np.ndarray, sizes: np.ndarray, crcs: np.ndarray) -> None:
+        if not len(tokens):
+            return
+        self.longest = max(self.longest, int(tokens.max()))
+        if self.longest >= 1 << 31:
+            raise UserError(
+                f"a document has {self.longest:,} tokens and the store's format counts to 2,147,483,647; "
+                "cut it into several files, or use --documents lines"
+            )
+        records = np.empty(len(tokens), RECORD)
+        records["n_bytes"], records["crc32"] = sizes, crcs
+        self._documents.write(records.data)
+        self._lengths.write(tokens.astype("<i4").data)
+        self.n_documents += len(tokens)
+
+    def end(self) -> None:
+        """The last document is complete."""
+        self._close_document()
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for stream in (self._bin, self._lengths, self._documents):
+            stream.close()
+
+
+class StoreWriter(DocumentWriter):
+    """Writes a whole store: the index and the manifest too."""
+
+    def __init__(self, folder: Path, n_ids: int) -> None:
+        super().__init__(folder, n_ids)
+        self._digest = hashlib.sha256()
+        self._chunks = ChunkSums(CHUNK_BYTES)
+
+    def _write_tokens(self, data: memoryview) -> None:
+        super()._write_tokens(data)
+        self._digest.update(data)
+        self._chunks.update(data)
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write the index and the manifest; the store is complete after this."""
+        self.end()
+        self._write_index()
+        (self.folder / LENGTHS).unlink()
+        digests = {BIN: self._digest.hexdigest()} | {n: sha256_file(self.folder / n) for n in (IDX, DOCUMENTS)}
+        files = {n: {"bytes": (self.folder / n).stat().st_size, "sha256": digests[n]} for n in (BIN, IDX, DOCUMENTS)}
+        counts = {"documents": self.n_documents, "tokens": self.n_tokens, "longest_document": self.longest}
+        write_json(
+            self.folder / MANIFEST,
+            {
+                "format": FORMAT,
+                "dtype": self.dtype.name,
+                "n_ids": self.n_ids,
+                **counts,
+                "files": files,
+                "chunks": self._chunks.as_json(),
+                **manifest,
+            },
+        )
+
+    def _write_index(self) -> None:
+        n = self.n_documents
+        code = next(code for code, kind in CODES.items() if self.dtype == kind)
+        with (self.folder / IDX).open("wb") as out, (self.folder / LENGTHS).open("rb") as lengths:
+            out.write(HEADER.pack(MAGIC, 1, code, n, n + 1))
+            shutil.copyfileobj(lengths, out)
+            lengths.seek(0)
+            pointer = 0
+            while part := lengths.read(4 * _CHUNK):
+                ends = pointer + np.cumsum(np.frombuffer(part, "<i4"), dtype=np.int64) * self.dtype.itemsize
+                starts = np.concatenate([np.array([pointer], np.int64), ends[:-1]])
+                out.write(starts.astype("<i8").data)
+                pointer = int(ends[-1])
+            for start in range(0, n + 1, _CHUNK):
+                out.write(np.arange(start, min(start + _CHUNK, n + 1), dtype="<i8").data)
+
+
+class ChunkSums:
+    """CRC-32 of each ``size`` bytes of a stream, of the last ones as many as there are."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.crc32: list[int] = []
+        self._filled = size  # bytes in the last chunk
+
+    def update(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data).cast("B")
+        while len(rest):
+            if self._filled == self.size:
+                self.crc32.append(0)
+                self._filled = 0
+            part = rest[: self.size - self._filled]
+            self.crc32[-1] = zlib.crc32(part, self.crc32[-1])
+            self._filled += len(part)
+            rest = rest[len(part) :]
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest: optional there, and part of no key."""
+        return {"bytes": self.size, "crc32": self.crc32}
+
+
+def crc32_combine(first: int, second: int, length: int) -> int:
+    """The CRC-32 of two stretches of bytes from that of each; ``length``: bytes of the second.
+
+    Appending zero bytes is linear over GF(2): a 32 × 32 matrix for one zero bit is squared for 2, 4, 8, … of them and
+    applied for each bit set in the number of bits of the second stretch (Adler, zlib's crc32_combine).
+    """
+    matrix = [0xEDB88320, *(1 << bit for bit in range(31))]  # one zero bit: shift right, reduce by the polynomial
+    bits = 8 * length
+    while bits:
+        if bits & 1:
+            first = _times(matrix, first)
+        matrix = [_times(matrix, column) for column in matrix]
+        bits >>= 1
+    return first ^ second
+
+
+def _times(matrix: list[int], vector: int) -> int:
+    result = 0
+    for column in matrix:
+        if not vector:
+            break
+        if vector & 1:
+            result ^= column
+        vector >>= 1
+    return result

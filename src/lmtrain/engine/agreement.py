@@ -1,0 +1,105 @@
+"""All processes of a run do the same, or none begins: options, versions, data and tokenizer are compared.
+
+Two processes with other learning rates train two models and call it one; with other intervals of saving, or data of
+another length, one of them waits for ever. So they are compared by a hash before anything is exchanged, and what
+differs is named. Nothing secret is among it: tokens are no part of the options that are written down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from lmtrain import __version__
+from lmtrain.config.options import Resolved
+from lmtrain.config.save import as_dict
+from lmtrain.core.console import Say, say
+from lmtrain.core.errors import Problems
+from lmtrain.engine.meeting import compared, meet, ranks
+from lmtrain.engine.versions import versions
+
+# Options that are about one machine: each may have its own. Others decide what is computed, or who waits for whom.
+OF_ONE_MACHINE = frozenset(
+    {
+        "cache_dir", "data_cache_dir", "overwrite_cache", "preprocessing_num_workers", "dataloader_num_workers",
+        "dataloader_pin_memory", "dataloader_prefetch_factor", "dataloader_persistent_workers",
+        "dataloader_multiprocessing_context", "log_level", "log_level_replica", "config", "json",
+    }
+)  # fmt: skip
+_LONGEST = 60  # characters of a value
+
+
+def require_same_start(resolved: Resolved) -> None:
+    """Meet the other processes; raise :class:`UserError` when their options or versions are others than this one's."""
+    meet(resolved.training.get("ddp_timeout"))
+    options = {f"--{name}": repr(value) for name, value in as_dict(resolved).items() if name not in OF_ONE_MACHINE}
+    options["the command"] = options.pop("--command")
+    libraries = versions() | {"python": f"{sys.version_info[0]}.{sys.version_info[1]}", "lmtrain": __version__}
+    _require("start", options | libraries, "start every process with the same command and the same packages", say)
+
+
+def require_same_parts(corpus: Any, tokenizer: Any, model: Any, say: Say = say) -> None:
+    """Wait until all processes have their data; raise :class:`UserError` when it is not the same, nor the tokenizer,
+    nor the model's configuration. ``corpus`` is a :class:`lmtrain.data.corpus.Corpus`."""
+    facts = {
+        "the tokenizer": _short(tokenizer_text(tokenizer)),
+        "the model's configuration": _short(json.dumps(_lasting(model.config.to_dict()), sort_keys=True, default=str)),
+    }
+    for split, layout in corpus.splits.items():
+        key = corpus.stores[split].store.manifest["key"][:12] if split in corpus.stores else ""
+        facts[f"the {split} data"] = f"{len(layout):,} examples {key}".rstrip()
+    _require("parts", facts, "every process needs the same text, tokenizer and model", say)
+
+
+def tokenizer_text(tokenizer: Any) -> str:
+    """All that decides which tokens a text becomes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        return str(backend.to_str())
+    return json.dumps(sorted(tokenizer.get_vocab().items()))
+
+
+def differences(by_rank: Mapping[int, Mapping[str, str]]) -> list[tuple[str, str]]:
+    """What differs: its name, and who has what.
+
+    >>> differences({0: {"--seed": "1"}, 1: {"--seed": "2"}, 2: {"--seed": "1"}})
+    [('--seed', 'is 1 on ranks 0, 2 and 2 on rank 1')]
+    """
+    found = []
+    for name in dict.fromkeys(name for facts in by_rank.values() for name in facts):
+        whose: dict[str, list[int]] = {}
+        for number, facts in by_rank.items():
+            whose.setdefault(facts.get(name, "not given"), []).append(number)
+        if len(whose) > 1:
+            shown = [f"{_cut(value)} on {ranks(numbers)}" for value, numbers in whose.items()]
+            found.append((name, f"is {', '.join(shown[:-1])} and {shown[-1]}"))
+    return found
+
+
+def _require(name: str, facts: Mapping[str, str], remedy: str, say: Say) -> None:
+    texts = compared(name, json.dumps(facts, sort_keys=True), say)
+    if texts is None:
+        return
+    problems = Problems()
+    for what, difference in differences({number: json.loads(text) for number, text in texts.items()}):
+        flag = what if what.startswith("--") else None
+        problems.add(f"{difference if flag else f'{what} {difference}'}; {remedy}", flag=flag)
+    if not problems:  # this process and the first agree
+        problems.add(f"other processes of this run were started otherwise; {remedy}")
+    problems.raise_if_any()
+
+
+def _lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the folder that it was read from, which is each machine's own."""
+    return {name: value for name, value in config.items() if name not in ("_name_or_path", "name_or_path")}
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"

@@ -1,0 +1,154 @@
+"""A model that is sharded already: it is trained as it is, and each process writes and reads its part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+
+from lmtrain.core.errors import UserError
+from lmtrain.engine.checkpoints.read import OPTIMIZER_GROUPS, SHARDED_OPTIMIZER, SHARDED_WEIGHTS, has_shards
+from lmtrain.engine.checkpoints.write import Contents
+from lmtrain.engine.trainer.seeding import SeedingTrainer
+from lmtrain.models.sharding import class_name, gathered, is_sharded, put_away
+
+_PATIENCE = timedelta(days=1)  # --ddp_timeout is for steps, and writing a large model takes longer than one
+_ONE_MODEL = ("config", "generation_config")
+
+
+class ShardingTrainer(SeedingTrainer):
+    """A Trainer that takes a model whose weights ``fully_shard`` cut, by the caller's hand or by Accelerate's.
+
+    Accelerate would wrap a model of the caller's in DDP, which knows no ``DTensor``; here it only gives it autocast.
+    """
+
+    _savers: Any = None  # the processes, as a group of gloo's that waits for slow disks
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _require_one_group(self.accelerator, self.args.world_size)
+        if self._is_sharded_by_caller:
+            _require_same_processes(self.model, self.args.world_size)
+
+    @property
+    def _saves_shards(self) -> bool:
+        """Whether each process writes its part. Models that the library itself shards when it loads them it saves."""
+        return is_sharded(self.model) and not getattr(self, "is_distributed_loading_by_transformers", False)
+
+    @property
+    def _is_sharded_by_caller(self) -> bool:
+        return self._saves_shards and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _wrap_model(self, model: Any, training: bool = True, *args: Any, **kwargs: Any) -> Any:
+        if training and self._is_sharded_by_caller:
+            put_away(model)
+            _require_all_sharded(model)
+            return self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return super()._wrap_model(model, training, *args, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        if self._is_sharded_by_caller:
+            put_away(self.model)  # or it would be made of weights that an evaluation gathered
+        return super().create_optimizer(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            if self._saves_shards:
+                put_away(self.model)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the stock Trainer's; of a sharded model the first process gathers the whole."""
+        if not self._is_sharded_by_caller:
+            super().save_model(output_dir, _internal_call)
+            return
+        state = gathered(self.model)
+        if self.args.should_save and state is not None:
+            self._save(output_dir, state)
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def _writing_shards(
+        self, target: Path, step: int, small: dict[str, Any], records: dict[str, Any], about: dict[str, Any]
+    ) -> Callable[[], int]:
+        """What makes the checkpoint ``target``, for every process to call; ``small`` tensors the first one writes."""
+        from lmtrain.engine.checkpoints.sharded import write_sharded
+        from lmtrain.engine.checkpoints.sharded_state import optimizer_of, weights_of
+
+        model = self.accelerator.unwrap_model(self.model)
+        put_away(model)
+        parts = {SHARDED_WEIGHTS: weights_of(model)}
+        if small:
+            parts[SHARDED_OPTIMIZER], records[OPTIMIZER_GROUPS] = optimizer_of(model, self.optimizer)
+        if self._savers is None:
+            self._savers = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        contents = Contents(step, self._save_around, small, records, bool(small), about)
+        return lambda: write_sharded(target, contents, parts, self._savers)
+
+    def _save_around(self, place: Path) -> None:
+        """What lies around the weights: settings and tokenizer."""
+        model = self.accelerator.unwrap_model(self.model)
+        for adapter in getattr(model, "peft_config", {}).values():
+            adapter.save_pretrained(str(place))
+        if not hasattr(model, "peft_config"):
+            model.config.architectures = [class_name(model)]
+            for name in _ONE_MODEL:
+                if getattr(model, name, None) is not None:
+                    getattr(model, name).save_pretrained(str(place))
+        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(place))
+
+    def _reads_shards(self, checkpoint: str | Path) -> bool:
+        return has_shards(Path(checkpoint)) or self._saves_shards
+
+    def _load_weights(self, checkpoint: str | Path) -> None:
+        from lmtrain.engine.checkpoints.sharded_state import load_weights
+
+        load_weights(self.accelerator.unwrap_model(self.model), Path(checkpoint))
+
+    def _load_optimizer(self, checkpoint: str | Path) -> None:
+        from lmtrain.engine.checkpoints.sharded_state import load_optimizer
+
+        load_optimizer(self.accelerator.unwrap_model(self.model), self.optimizer, Path(checkpoint))
+
+
+def _require_one_group(accelerator: Any, world: int) -> None:
+    """Accelerate leaves the processes of a CPU alone with each other unless it is told of the CPU, and says nothing."""
+    if world > 1 and accelerator.distributed_type == DistributedType.NO:
+        raise UserError(
+            f"Accelerate takes each of the {world} processes for the only one, so they would not train together: on a "
+            "CPU say use_cpu=True",
+            flag="--use_cpu",
+        )
+
+
+def _require_same_processes(model: Any, world: int) -> None:
+    """Each process would else train on all the data, and gradients be averaged over too few or too many."""
+    from torch.distributed.tensor import DTensor
+
+    sizes = {weight.device_mesh.size() for weight in model.parameters() if isinstance(weight, DTensor)}
+    if sizes - {world}:
+        raise UserError(
+            f"the model is sharded over {max(sizes)} processes, and the arguments know of {world}: under torchrun make "
+            "the TrainingArguments first (on a CPU with ddp_backend='gloo') and ask them for their device, which makes "
+            "the process group; then shard over all of it"
+        )
+
+
+def _require_all_sharded(model: Any) -> None:
+    """A trained weight that is not sharded would go its own way on each process."""
+    from torch.distributed.tensor import DTensor
+
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    alone = [name for name, weight in trained.items() if not isinstance(weight, DTensor)]
+    if alone:
+        raise UserError(
+            f"{len(alone)} trained weights of a sharded model are not sharded ({alone[0]}), so each process would "
+            "train its own: add adapters before the model is sharded, and leave none out"
+        )

@@ -1,0 +1,138 @@
+"""A model whose weights lie in parts on several processes, as ``torch.distributed.fsdp.fully_shard`` cuts them.
+
+Each process keeps 1/N of every weight, of its gradient and of the optimizer's state; a layer is gathered while it
+computes. The trainer takes such a model as it is, on gloo as on NCCL, wherever it was sharded: here, by the caller's
+own ``fully_shard`` calls, or by Accelerate (``--fsdp`` on GPUs). Its weights are then ``DTensor``s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lmtrain.core.errors import UserError
+from lmtrain.models.layers import repeated_layers
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+_PREFIX = "FSDP"  # fully_shard makes a class of its own of a module's: FSDPLlamaForCausalLM
+
+
+def shard(model: Any, mesh: DeviceMesh | None = None, **options: Any) -> Any:
+    """Cut the weights of ``model`` over all processes, in place: layer by layer, the rest as one. Returns it.
+
+    Call it on every process, inside a process group, before an optimizer is made; adapters are added before, too. All
+    take the first process's weights. ``mesh`` is a device mesh over all processes (one row of them unless given),
+    ``options`` are those of ``torch.distributed.fsdp.fully_shard``. Raises :class:`UserError` without a process group.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        raise UserError(
+            "a model is sharded over the processes of a group, and there is none: start the script by torchrun, and "
+            "call torch.distributed.init_process_group (or make the TrainingArguments) first"
+        )
+    if mesh is None:
+        own = next(model.parameters()).device.type
+        kind = "cuda" if "nccl" in distributed.get_backend() else own
+        mesh = init_device_mesh(kind, (distributed.get_world_size(),))
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            there = tensor.to(mesh.device_type)  # where the group's messages go; fully_shard moves the rest there, too
+            distributed.broadcast(there, 0)
+            tensor.copy_(there)
+    for layer in repeated_layers(model):
+        fully_shard(layer, mesh=mesh, **options)
+    fully_shard(model, mesh=mesh, **options)
+    return model
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether weights of ``model`` are cut by ``fully_shard``."""
+    if not torch.distributed.is_available() or not isinstance(model, nn.Module):
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def class_name(model: Any) -> str:
+    """The name of the model's class, whether it is sharded or not."""
+    name = type(model).__name__
+    return name.removeprefix(_PREFIX) if is_sharded(model) else name
+
+
+def put_away(model: Any) -> None:
+    """Free what was gathered for a forward pass that no backward pass followed.
+
+    ``fully_shard`` leaves the outermost weights whole then, for a backward pass; until it comes ``parameters()``
+    gives those, which no optimizer should be made of.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which this process has a part; every process has to ask. A plain one is itself."""
+    full: Any = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
+
+
+def cut_like(tensor: Tensor, weight: Tensor) -> Tensor:
+    """A whole ``tensor``, the same on every process, cut as ``weight`` of its shape is; nothing is exchanged."""
+    placements: Any = getattr(weight, "placements", None)
+    if placements is None:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh: Any = getattr(weight, "device_mesh", None)
+    return distribute_tensor(tensor.to(weight.device), mesh, placements, src_data_rank=None)
+
+
+def gathered_dtype(model: Any) -> torch.dtype:
+    """What the weights are while they compute: another format than theirs where ``fully_shard`` was asked for it.
+
+    Every process has to call it.
+    """
+    layer = next(iter(repeated_layers(model)), model)
+    unshard: Any = getattr(layer, "unshard", None)
+    if unshard is None:
+        return next(layer.parameters()).dtype
+    unshard()
+    dtype = next(layer.parameters()).dtype
+    put_away(layer)
+    return dtype
+
+
+def tied_names(model: Any) -> dict[str, str]:
+    """For each name of a state dictionary that is another's weight, too: the first of its names."""
+    first: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    return {name: kept for name, weight in state.items() if (kept := first.setdefault(id(weight), name)) != name}
+
+
+def gathered(model: Any) -> dict[str, Tensor] | None:
+    """The whole state dictionary of a sharded ``model``, on the CPU of the first process; None on the others.
+
+    Every process has to call it. Costs the first one memory for the whole model. Tied weights are one tensor.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    put_away(model)
+    state: dict[str, Any] = get_model_state_dict(
+        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+    if torch.distributed.get_rank() != 0:
+        return None
+    for name, kept in tied_names(model).items():
+        if name in state and kept in state:
+            state[name] = state[kept]
+    return state

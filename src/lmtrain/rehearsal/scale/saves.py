@@ -1,0 +1,62 @@
+"""What a checkpoint costs: how long training stands still for it, and when it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ADAM_BYTES = 12
+"""Of a parameter in a checkpoint: an fp32 weight and AdamW's two fp32 moments (Rajbhandari et al. 2020, section 3.1,
+less the working copies that are not saved)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Bytes a second: ``disk`` that one machine writes, hashed and flushed; ``read`` from there again; ``memory`` that
+    one device copies; ``shared`` that all machines together can write, None where each has a disk of its own."""
+
+    disk: float
+    read: float
+    memory: float
+    shared: float | None = None
+
+    def write_rate(self, machines: int) -> float:
+        """Of so many machines together."""
+        together = machines * self.disk
+        return together if self.shared is None else min(together, self.shared)
+
+    def read_rate(self, machines: int) -> float:
+        """Of so many machines that read together."""
+        together = machines * self.read
+        return together if self.shared is None else min(together, self.shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Training stands still for ``pause`` seconds; after ``write`` more the checkpoint is on disk and counts."""
+
+    size: float
+    pause: float
+    write: float
+
+    @property
+    def seconds(self) -> float:
+        return self.pause + self.write
+
+
+def whole(size: float, storage: Storage, *, background: bool = True) -> Save:
+    """One process writes it all, as under DDP. ``background``: from a copy, while training goes on."""
+    write = size / storage.write_rate(1)
+    return Save(size, size / storage.memory, write) if background else Save(size, write, 0.0)
+
+
+def sharded(size: float, storage: Storage, devices: int, machines: int, *, background: bool = False) -> Save:
+    """Every device writes its part (``torch.distributed.checkpoint``)."""
+    write = size / storage.write_rate(machines)
+    return Save(size, size / devices / storage.memory, write) if background else Save(size, write, 0.0)
+
+
+def restart(size: float, storage: Storage, machines: int, *, start: float, is_sharded: bool) -> float:
+    """Seconds from a failure to the next step: ``start`` until the programs run again, and the checkpoint read, by
+    every machine whole or each its part."""
+    each = size if not is_sharded else size / machines
+    return start + machines * each / storage.read_rate(machines)
