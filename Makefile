@@ -30,7 +30,7 @@ check: lint types imports test  ## all that is quick
 
 test-oldest:  ## the parts that touch transformers, on the oldest version supported
 	@scripts/install.sh .venv-oldest test constraints-oldest.txt
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal -q tests/core tests/config tests/objectives tests/engine tests/parity tests/invariant tests/models
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal -q tests/config tests/objectives tests/engine tests/parity tests/invariant tests/models
 
 soak: dev  ## a run killed 200 times at random moments (LMTRAIN_SOAK_KILLS), which must end in the same bits
 	LMTRAIN_SOAK_KILLS=$${LMTRAIN_SOAK_KILLS:-200} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults/test_killed.py

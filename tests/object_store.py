@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -102,6 +103,8 @@ def object_storage() -> Iterator[Storage]:
     os.environ.update(setting)
     try:
         client = boto3.client("s3")
+        with urlopen(Request(f"{endpoint}/moto-api/reset", method="POST")):  # what an earlier server held
+            pass
         client.create_bucket(Bucket=BUCKET)
         storage = Storage(endpoint, client)
         known.append(storage)

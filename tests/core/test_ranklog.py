@@ -206,3 +206,29 @@ def test_a_crash_in_a_library_leaves_the_lines_that_led_there(tmp_path: Path) ->
     assert process(tmp_path, 1, code=code).returncode < 0
     text = (tmp_path / "run" / "logs" / "rank-1.log").read_text()
     assert "Fatal Python error" in text and "string_at" in text
+
+
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from lmtrain.core.console import say
+from lmtrain.core.ranklog import listening
+with listening() as log:
+    log.open(Path(sys.argv[1]), {})
+    signal.signal(signal.SIGALRM, lambda *_: say("signal", "meanwhile"))
+    signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+    for number in range(5000):
+        say("line", f"number {number}")
+    signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="timers that send signals are Unix's")
+def test_a_signal_may_be_answered_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (log,) = (tmp_path / "logs").iterdir()
+    for text in (done.stderr, log.read_text()):
+        assert [int(number) for number in re.findall(r"number (\d+)", text)] == list(range(5000))
+        assert text.count("meanwhile") > 20
+    assert len(re.findall(r"^\S+ \S+  line +number \d+$", log.read_text(), flags=re.M)) == 5000

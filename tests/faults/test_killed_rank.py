@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from forked import ranks, run_ranks
 from interrupting import logged_losses
 from launching import MARKS
 from lmtrain.core.errors import ExitCode
@@ -38,29 +36,11 @@ def environment(folder: Path, **more: object) -> dict[str, str]:
     return {**os.environ, **{name: str(value) for name, value in own.items()}}
 
 
-def by_torchrun(folder: Path, out: str) -> str:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, *words(folder, out)], env=environment(folder), capture_output=True, text=True,
-        timeout=400,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-def by_hand(folder: Path, out: str) -> list[subprocess.Popen[str]]:
-    """The two processes by themselves: no launcher that would end the other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}
-    return [
-        subprocess.Popen(
-            [sys.executable, *words(folder, out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=environment(folder, RANK=rank, LOCAL_RANK=rank, **group),
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+def together(folder: Path, out: str) -> str:
+    """What the two say when nobody is killed."""
+    ends = run_ranks(words(folder, out), 2, env=environment(folder))
+    assert not any(end.returncode for end in ends), [end.stderr for end in ends]
+    return ends[0].stderr
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +48,14 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     checkpoint("gpt2", folder / "model")
     (folder / "text.txt").write_text("".join(f"The quick fox number {n} jumps over it.\n" for n in range(120)))
-    by_torchrun(folder, "straight")
+    together(folder, "straight")
     return folder
 
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_the_other_ends_and_both_go_on(killed: int, straight: Path) -> None:
     folder, out = straight, f"killed-{killed}"
-    processes = by_hand(folder, out)
+    processes = ranks(words(folder, out), 2, env=environment(folder))
     until, far_enough = time.monotonic() + 300, logged_losses(folder / out, 3 * SAVED_EVERY)
     while not far_enough():
         assert all(process.poll() is None for process in processes), [p.communicate()[1] for p in processes]
@@ -92,7 +72,7 @@ def test_the_other_ends_and_both_go_on(killed: int, straight: Path) -> None:
         assert json.loads((folder / out / "status.json").read_text())["state"] == "interrupted"
     found = newest(folder / out)
     assert found.checkpoint is not None and not found.passed_over and 0 < found.step < STEPS
-    assert f"goes on from step {found.step}" in by_torchrun(folder, out)
+    assert f"goes on from step {found.step}" in together(folder, out)
     for name in ("model.safetensors", "eval_results.json"):
         ours, theirs = ((folder / run / name).read_bytes() for run in (out, "straight"))
         if name == "eval_results.json":

@@ -16,13 +16,15 @@ import pytest
 from filelock import FileLock
 from test_killed_rank import environment
 
+from forked import Forked
 from launching import MARKS
 from lmtrain.cli.main import main
 from tiny_models import checkpoint
 
 pytestmark = MARKS
+Process = Forked | subprocess.Popen[bytes]
 WAITING, READY = "another process is preparing this text; waiting for it", "tokens, prepared before"
-TIMEOUT = 5  # seconds that an exchange may take
+TIMEOUT = 3  # seconds that an exchange may take
 
 
 def words(folder: Path, out: str) -> list[str]:
@@ -44,8 +46,10 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str
     return tmp_path, store.name
 
 
-def start(folder: Path, name: str, *launcher: str, **more: object) -> subprocess.Popen[bytes]:
+def start(folder: Path, name: str, *launcher: str, **more: object) -> Process:
     """What it says goes to the file ``name``, which can be looked at meanwhile."""
+    if not launcher:
+        return Forked(["-m", "lmtrain", *words(folder, "out")], said=folder / name, env=environment(folder, **more))
     with (folder / name).open("wb") as stream:
         return subprocess.Popen(
             [sys.executable, *launcher, "-m", "lmtrain", *words(folder, "out")], stdout=stream, stderr=stream,
@@ -53,13 +57,13 @@ def start(folder: Path, name: str, *launcher: str, **more: object) -> subprocess
         )  # fmt: skip
 
 
-def hold(folder: Path, seen: str, processes: list[subprocess.Popen[bytes]]) -> None:
+def hold(folder: Path, seen: str, processes: list[Process]) -> None:
     """From when the first process is ``seen`` to be where it waits, for several times the limit."""
     until = time.monotonic() + 200
-    while seen not in (folder / "said-0").read_text():
+    while not (folder / "said-0").is_file() or seen not in (folder / "said-0").read_text():
         assert time.monotonic() < until and all(process.poll() is None for process in processes), told(folder)
         time.sleep(0.1)
-    time.sleep(4 * TIMEOUT)
+    time.sleep(3 * TIMEOUT)
     assert all(process.poll() is None for process in processes), told(folder)
 
 
@@ -67,7 +71,7 @@ def told(folder: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(folder.glob("said-*")))
 
 
-def require_end(folder: Path, processes: list[subprocess.Popen[bytes]]) -> None:
+def require_end(folder: Path, processes: list[Process]) -> None:
     codes = [process.wait(timeout=240) for process in processes]
     assert codes == [0] * len(processes), told(folder)
     assert (folder / "out" / "model.safetensors").is_file()

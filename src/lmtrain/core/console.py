@@ -24,7 +24,11 @@ def say(topic: str, text: str) -> None:
     """``● store      9.5 M tokens in 0.4 s``, on :func:`told_to`; further lines of a text stand below its first."""
     note(f"{topic:<10} {text}")
     if is_first_process():
-        print(f"● {topic:<10} " + text.replace("\n", "\n" + " " * 13), file=told_to(), flush=True)
+        line = f"● {topic:<10} " + text.replace("\n", "\n" + " " * 13)
+        try:
+            print(line, file=told_to(), flush=True)
+        except RuntimeError:  # said by a signal's handler, which came while another line was being written
+            os.write(told_to().fileno(), f"{line}\n".encode(errors="replace"))
 
 
 def note(text: str) -> None:

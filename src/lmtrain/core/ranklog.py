@@ -11,6 +11,7 @@ On the terminal only the first process speaks; warnings of the others stand in t
 from __future__ import annotations
 
 import faulthandler
+import io
 import logging
 import os
 import platform
@@ -22,7 +23,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from lmtrain.core.console import hear, hear_no_more, is_first_process, told_to
 from lmtrain.core.errors import Interrupted, OwnResultWrong, UserError
@@ -53,7 +54,7 @@ class RankLog:
         self.path: Path | None = None
         self.began = self.opened = time.time()
         self._kept: list[str] = []
-        self._stream: TextIO | None = None
+        self._stream: io.FileIO | None = None
         self._lock = threading.RLock()  # a signal's handler may write while a line is being written
         self._told: BaseException | None = None  # the failure that stands in the log
         self._handlers: list[tuple[logging.Logger, logging.Handler]] = []
@@ -125,7 +126,7 @@ class RankLog:
                 stream.truncate(0)
             if self._stream is not None:
                 self._stream.close()
-            self._stream, self.path, self.opened = stream, Path(stream.name), time.time()
+            self._stream, self.path, self.opened = stream, Path(str(stream.name)), time.time()
             told = {"rank": f"{self.rank} of {processes()}", "host": host(), "pid": os.getpid(), **about}
             if (restarts := os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != "0":
                 told["restart"] = restarts
@@ -150,8 +151,7 @@ class RankLog:
     def _put(self, line: str) -> None:
         with suppress(OSError, ValueError):  # a full disk is told of where a checkpoint fails
             assert self._stream is not None
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            self._stream.write(f"{line}\n".encode(errors="replace"))  # no buffer, which no signal's handler may enter
 
     def ended(self, error: BaseException | None) -> None:
         """How it ended; an error is told once, on whatever way up it passes."""
@@ -274,19 +274,19 @@ def _named(error: BaseException) -> str:
     return said if said and isinstance(error, _EXPECTED) else f"{kind}: {said}" if said else kind
 
 
-def _own_file(path: Path) -> TextIO:
+def _own_file(path: Path) -> io.FileIO:
     """``path`` for appending, or, where another process writes to that, a file beside it that bears this process's
     number. Where files cannot be locked, as on Windows, the name alone has to do. A link is not followed."""
     if path.is_symlink():
         raise OSError("a link, which leads to what is not the run's")
-    stream = path.open("a", encoding="utf-8")
+    stream = path.open("ab", buffering=0)
     try:
         import fcntl
 
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         stream.close()
-        return path.with_name(f"{path.stem}.{os.getpid()}.log").open("a", encoding="utf-8")
+        return path.with_name(f"{path.stem}.{os.getpid()}.log").open("ab", buffering=0)
     except (ImportError, OSError):
         pass
     return stream
