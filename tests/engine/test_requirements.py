@@ -124,3 +124,13 @@ def test_bf16_on_a_cpu_is_not_taken_for_a_missing_gpu(tmp_path: Path) -> None:
     without = resolved(tmp_path)
     del without.training["use_cpu"]
     assert training_arguments(without, Decision("bf16", "this CPU is fast at it")).bf16
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_s_configuration_that_divides_the_model_is_refused_on_cpus(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+    assert not problems(tmp_path)
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    assert f"accelerate launch asks for {name.lower()}" in str(problems(tmp_path))

@@ -84,6 +84,11 @@ def _without_gpus(resolved: Resolved) -> None:
                 "the whole model",
                 flag=f"--{name}",
             )
+        elif os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true":
+            problems.add(
+                f"accelerate launch asks for {name}, which divides the model over GPUs, and there is none here; take a "
+                "configuration without it, such as examples/distributed/ddp.yaml"
+            )
     if resolved.training.get("ddp_backend") == "nccl":
         problems.add("nccl joins GPUs, and there is none here; leave it out, or give gloo", flag="--ddp_backend")
     problems.raise_if_any()
