@@ -17,6 +17,7 @@ from lmtrain.core import ranklog
 from lmtrain.core.console import note, say
 from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.core.ranklog import failures, listening, remove_others
+from lmtrain.core.secrets import without_keys
 
 FAILS = """
 import logging, warnings
@@ -232,3 +233,9 @@ def test_a_signal_may_be_answered_in_the_middle_of_a_line(tmp_path: Path) -> Non
         assert [int(number) for number in re.findall(r"number (\d+)", text)] == list(range(5000))
         assert text.count("meanwhile") > 20
     assert len(re.findall(r"^\S+ \S+  line +number \d+$", log.read_text(), flags=re.M)) == 5000
+
+
+def test_what_opens_doors_is_taken_out() -> None:
+    signed = "got 403 for 'https://host/a.txt?X-Amz-Signature=12ab&x=1' by sk-abcdefghijklmnopqrstuv"
+    assert without_keys(signed, {}) == "got 403 for 'https://host/a.txt?...' by sk-..."
+    assert without_keys("see https://host/page?page=2", {}) == "see https://host/page?page=2"

@@ -163,3 +163,23 @@ def test_processes_started_differently_do_not_begin(world: World, tmp_path: Path
     assert options.startswith("--seed") and "is 1 on rank 0 and 2 on rank 1" in options
     (data,) = both(*[["--train_file", "text.txt"]] * 2)
     assert data.startswith("the train data is ") and data.count("examples") == 2
+
+
+def test_each_with_a_folder_of_its_own_is_noticed(world: World, tmp_path: Path, own_cache: Path) -> None:
+    """One finds a run there and the other none: they would wait for each other at different places."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    given = words(world, Path("out"), "--skip_check")
+    ended = run_ranks(["-m", "lmtrain", *given], 1, env=environment(own_cache), cwd=tmp_path / "a")
+    assert ended[0].returncode == 0, ended[0].stderr
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2}
+    processes = [
+        Forked(
+            ["-m", "lmtrain", *given], env=environment(own_cache, RANK=n, LOCAL_RANK=n, **group), cwd=tmp_path / name
+        )
+        for n, name in enumerate(("a", "b"))
+    ]
+    said = "".join(process.communicate(timeout=120)[1] for process in processes)
+    assert [process.returncode for process in processes] == [ExitCode.WRONG_INPUT] * 2, said
+    assert "what the output folder holds is finished, step 6 on rank 0 and new, step 0 on rank 1" in said
+    assert not (tmp_path / "b" / "out").exists()

@@ -94,3 +94,20 @@ def test_the_time_that_was_allowed(world: World, tmp_path: Path, own_cache: Path
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 75, said
     assert "of --max_minutes are over" in said and newest(out).checkpoint is not None
+
+
+def test_before_the_first_step_there_is_nothing_to_save(world: World, tmp_path: Path, own_cache: Path) -> None:
+    out = tmp_path / "out"
+    text = tmp_path / "long.txt"
+    text.write_text(Path(world.text).read_text() * 60)
+    long = ("--eval_on_start", "True", "--validation_file", str(text), "--per_device_eval_batch_size", "1")
+    process = start(world, out, own_cache, "--max_steps", "2", "--eval_strategy", "steps", "--skip_check", *long)
+    until = time.monotonic() + 120
+    while not (out / "status.json").is_file() or state(out) != "training":
+        assert process.poll() is None and time.monotonic() < until, process.communicate()[1]
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 75 and state(out) == "interrupted", said
+    assert "no step was made yet" in said and "Traceback" not in said

@@ -13,7 +13,7 @@ from lmtrain.core.startup import heavy_imports
 def run(options: EvaluateOptions) -> int:
     with heavy_imports():
         from lmtrain.engine.assembly import evaluate
-        from lmtrain.engine.processes import leave_together
+        from lmtrain.engine.processes import to_the_end
         from lmtrain.models import purpose_of
         from lmtrain.models.quiet import quiet_for_commands
 
@@ -33,8 +33,7 @@ def run(options: EvaluateOptions) -> int:
         )
     run = RunOptions(precision=options.precision)
     resolved = Resolved(purpose, options, options, options, run, training, keys=options)
-    scores = evaluate(resolved)
-    leave_together()
+    scores = to_the_end(lambda: evaluate(resolved))
     if is_first_process() and options.json:
         print(json.dumps(scores))
     return ExitCode.OK

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        if is_first_process() or (not error.heard and is_first_here()):
+        if is_first_process() or error.heard is False or (error.heard is None and is_first_here()):
             print(problem_block(name, error.problems), file=sys.stderr, flush=True)
         return int(error.exit_code)
     except OwnResultWrong as error:

@@ -39,7 +39,7 @@ class UserError(Exception):
     """Input that cannot be used: shown without a traceback, exit code 2."""
 
     exit_code = ExitCode.WRONG_INPUT
-    heard = False  # whether all processes of the run have it: then the first one says it
+    heard: bool | None = None  # whether all processes of the run have it, and the first one says it; None: not asked
 
     def __init__(self, text: str = "", *, flag: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
         self.problems = problems or (Problem(text, flag),)

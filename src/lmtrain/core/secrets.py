@@ -8,10 +8,16 @@ from collections.abc import Mapping
 from typing import Final
 
 _PATTERNS: Final = (
-    (re.compile(r"\b(hf|sk|ghp|github_pat|wandb_v1)_[A-Za-z0-9_]{16,}"), r"\1_..."),  # of hubs and trackers
+    (re.compile(r"\b((?:hf|ghp|github_pat|wandb_v1)_|sk-)[A-Za-z0-9_-]{16,}"), r"\1..."),  # of hubs and trackers
     (re.compile(r"(\w+://)[^/\s:@]+:[^/\s@]+@"), r"\1...@"),  # a name and a password in an address
+    (
+        re.compile(r"(https?://[^\s?#'\"]+\?)[^\s'\"]*(?:[Ss]ign|[Tt]oken|[Cc]redential|[Kk]ey)[^\s'\"]*"),
+        r"\1...",
+    ),  # signed
 )
-_NAMED_SECRET: Final = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|ACCESS_KEY_ID)$")
+_NAMED_SECRET: Final = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|ACCESS_KEY_ID|ACCOUNT_KEY|CONNECTION_STRING)$"
+)
 _SHORTEST: Final = 8  # characters: a shorter value may be an ordinary word of the text
 
 

@@ -18,6 +18,7 @@ from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems
+from lmtrain.engine.found import Found
 from lmtrain.engine.meeting import compared, meet, ranks
 from lmtrain.engine.versions import versions
 
@@ -39,6 +40,16 @@ def require_same_start(resolved: Resolved) -> None:
     options["the command"] = options.pop("--command")
     libraries = versions() | {"python": f"{sys.version_info[0]}.{sys.version_info[1]}", "lmtrain": __version__}
     _require("start", options | libraries, "start every process with the same command and the same packages", say)
+
+
+def require_same_folder(found: Found, decided: Mapping[str, Any]) -> None:
+    """Raise :class:`UserError` when the other processes find another run in the output folder than this one: what is
+    resumed, tried and measured depends on that, and they would wait for each other at different places."""
+    facts = {
+        "what the output folder holds": f"{found.state}, step {found.step}",
+        "what was decided there": _short(json.dumps(decided, sort_keys=True, default=str)),
+    }
+    _require("folder", facts, "--output_dir has to be a folder that all processes see", say)
 
 
 def require_same_parts(corpus: Any, tokenizer: Any, model: Any, say: Say = say) -> None:

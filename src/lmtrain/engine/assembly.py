@@ -20,7 +20,7 @@ from lmtrain.core.errors import Interrupted
 from lmtrain.core.files import read_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
-from lmtrain.engine.agreement import require_same_start
+from lmtrain.engine.agreement import require_same_folder, require_same_start
 from lmtrain.engine.arguments import examples_of_a_step, training_arguments
 from lmtrain.engine.exporting import export_trained
 from lmtrain.engine.found import Found, inspect, refuse_other_runs_results
@@ -86,11 +86,13 @@ def train(
     again = begun_before(str(folder))  # torchrun starts it anew: what it was to do away with is gone
     overwrite = resolved.run.overwrite_output_dir and not again
     found = inspect(folder, resolved.command, options, overwrite=overwrite, patience=_DYING if again else 0)
+    if found.state != "finished":
+        asked = resolved.training.get("resume_from_checkpoint")
+        found = resume_point(None if again and found.checkpoint else asked, found)
+    decided = _decided(folder, found)
+    require_same_folder(found, decided)
     if found.state == "finished":
         return _already_finished(folder, resolved, say)
-    asked = resolved.training.get("resume_from_checkpoint")
-    found = resume_point(None if again and found.checkpoint else asked, found)
-    decided = _decided(folder, found)
     parts = assemble(resolved, decided, made_ahead=made_ahead, say=say)
     if found.state == "unfinished" and not resolved.run.accept_changes:
         require_same_data(folder, parts.corpus.manifest())
@@ -112,7 +114,8 @@ def train(
     if rehearse is not None and not resolved.run.skip_check:
         rehearse(stage)
     with run, noticing_lost_ones():
-        note_begun(str(folder))
+        if is_first_process():  # which has cleared it
+            note_begun(str(folder))
         run.describe(resolved.command, without_secrets(resolved.command, argv), options)
         run.data(parts.corpus.manifest())
         run.status("preparing", step=found.step)

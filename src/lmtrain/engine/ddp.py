@@ -35,7 +35,12 @@ def settle_ddp(trainer: SettlingTrainer) -> None:
     handler.gradient_as_bucket_view = True
     asked = trainer.args.ddp_find_unused_parameters is not None
     if trainer.args.world_size == 2 and not asked and handler.find_unused_parameters:
-        handler.find_unused_parameters = not _agreed(_every_pass_is_alike(trainer.model) and _all_get_one(trainer))
+        found = False
+        try:
+            found = _every_pass_is_alike(trainer.model) and _all_get_one(trainer)
+        finally:  # the other process waits for this one's word, whatever happened
+            agreed = _agreed(found)
+        handler.find_unused_parameters = not agreed
 
 
 def _every_pass_is_alike(model: Any) -> bool:

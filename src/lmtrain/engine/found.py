@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from lmtrain.config.values import user_path
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
-from lmtrain.core.launching import processes
+from lmtrain.core.launching import processes, rank
 from lmtrain.engine.checkpoints.read import newest
 from lmtrain.engine.run_folder import CHECKPOINT, DECISIONS, LOCK, METRICS, MODEL_FILES, RUN, STATUS
 
@@ -177,10 +178,10 @@ def _require_writable(folder: Path, flag: str) -> None:
         parent = parent.parent
     if not parent.is_dir():
         raise UserError(f"{folder} cannot be made: {parent} is a file", flag=flag)
-    probe = parent / f".lmtrain-write-test-{os.getpid()}"
+    probe = parent / f".lmtrain-write-test-{socket.gethostname()}-{rank()}-{os.getpid()}"  # containers share numbers
     try:
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}); choose a folder you may write to", flag=flag

@@ -89,7 +89,8 @@ def telling_others() -> Iterator[None]:
         yield
     except UserError as error:
         _tell("input", [[problem.text, problem.flag] for problem in error.problems])
-        error.heard = error.heard or _leave_together()  # it may come through two such blocks
+        if error.heard is None:  # it may come through two such blocks
+            error.heard = _leave_together()
         raise
     except Interrupted as error:
         if not error.together and not isinstance(error, Lost):  # a store on a lost machine would not answer either
@@ -228,10 +229,10 @@ def _raise_what_was_told(told: dict[str, Any]) -> None:
     raise OwnResultWrong(f"process {number} failed ({what}); it says more itself")
 
 
-def _leave_together() -> bool:
-    """Whether all processes came here, within seconds."""
+def _leave_together() -> bool | None:
+    """Whether all processes came here, within seconds; None where there are no others."""
     if not (_stores and _are_several()):
-        return False
+        return None
     until, others = time.monotonic() + _LINGER, processes() - 1
     try:
         _stores[0].add(_place("left"), 1)

@@ -34,6 +34,7 @@ from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.core.files import read_json, write_json
 from lmtrain.core.launching import processes
 from lmtrain.core.runlog import RunLog
+from lmtrain.core.secrets import without_keys
 from lmtrain.engine.versions import machine, process, versions
 
 RUN, DECISIONS, DATA, STATUS, METRICS, LOCK, EXPORT = (
@@ -104,7 +105,7 @@ class RunFolder:
             interrupted = isinstance(error, KeyboardInterrupt | Interrupted)
             reason = "; ".join([str(error) or type(error).__name__, *self._others_failures(error)])
             with suppress(OSError):
-                self.status("interrupted" if interrupted else "failed", reason=reason)
+                self.status("interrupted" if interrupted else "failed", reason=without_keys(reason))
         if self.log is not None:
             self.log.close()
         self._lock.release()

@@ -32,6 +32,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder, sha256_file, write_json
 from lmtrain.engine.checkpoints.manifest import describe_files, write_manifest
 from lmtrain.engine.checkpoints.write import Contents, write_tensors
+from lmtrain.engine.processes import noticing_lost_ones
 
 _T = TypeVar("_T")
 
@@ -101,7 +102,7 @@ def read_part(folder: Path, tensors: dict[str, Tensor]) -> None:
     """
     reader = HuggingFaceStorageReader(str(folder))
     try:
-        with warnings.catch_warnings():
+        with noticing_lost_ones(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process reads alone, as is meant
             dcp.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
     except (CheckpointException, ValueError, RuntimeError) as error:

@@ -59,6 +59,8 @@ class StopWhenAsked(TrainerCallback):
         trainer = self._trainer
         # Several processes would have to agree on the batch; they finish the evaluation.
         if trainer.is_in_train and args.world_size == 1 and trainer.stop is not None and trainer.stop.asked:
+            if not trainer.is_after_step:  # --eval_on_start: there is nothing to save
+                raise Interrupted(f"{trainer.stop.reason}; no step was made yet", together=True)
             raise _EvaluationStopped
 
 
@@ -67,6 +69,7 @@ class StoppingTrainer(ChoosingTrainer):
 
     stop: Stop | None
     owes_evaluation: bool = False
+    is_after_step: bool = False  # in what a step is followed by: its log line, evaluation and checkpoint
     _asked_anywhere: Tensor | None = None
 
     @property
@@ -89,6 +92,7 @@ class StoppingTrainer(ChoosingTrainer):
     def _maybe_log_save_evaluate(
         self, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, *args: Any, **kwargs: Any
     ) -> None:
+        self.is_after_step = True
         try:
             super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
         except _EvaluationStopped:
@@ -99,6 +103,8 @@ class StoppingTrainer(ChoosingTrainer):
         except UnreachableError as error:
             self.owes_evaluation = True
             raise self._without_data(error) from None
+        finally:
+            self.is_after_step = False
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         try:
