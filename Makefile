@@ -2,6 +2,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
+# Tests wait for processes and signals a good part of their time: one worker more than cores, of at most 7.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); expr $$(( n < 7 ? n : 7 )) + 1)
 export TOKENIZERS_PARALLELISM ?= true
 
 .PHONY: help demo test lint types imports check test-oldest soak bench scale docs docs-test site dev
@@ -14,7 +16,7 @@ demo:  ## text in, a trained and measured model out, in minutes and without a do
 	@$(BIN)/lmtrain demo
 
 test: dev  ## the whole test suite: no network, no GPU
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
 
 lint: dev  ## ruff: style and formatting
 	$(BIN)/ruff check --no-cache .
@@ -30,7 +32,7 @@ check: lint types imports test  ## all that is quick
 
 test-oldest:  ## the parts that touch transformers, on the oldest version supported
 	@scripts/install.sh .venv-oldest test constraints-oldest.txt
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal -q tests/config tests/objectives tests/engine tests/parity tests/invariant tests/models
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal -q tests/config tests/objectives tests/engine tests/parity tests/invariant tests/models
 
 soak: dev  ## a run killed 200 times at random moments (LMTRAIN_SOAK_KILLS), which must end in the same bits
 	LMTRAIN_SOAK_KILLS=$${LMTRAIN_SOAK_KILLS:-200} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults/test_killed.py

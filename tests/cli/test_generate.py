@@ -3,11 +3,10 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
+import forked
 from lmtrain.cli.main import main
 from lmtrain.config.options import ModelOptions
 from lmtrain.generate import Settings, complete
@@ -39,8 +38,7 @@ def records(out):
 def test_a_completion_follows_its_prompt_and_only_results_go_to_standard_output(gpt2):
     """In a process of its own, because the library writes its warnings to the real standard error."""
     options = ["--model_name_or_path", gpt2, "--max-new-tokens", "9", "--use_cpu"]
-    command = [sys.executable, "-m", "lmtrain", "generate", *options, "The quick fox"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = forked.run(["-m", "lmtrain", "generate", *options, "The quick fox"])
     options = ModelOptions(model_name_or_path=gpt2)
     tokenizer = load_tokenizer(options)
     model = load_model(options, "clm", tokenizer).model

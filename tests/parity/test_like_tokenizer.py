@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+import forked
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data.round_trip import lost
@@ -176,12 +175,12 @@ def test_the_command(tmp_path: Path) -> None:
     gpt2_kind().save_pretrained(tmp_path / "old")
     (tmp_path / "text.py").write_text(TEXT)
     words = ["--source", tmp_path / "text.py", "--vocab_size", "600", "--output_dir", tmp_path / "new"]
-    command = [sys.executable, "-m", "lmtrain", "tokenizer", "--like", tmp_path / "old", *words]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    command = ["-m", "lmtrain", "tokenizer", "--like", tmp_path / "old", *words]
+    done = forked.run(command)
     assert done.returncode == 0, done.stderr
     assert "byte-level BPE, 600 tokens" in done.stderr and "the old vocabulary of 400: " in done.stderr
     assert "every byte comes back" in done.stderr
     assert json.loads((tmp_path / "new" / "tokenizer_config.json").read_text())["model_max_length"] == 128
     command[command.index(tmp_path / "old")] = tmp_path / "nothing"
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    done = forked.run(command)
     assert done.returncode == 2 and "--like" in done.stderr
