@@ -6,7 +6,10 @@ import gzip
 import json
 import random
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,10 @@ from corpora import CODE, byte_level_bpe, llama_like
 
 from lmtrain.core.errors import UserError
 from lmtrain.data.cache import clean
-from lmtrain.data.preparing import Making, Prepared, Request, prepare
+from lmtrain.data.preparing import Making, Prepared, Request, filling, merging, prepare, shards
 from lmtrain.data.preparing.shards import make_shard, place_of
 from lmtrain.data.sources import Reading, resolve_sources
+from lmtrain.data.tokenization import DiffersError
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 SMALL = Making(segment_bytes=2000)
@@ -298,3 +302,115 @@ def test_an_engine_that_differs_is_used_by_no_shard(
     made = prepare(merging, cache)
     assert {name: contents(made)[name] for name in FILES} == {name: contents(whole)[name] for name in FILES}
     shutil.rmtree(cache)
+
+
+@pytest.mark.parametrize("own_folder", [False, True])
+def test_two_merges_at_once_give_one_store(
+    own_folder: bool, bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_text(corpus)
+    cache, folder = tmp_path / "cache", tmp_path / "out" if own_folder else None
+    request = request_of(corpus, bpe)
+    for number in range(2):
+        make_shard(request, cache, number, 2, folder=folder)
+    plain = merging.append_parts
+    monkeypatch.setattr(merging, "append_parts", lambda *given: time.sleep(0.5) or plain(*given))
+    merging_request = replace(request, making=replace(SMALL, merge=2))
+    with ThreadPoolExecutor(2) as both:
+        made = [both.submit(prepare, merging_request, cache, folder=folder) for _ in range(2)]
+        stores = [one.result() for one in made]
+    assert stores[0].store.folder == stores[1].store.folder and sum(one.was_cached for one in stores) == 1
+    whole = prepare(request_of(corpus, bpe, making=Making()), tmp_path / "whole")
+    assert contents(stores[0]) == contents(whole)
+
+
+@pytest.mark.parametrize("own_folder", [False, True])
+@pytest.mark.parametrize("removed", [0, 1])
+def test_a_merge_that_is_killed_while_it_cleans_up(
+    removed: int, own_folder: bool, bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first shard is removed, and after."""
+    one_text(corpus)
+    cache, folder = tmp_path / "cache", tmp_path / "out" if own_folder else None
+    request = request_of(corpus, bpe)
+    for number in range(2):
+        make_shard(request, cache, number, 2, folder=folder)
+    rmtree, rename, place = shutil.rmtree, Path.rename, place_of(request, cache, folder)
+
+    def killed(path: Any, *_: Any, **__: Any) -> None:
+        for shard in sorted(Path(path).iterdir())[:removed]:
+            rmtree(shard)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        if not removed:
+            patched.setattr(Path, "rename", lambda self, to: killed(self) if self == place else rename(self, to))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(replace(request, making=replace(SMALL, merge=2)), cache, folder=folder)
+    made = prepare(replace(request, making=replace(SMALL, merge=2)), cache, folder=folder)
+    assert made.was_cached and not place.exists()
+
+
+def test_shards_of_addresses_are_known_from_any_folder(
+    bpe: TokenizerFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe_file("/shards/a.txt", b"hello\n")
+    request = Request(resolve_sources(["memory://shards/a.txt"], Reading()), bpe)
+    places = set()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        places.add(place_of(request, tmp_path / "cache", None))
+    assert len(places) == 1
+
+
+def test_an_error_in_a_shard_does_not_wait_for_hashes(
+    bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_texts(corpus)
+    request, going_on = request_of(corpus, bpe), threading.Event()
+    hashed, began = list[str](), time.monotonic()
+
+    def slow(self: Any) -> str:
+        hashed.append(self.name)
+        going_on.wait(max(0, began + 15 - time.monotonic()))
+        return "0" * 64
+
+    def fails(*_: Any) -> None:
+        raise UserError("this goes wrong")
+
+    monkeypatch.setattr(type(request.sources[0]), "content_hash", slow)
+    monkeypatch.setattr(shards, "_write", fails)
+    try:
+        with pytest.raises(UserError, match="this goes wrong"):
+            make_shard(request, tmp_path / "cache", 0, 1)
+        assert time.monotonic() - began < 10
+    finally:
+        going_on.set()
+    assert len(hashed) <= 2, "those that had not begun are left out"
+
+
+def test_an_attempt_after_the_engines_differed_has_folders_of_its_own(
+    bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks of the first attempt that wait in a queue still write to theirs."""
+    one_text(corpus)
+    plain, used = filling.run_parts, list[Path]()
+
+    def differs_once(ranges: Any, task: Any, folder: Path, *others: Any) -> Any:
+        used.append(folder)
+        if len(used) == 1:
+            (folder / "0000000").mkdir()
+            raise DiffersError.saying("bytes 1 to 2")
+        yield from plain(ranges, task, folder, *others)
+
+    monkeypatch.setattr(filling, "run_parts", differs_once)
+    request = request_of(corpus, bpe, making=replace(SMALL, workers=2))
+    shard, _ = make_shard(request, tmp_path / "cache", 0, 1)
+    assert len(set(used)) == 2 and shard.record.engine == "tokenizers"
+    assert sorted(path.name for path in shard.folder.iterdir()) == [
+        "documents.bin", "lengths.tmp", "part.json", "tokens.bin"
+    ]  # fmt: skip

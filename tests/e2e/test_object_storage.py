@@ -162,6 +162,32 @@ def test_refused_credentials_end_every_command_with_one_line(
     assert SECRET not in said.out + said.err and KEY_ID not in said.out + said.err
 
 
+def test_two_stores_are_prepared_again_where_they_lie(
+    folder: Path, storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "held.txt").write_text(TEXT[:2000])
+    words = ["prepare", "--train_file", folder / "text.txt", "--validation_file", tmp_path / "held.txt"]
+    words += ["--tokenizer_name", folder / "tok", "--data_cache_dir", tmp_path, "--output_dir", f"s3://{BUCKET}/two"]
+    assert main([*map(str, words)]) == 0
+    assert {name.split("/")[1] for name in storage.names("two/")} == {"train", "validation"}
+    capsys.readouterr()
+    assert main([*map(str, words)]) == 0
+    assert capsys.readouterr().err.count("lies there already") == 2
+
+
+@pytest.mark.parametrize("out", ["here", f"s3://{BUCKET}/store"])
+def test_a_store_is_not_made_into_a_store(
+    out: str, folder: Path, storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = storage.names("store/")
+    words = ["prepare", "--train_file", STORE, "--tokenizer_name", folder / "tok", "--data_cache_dir", tmp_path]
+    target = out if "://" in out else str(tmp_path / out)
+    assert main([*map(str, [*words, "--overwrite_cache", "--output_dir", target])]) == 2
+    assert f"{STORE} is a token store already" in capsys.readouterr().err
+    assert storage.names("store/") == before and not (tmp_path / "here").exists()
+    assert main([*map(str, words)]) == 0, "without a target it tells of the store"
+
+
 def test_a_store_is_no_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["tokenizer", "--source", STORE, "--output_dir", str(folder / "none")]
     assert main(command) == 2

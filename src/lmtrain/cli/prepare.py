@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtrain.config.options import PrepareOptions
-from lmtrain.core.addresses import is_address
+from lmtrain.core.addresses import is_address, shown
 from lmtrain.core.console import amount, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
 
 if TYPE_CHECKING:
+    from lmtrain.core.types import Source
     from lmtrain.data.corpus import Corpus
     from lmtrain.data.tokenizer_files import TokenizerFiles
 
@@ -30,16 +32,17 @@ def run(options: PrepareOptions) -> int:
     problems = Problems()
     with problems.collect():
         tokenizer = _tokenizer(options)  # first: its fast engine loads while the files are looked at
-    with problems.collect():
-        from lmtrain.data.corpus import prepare_corpus, sources_of
-
-        sources = sources_of(options, cache_dir=options.cache_dir, token=options.token)
     far = options.output_dir if is_address(options.output_dir or "") else None
     with problems.collect():
-        if far:
+        from lmtrain.data.corpus import prepare_corpus, sources_of, wanted_sources
+
+        sources = sources_of(options, cache_dir=options.cache_dir, token=options.token)
+        _refuse_stores(sources, options)
+        names = list(wanted_sources(options, sources, ("train", "validation"))[0])
+        for target in _targets(far, names).values() if far else []:
             from lmtrain.data.remote.upload import require_writable
 
-            require_writable(far)
+            require_writable(target)
     problems.raise_if_any()
     folder = Path(options.output_dir).expanduser() if options.output_dir and not far else None
     if options.shard:
@@ -84,9 +87,27 @@ def _upload(corpus: Corpus, address: str, options: PrepareOptions) -> None:
     """Each store to the address, in a folder of its own where there are several."""
     from lmtrain.data.remote.upload import upload_store
 
+    targets = _targets(address, list(corpus.stores))
     for name, made in corpus.stores.items():
-        target = f"{address.rstrip('/')}/{name}" if len(corpus.stores) > 1 else address
-        upload_store(made.store.folder, target, overwrite=options.overwrite_cache, say=say)
+        upload_store(made.store.folder, targets[name], overwrite=options.overwrite_cache, say=say)
+
+
+def _targets(address: str, names: Sequence[str]) -> dict[str, str]:
+    """Where each store goes."""
+    return {name: f"{address.rstrip('/')}/{name}" if len(names) > 1 else address for name in names}
+
+
+def _refuse_stores(sources: Mapping[str, Sequence[Source]], options: PrepareOptions) -> None:
+    """A store that is named as text is taken as it is: nothing would be made at --output_dir."""
+    from lmtrain.data.sources.stores import StoreSource
+
+    store = next((each for found in sources.values() for each in found if isinstance(each, StoreSource)), None)
+    if store and options.output_dir:
+        raise UserError(
+            f"{store.name} is a token store already, and nothing is to be made of it at "
+            f"{shown(options.output_dir)}; copy it there, or name the text that it was made of",
+            flag=store.flag,
+        )
 
 
 def _tokenizer(options: PrepareOptions) -> TokenizerFiles:

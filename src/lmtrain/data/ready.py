@@ -32,7 +32,7 @@ def ready_store(request: Request, cache: Path, cache_gb: float) -> Prepared | No
             "alone, or all of the text that it was made of",
             flag=first.flag,
         )
-    store = open_store(first.place, cache, cache_gb, first.flag)
+    store = open_store(first.place, cache, cache_gb, first.flag, first.token)
     if store.manifest["tokenizer"]["fingerprint"] != request.tokenizer.fingerprint:
         raise UserError(
             f"{first.name} was made with another tokenizer ({store.manifest['tokenizer']['name']}); name that one with "
@@ -43,13 +43,15 @@ def ready_store(request: Request, cache: Path, cache_gb: float) -> Prepared | No
     return Prepared(store, Ledger.from_manifest(store.manifest["ledger"]), True, lines)
 
 
-def open_store(place: str, cache: Path, cache_gb: float, flag: str | None = None) -> TokenStore:
-    """The store in a folder or at an address."""
+def open_store(
+    place: str, cache: Path, cache_gb: float, flag: str | None = None, token: str | None = None
+) -> TokenStore:
+    """The store in a folder or at an address; ``token`` is for the hub's."""
     if not is_address(place):
         return TokenStore.open(place)
     from lmtrain.data.remote.store import open_remote_store
 
-    return open_remote_store(place, cache, int(cache_gb * _GB), flag)
+    return open_remote_store(place, cache, int(cache_gb * _GB), flag, token)
 
 
 def _otherwise(was: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, ...]:

@@ -137,6 +137,42 @@ def test_two_at_once_are_kept_apart(tmp_path: Path, corpus: Path) -> None:
         child.communicate()
 
 
+def test_what_the_state_tells_of_is_on_disk(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every moment at which the state is saved, whatever it was that was to be noted."""
+    from lmtrain.data.filter import run as running
+    from lmtrain.data.filter.state import State
+
+    folder, plain, pack, seen = tmp_path / "out" / ".filter", State.save, running._Filter._pack, [0]
+
+    def save(self: State, where: Path) -> None:
+        assert (folder / f"spool-{len(self.shards):05d}").stat().st_size >= self.bytes
+        assert (folder / "duplicates" / "repeated.bin").stat().st_size >= 4 * self.removed
+        assert (folder / "duplicates" / "digests.bin").stat().st_size >= 16 * self.total.kept.documents
+        seen[0] += 1
+        plain(self, where)
+
+    def packed_at_once(self: Any, shard: Any) -> None:
+        pack(self, shard)
+        self._packing[-1][1].result()
+
+    monkeypatch.setattr(State, "save", save)
+    monkeypatch.setattr(running._Filter, "_pack", packed_at_once)
+    monkeypatch.setattr(running, "_CHECKPOINT", 0.0)
+    report = run("--source", corpus, *RULE, "--output", tmp_path / "out", "--deduplicate", "exact")
+    assert report["dropped"]["exact duplicate"]["documents"] > 100 and seen[0] > 20
+
+
+def test_files_shorter_than_the_state_says_are_not_filled_up(tmp_path: Path, corpus: Path) -> None:
+    out = unfinished(tmp_path, corpus)
+    state = out / ".filter" / "state.json"
+    value = json.loads(state.read_text())
+    value["bytes"] += 10**9
+    state.write_text(json.dumps(value))
+    with pytest.raises(UserError, match=r"spool-\d+ has [\d,]+ bytes, and [\d,]+ were written .* begin anew"):
+        run("--source", corpus, *RULE, "--output", out)
+    assert run("--source", corpus, *RULE, "--output", out, "--overwrite")["kept"]["documents"] > 0
+
+
 def test_a_full_disk_is_one_line(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lmtrain.data.filter import shards
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +242,7 @@ def test_records_that_do_not_fit_columns(tmp_path: Path) -> None:
 
 
 def test_another_output_is_left_alone(tmp_path: Path) -> None:
-    source = write(tmp_path / "a.jsonl", RECORDS[:50])
+    source = write(tmp_path / "a.jsonl", RECORDS[:200])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("precious")
     with pytest.raises(UserError, match="holds other files"):
@@ -268,3 +271,41 @@ def test_the_rest_of_lmtrain_reads_it(tmp_path: Path, monkeypatch: pytest.Monkey
     assert main(["prepare", *out, *tokenizer, "--output_dir", str(tmp_path / "store"), "--block_size", "64"]) == 0
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
     assert manifest["ledger"]["documents"] == len(WANTED)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_what_opens_an_address_is_written_nowhere(
+    tmp_path: Path, mixed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the same file signed anew goes on with what was begun."""
+    pytest.importorskip("aiohttp")
+    (tmp_path / "site").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        write(tmp_path / "site" / name, RECORDS[:200])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "site")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    out = tmp_path / "out"
+
+    def words(signature: str) -> list[str]:
+        found = []
+        for name in ("a", "b"):
+            address = f"http://me:hush{name}@127.0.0.1:{server.server_port}/{name}.jsonl?X-Amz-Signature={signature}"
+            found += ["--source", f"{name}={address}" if mixed else address]
+        return [*found, *(["--mix", "a=1", "--mix", "b=1"] if mixed else []), *RULE, "--output", str(out)]
+
+    try:
+        assert main(["filter", *words("hushhush"), "--num_proc", "1"]) == 0
+        assert main(["filter", *words("hushanew"), "--num_proc", "1"]) == 0, "it is the same input"
+    finally:
+        server.shutdown()
+        server.server_close()
+    said = "".join(capsys.readouterr())
+    assert "finished before" in said
+    for text in (said, *(path.read_text() for path in (out / ".filter").glob("*.json"))):
+        assert "hush" not in text
+    assert len(kept(out)) == 2 * len([record for record in WANTED if record in RECORDS[:200]])

@@ -9,6 +9,7 @@ import lzma
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +26,7 @@ from lmtrain.data.remote import places
 from lmtrain.data.remote.failures import UnreachableError
 from lmtrain.data.remote.places import place_of
 from lmtrain.data.sources import Reading, resolve_sources
+from lmtrain.data.sources.segments import Part, spans_of
 from object_store import BUCKET, KEY_ID, SECRET, Storage, object_storage
 
 TEXTS = [f"line {number} of a text" for number in range(300)]
@@ -166,6 +168,83 @@ def test_a_missing_library_is_named(address: str, extra: str, monkeypatch: pytes
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
+
+
+class _Ranges(_Quiet):
+    """Gives the part of a file that is asked for, and says how long a file is only where it is asked to."""
+
+    ranges, lengths = True, True
+
+    def do_HEAD(self) -> None:
+        if self.lengths or self.path.endswith("/"):
+            super().do_HEAD()
+        else:
+            self.send_response(200)
+            self.end_headers()
+
+    def do_GET(self) -> None:
+        span = self.headers.get("Range") if self.ranges else None
+        if self.path.endswith("/") or (self.lengths and span is None):
+            super().do_GET()
+            return
+        data = Path(self.translate_path(self.path)).read_bytes()
+        if span is None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(data)
+            return
+        first, _, last = span.removeprefix("bytes=").partition("-")
+        part = data[int(first) : int(last) + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+
+@contextmanager
+def web_server(folder: Path, kind: type[SimpleHTTPRequestHandler] = _Quiet) -> Iterator[str]:
+    pytest.importorskip("aiohttp")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(kind, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("kind", ["plain", "ranges", "no lengths"])
+def test_every_web_server_gives_every_format(kind: str, tmp_path: Path) -> None:
+    """In spans where it gives ranges of bytes, from front to back where it does not."""
+    handler: type[_Quiet] = {"plain": _Quiet, "ranges": _Ranges}.get(kind) or type(
+        "NoLengths", (_Ranges,), {"ranges": False, "lengths": False}
+    )
+    for name, data in files().items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS))
+    with web_server(tmp_path, handler) as place:
+        for name in files():
+            assert texts(f"{place}/{name}")[0] == TEXTS, name
+        for name in ("a.jsonl", "e.parquet", "t.txt"):
+            (source,) = resolve_sources([f"{place}/{name}"], Reading())
+            spans = spans_of(source, 2000)
+            assert bool(spans) == (kind == "ranges"), name
+            parts = [part for span, _ in spans if (part := Part.of(source, span))]
+            pieces = [piece.text for part in parts or [source] for piece in part.pieces(Tally())]
+            assert "".join(pieces).split() == " ".join(TEXTS).split() if name == "t.txt" else pieces == TEXTS
+        found, tally = texts(f"{place}/*.jsonl")
+        assert found == TEXTS and tally.bytes_read == (0 if kind == "no lengths" else len(files()["a.jsonl"]))
+        assert texts(f"{place}/*.txt")[0] == ["\n".join(TEXTS)]
+
+
+def test_a_text_of_unknown_length_is_not_read_in_one_go(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS))
+    unknown = type("NoLengths", (_Ranges,), {"ranges": False, "lengths": False})
+    with web_server(tmp_path, unknown) as place:
+        (source,) = resolve_sources([f"{place}/t.txt"], Reading(piece_bytes=1000))
+        pieces = [piece.text for piece in source.pieces(Tally())]
+    assert "".join(pieces) == "\n".join(TEXTS) and max(map(len, pieces)) <= 2000
 
 
 def test_a_web_server(tmp_path: Path) -> None:

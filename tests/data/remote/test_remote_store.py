@@ -8,18 +8,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from lmtrain.core.errors import UserError
 from lmtrain.data import store_writer
 from lmtrain.data.layouts import Blocks, Lines, Windows
+from lmtrain.data.ready import open_store
 from lmtrain.data.remote import retrying
 from lmtrain.data.remote.failures import UnreachableError
 from lmtrain.data.remote.store import RemoteStore, open_remote_store
 from lmtrain.data.remote.upload import require_writable, upload_store
+from lmtrain.data.sources import Reading, resolve_sources
+from lmtrain.data.sources.stores import StoreSource
 from lmtrain.data.store import BIN, MANIFEST, DamagedStoreError, TokenStore
 from lmtrain.data.store_writer import StoreWriter
 from lmtrain.engine.ordering import Ordering, Upcoming
@@ -96,6 +100,56 @@ def test_layouts_read_it_as_a_local_one(address: str, local: TokenStore, tmp_pat
         ids = [here.__getitems__([n]).ids[0, at] for n, at in zip(chosen, plain, strict=False)]
         assert ids == [local.tokens[first[n]] for n in chosen[:9]], "an example begins at its first token"
     assert on_disk(tmp_path) <= BOUND
+
+
+class _Private(MemoryFileSystem):  # type: ignore[misc]
+    """In place of the hub's: shows nothing without the token."""
+
+    protocol = "hf"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    def __init__(self, token: str | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._may = token == "hf_opens"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("hf://").strip("/")
+
+    def info(self, path: str, **settings: Any) -> Any:
+        self._ask(path)
+        return super().info(path, **settings)
+
+    def cat_file(self, path: str, **settings: Any) -> Any:
+        self._ask(path)
+        return super().cat_file(path, **settings)
+
+    def _ask(self, path: str) -> None:
+        if not self._may:
+            raise PermissionError(f"401 Unauthorized: {path}")
+
+
+def test_a_private_store_of_the_hub_is_read_with_its_token(
+    local: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", lambda _: _Private)
+    writable = _Private(token="hf_opens")
+    for file in local.folder.iterdir():
+        writable.pipe_file(f"/datasets/me/private/{file.name}", file.read_bytes())
+    (source,) = resolve_sources(["hf://datasets/me/private"], Reading(), token="hf_opens")
+    assert isinstance(source, StoreSource) and "hf_opens" not in repr(source)
+    far = open_store(source.place, tmp_path, BOUND / 1e9, source.flag, source.token)
+    assert isinstance(far, RemoteStore) and np.array_equal(far.tokens[:3000], local.tokens[:3000])
+    assert "hf_opens" not in repr(far.tokens.place)
+    again = pickle.loads(pickle.dumps(far))  # as a loader's worker has it
+    assert np.array_equal(again.tokens[3000:5000], local.tokens[3000:5000])
+    again.tokens._process = -1  # as a forked one finds it
+    assert np.array_equal(again.tokens[-3000:], local.tokens[-3000:])
+    with pytest.raises(UserError, match="the credentials were refused"):
+        open_store(source.place, tmp_path, BOUND / 1e9, source.flag)
 
 
 def test_the_cache_never_exceeds_its_bound(address: str, local: TokenStore, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lmtrain.data.duplicates.bands import Bands
 from lmtrain.data.duplicates.kept import Kept, Repeat
 from lmtrain.data.filter.account import Account
 from lmtrain.data.filter.segment import Segment, Spooled
-from lmtrain.data.filter.shards import Format, Shard, without
+from lmtrain.data.filter.shards import Format, Shard, cut_back, without
 
 EXACT, NEAR = "exact duplicate", "near duplicate"
 _SAMPLES = 20
@@ -37,11 +37,7 @@ class Duplicates:
         """Goes on after ``kept`` and ``removed`` documents."""
         self._kind = kind
         self._kept = Kept(folder, count=kept, bands=bands, threshold=threshold)
-        path = folder / "repeated.bin"  # of each removed document: the number of the kept one
-        path.touch()
-        self._repeated = path.open("r+b")
-        self._repeated.truncate(4 * removed)
-        self._repeated.seek(0, os.SEEK_END)
+        self._repeated = cut_back(folder / "repeated.bin", 4 * removed)  # of each removed document: the kept one
         self.removed = removed
         self.samples = list(samples)
 

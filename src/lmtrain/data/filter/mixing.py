@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.streams import stream
 from lmtrain.data.filter.account import Account
 from lmtrain.data.filter.report import keeps_nothing
+from lmtrain.data.filter.shards import cut_back
 
 if TYPE_CHECKING:
     from lmtrain.data.filter.segment import Segment
@@ -42,7 +43,7 @@ class Kept:
         folder.mkdir(exist_ok=True)
         self.spans = spans
         self._lines_at, self._sizes_at = folder / "lines", folder / "sizes"
-        self._lines, self._sizes = _cut_back(self._lines_at, sum(spans)), _cut_back(self._sizes_at, 8 * documents)
+        self._lines, self._sizes = cut_back(self._lines_at, sum(spans)), cut_back(self._sizes_at, 8 * documents)
 
     def add(self, segment: Segment) -> None:
         """Segments come in the order of the sources."""
@@ -152,11 +153,3 @@ def _divided(first: int, counts: Sequence[int]) -> list[int]:
         parts.append(part)
         left, whole = left - part, whole - count
     return parts
-
-
-def _cut_back(path: Path, size: int) -> BinaryIO:
-    path.touch()
-    file: BinaryIO = path.open("r+b")
-    file.truncate(size)
-    file.seek(size)
-    return file

@@ -251,14 +251,12 @@ class _Filter:
     def _checkpoint(self) -> None:
         """From here the same command goes on."""
         self._packed(wait=False)
-        self._spool.flush()
-        if self._kept:
-            self._kept.flush()
-        if self._duplicates:
-            self._duplicates.flush()
         self._save()
 
     def _save(self) -> None:
+        for written in (self._spool, self._kept, self._duplicates):
+            if written:
+                written.flush()  # first: what the state tells of is on disk
         state = self._state
         state.seconds = self._seconds_before + time.monotonic() - self._began
         if self._schema is not None and self._job.spooled == "lines":

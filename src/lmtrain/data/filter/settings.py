@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lmtrain.config.filter import FilterOptions
+from lmtrain.core.addresses import shown
 from lmtrain.data.filter.segment import Job
 from lmtrain.data.filter.shards import Format
 
@@ -19,7 +20,7 @@ def settings_of(options: FilterOptions, job: Job, form: Format) -> dict[str, Any
     """The settings, as JSON has them."""
     ruled = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(job.rules).items()}
     return {
-        "source": options.train_file,
+        "source": [shown(path) for path in options.train_file or ()],
         **ruled,
         **{name: getattr(options, name) for name in _NAMED},
         **({"dataset_split": options.dataset_split} if options.dataset_name else {}),

@@ -53,11 +53,7 @@ class Spool:
 
     def open(self, number: int, size: int = 0) -> None:
         self.number, self.bytes = number, size
-        path = spool_path(self._folder, number)
-        path.touch()
-        self._file: BinaryIO = path.open("r+b")
-        self._file.truncate(size)
-        self._file.seek(size)
+        self._file = cut_back(spool_path(self._folder, number), size)
 
     def write(self, payload: bytes) -> None:
         if not payload:
@@ -77,6 +73,23 @@ class Spool:
 
 def spool_path(folder: Path, number: int) -> Path:
     return folder / f"spool-{number:05d}"
+
+
+def cut_back(path: Path, size: int) -> BinaryIO:
+    """The file, opened behind its first ``size`` bytes; the others are dropped.
+
+    Raises :class:`UserError` where it has fewer: cut to that length it would be filled up with zeros.
+    """
+    path.touch()
+    file: BinaryIO = path.open("r+b")
+    found = file.seek(0, os.SEEK_END)
+    if found < size:
+        file.close()
+        raise UserError(f"{path} has {found:,} bytes, and {size:,} were written to it before the filter was stopped: "
+                        "the disk has lost some; begin anew with --overwrite", flag="--output")  # fmt: skip
+    file.truncate(size)
+    file.seek(size)
+    return file
 
 
 def pack(spool: Path, target: Path, kind: Spooled, form: Format, schema: pa.Schema | None) -> None:

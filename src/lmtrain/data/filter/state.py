@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmtrain.core.addresses import shown
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json, write_json
 from lmtrain.data.filter.account import Account
@@ -94,5 +95,6 @@ class State:
 
 def _short(value: Any) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = shown(text)  # an earlier version wrote addresses as they were typed
     text = "unset" if value in (None, [], "") else text
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

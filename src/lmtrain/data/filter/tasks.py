@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lmtrain.core.addresses import shown
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.types import Source
 from lmtrain.data.filter import documents, json_lines, tables
@@ -56,7 +57,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Input:
-    """One --source: what was typed, its sources, and where records have their paths (None: not asked for)."""
+    """One --source: what was typed, as it may be shown, and its sources."""
 
     name: str
     sources: list[Source]
@@ -68,7 +69,7 @@ def inputs_of(paths: Sequence[str], reading: Reading) -> list[Input]:
     found: list[Input] = []
     for path in paths:
         with problems.collect():
-            found.append(Input(path, list(_single(resolve_sources([path], reading, flag="--source")))))
+            found.append(Input(shown(path), list(_single(resolve_sources([path], reading, flag="--source")))))
     problems.raise_if_any()
     if not found:
         raise UserError("nothing to filter is named", flag="--source")
@@ -159,7 +160,7 @@ def _records(group: int, source: RecordSource, path_column: str | None, job: Job
         yield replace(task, form="tsv" if file.suffix == ".tsv" else "csv")
     elif not isinstance(records, JsonLines):
         yield task
-    elif file.compression or job.reading.codec != "utf-8":
+    elif file.compression or job.reading.codec != "utf-8" or not file.in_ranges:
         yield replace(task, form="stream")
     else:
         for span in byte_spans(size, job.segment_bytes):

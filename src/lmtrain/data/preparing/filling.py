@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from lmtrain.data.preparing.workers import (
     workers_of,
 )
 from lmtrain.data.store_writer import DocumentWriter
+
+PARTS = "parts-"  # the names of folders begin with it that hold what a crew makes
 
 
 @contextmanager
@@ -72,7 +75,7 @@ def fill(
     Raises :class:`DiffersError` when the fast engine differs from the plain one.
     """
     if crew:
-        return append_parts(writer, _made(crew, writer.folder / "parts", request, segments, cut, engine, seed))
+        return append_parts(writer, _made(crew, writer.folder, request, segments, cut, engine, seed))
     work = Work.of(segments, request.sources, cut)
     return encode(work, request.tokenizer, engine, writer, seed, beside=request.making.workers is None)
 
@@ -91,7 +94,7 @@ def append_parts(writer: DocumentWriter, parts: Iterable[tuple[Path, PartRecord,
 def _made(
     crew: Crew, folder: Path, request: Request, segments: Sequence[Segment], cut: Cut | None, engine: Engine, seed: str
 ) -> Iterator[tuple[Path, PartRecord, None]]:
-    """Parts in order, in folders below ``folder``."""
+    """Parts in order, in a new folder below ``folder``: tasks of an earlier attempt may still write to theirs."""
     compared = engine.proof.bytes_compared if engine.proof else 0  # parts made here count themselves
 
     def task(part: range, place: Path) -> Task:
@@ -101,11 +104,11 @@ def _made(
     def here(task: Task) -> Outcome:
         return outcome_of(task, request.tokenizer, engine, seed)
 
-    folder.mkdir()
+    parts = Path(tempfile.mkdtemp(prefix=PARTS, dir=folder))
     own = here if crew.takes_part else None
-    for place, record in run_parts(crew.ranges, task, folder, crew.submit, crew.workers, own):
+    for place, record in run_parts(crew.ranges, task, parts, crew.submit, crew.workers, own):
         compared += record.compared
         yield place, record, None
     if engine.proof:
         engine.proof.bytes_compared = compared
-    folder.rmdir()
+    parts.rmdir()

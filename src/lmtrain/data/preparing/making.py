@@ -34,7 +34,7 @@ def prepare(
     :class:`UserError`.
     """
     if request.making.merge:
-        from lmtrain.data.preparing.shards import merge
+        from lmtrain.data.preparing.merging import merge
 
         return merge(request, cache, folder=folder, overwrite=overwrite, say=say)
     hashes = [source.content_hash() for source in request.sources]

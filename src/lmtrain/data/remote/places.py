@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -25,12 +25,13 @@ _MARKS = ("sha256", "ETag", "etag", "md5Hash", "crc32c", "generation", "xet_hash
 
 @dataclass(frozen=True)
 class Place:
-    """An address with its file system, opened. ``flag``: who named it."""
+    """An address with its file system, opened. ``flag``: who named it; ``token`` is for the hub's."""
 
     address: str
     flag: str | None
     files: Any  # an fsspec.AbstractFileSystem
     path: str
+    token: str | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -40,11 +41,11 @@ class Place:
     def beside(self, path: str) -> Place:
         """Another path of the same file system, as its listings give them."""
         address = path if "://" in path else f"{self.address.partition('://')[0]}://{path.lstrip('/')}"
-        return Place(address, self.flag, self.files, path)
+        return replace(self, address=address, path=path)
 
     def inside(self, name: str) -> Place:
         """A file of this folder."""
-        return Place(f"{self.address.rstrip('/')}/{name}", self.flag, self.files, f"{self.path.rstrip('/')}/{name}")
+        return replace(self, address=f"{self.address.rstrip('/')}/{name}", path=f"{self.path.rstrip('/')}/{name}")
 
     def about(self) -> dict[str, Any]:
         """What the storage tells of it: ``size``, ``type`` and marks of its content. Raises :class:`UserError`."""
@@ -77,7 +78,7 @@ def place_of(address: str, flag: str | None, *, token: str | None = None) -> Pla
     with explained(address, flag):
         # A listing that was kept would hide what was uploaded meanwhile.
         files = kind(**settings, use_listings_cache=False)
-        return Place(address, flag, files, kind._strip_protocol(address))
+        return Place(address, flag, files, kind._strip_protocol(address), token)
 
 
 def mark_of(about: dict[str, Any]) -> str | None:

@@ -47,16 +47,21 @@ class RemoteStore(TokenStore):
         _require_same(self.folder, self.manifest, self._place)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_remote_store, (self._place.address, self._cache, self._bound, self._place.flag)
+        place = self._place
+        return open_remote_store, (place.address, self._cache, self._bound, place.flag, place.token)
 
 
-def open_remote_store(address: str, cache: Path, bound: int, flag: str | None = None) -> RemoteStore:
+def open_remote_store(
+    address: str, cache: Path, bound: int, flag: str | None = None, token: str | None = None
+) -> RemoteStore:
     """The store at ``address``, its small files fetched into ``cache`` unless they lie there already.
+
+    ``token`` is for the hub's.
 
     Raises :class:`UserError` where there is none, or the storage does not answer within seconds, and
     :class:`~lmtrain.data.store.DamagedStoreError`.
     """
-    place = place_of(address, flag)
+    place = place_of(address, flag, token=token)
     written = place.inside(MANIFEST)
     text = in_time(
         lambda: patiently(lambda: written.files.cat_file(written.path), written.address, flag, patience=5),

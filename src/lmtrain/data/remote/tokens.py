@@ -169,4 +169,4 @@ class RemoteTokens:
         """A loader's worker inherits neither threads nor connections."""
         if self._process != os.getpid():
             self._process, self._lock, self._pool, self._fetching = os.getpid(), threading.Lock(), None, {}
-            self.place = place_of(self.place.address, self.place.flag)
+            self.place = place_of(self.place.address, self.place.flag, token=self.place.token)

@@ -70,6 +70,15 @@ class File:
         return os.stat(self.path).st_size
 
     @property
+    def in_ranges(self) -> bool:
+        """Whether it can be entered in the middle."""
+        return True
+
+    def is_within(self, limit: int) -> bool:
+        """Whether it is known to have at most ``limit`` bytes as it lies on disk."""
+        return self.size <= limit
+
+    @property
     def changed(self) -> int:
         """When it was written last (ns): another number, another content. 0 for a temporary copy (of standard input),
         which is new every time."""
@@ -219,8 +228,11 @@ def spool(stream: BinaryIO, name: str, flag: str) -> tuple[File, bytes]:
 
 
 def unpacked(file: File) -> File:
-    """The same file without compression, for formats that are not read from front to back."""
-    if file.compression is None:
+    """The same file without compression, for formats that are not read from front to back.
+
+    One that cannot be entered in the middle is copied, too.
+    """
+    if file.compression is None and file.in_ranges:
         return file
     with file.open() as stream:
         plain, _ = spool(stream, file.name, file.flag)

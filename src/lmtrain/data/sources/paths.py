@@ -93,7 +93,7 @@ def _at_address(typed: str, reading: Reading, flag: str, token: str | None) -> l
     if by_itself:
         return [_single(*begun(files[0]), reading)]
     if (name := store_among([file.name for file in files], shown(typed), flag)) is not None:
-        return [StoreSource(name, typed, flag)]
+        return [StoreSource(name, typed, flag, token)]
     return _taken([partial(begun, file) for file in files], shown(typed), PassedOver(), reading, flag)
 
 

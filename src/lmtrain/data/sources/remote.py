@@ -34,6 +34,7 @@ class RemoteFile(File):
     address: str = field(default="", repr=False)
     token: str | None = field(default=None, repr=False)
     about: dict[str, Any] = field(default_factory=dict, repr=False)
+    _in_ranges: bool | None = field(default=None, repr=False)
 
     @property
     def place(self) -> Place:
@@ -72,6 +73,33 @@ class RemoteFile(File):
     def size(self) -> int:
         return int(self.about.get("size") or 0)
 
+    def is_within(self, limit: int) -> bool:
+        size = self.about.get("size")
+        return size is not None and int(size) <= limit
+
+    @property
+    def in_ranges(self) -> bool:
+        """Asked of a web server once, by its last byte: some send a file whole whatever part of it is wanted."""
+        if self._in_ranges is None:
+            self._in_ranges = scheme_of(self.address) != "https" or self._gives_ranges()
+        return self._in_ranges
+
+    def _gives_ranges(self) -> bool:
+        size, place = self.size, self.place
+        if not size or self.about.get("partial") is False:
+            return False
+
+        def last() -> bool:
+            with place.files.open(place.path, "rb", block_size=1, cache_type="none", size=size) as stream:
+                stream.seek(size - 1)
+                try:
+                    return len(stream.read(1)) == 1
+                except ValueError:  # fsspec's, where more came than was asked for
+                    return False
+
+        with self.explained():
+            return in_time(last, self.address, self.flag)
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         try:
@@ -96,8 +124,10 @@ class RemoteFile(File):
         return type(error) is OSError and error.errno is None and bool(self.compression == "zstd")
 
     def _raw(self) -> Any:
-        """The bytes as they lie, read from front to back or here and there."""
+        """The bytes as they lie, read from front to back or, where they come :attr:`in_ranges`, here and there."""
         place = self.place
+        if not self.in_ranges:
+            return io.BufferedReader(place.files.open(place.path, "rb", block_size=0), 1 << 18)
         return place.files.open(place.path, "rb", block_size=_READ_AHEAD, cache_type="readahead")
 
     def seekable(self) -> str | BinaryIO:
@@ -137,19 +167,25 @@ class RemoteFile(File):
 
     def head(self, size: int = HEAD) -> bytes:
         if self.compression is None:
-            if not self.about.get("size", 1):
+            if self.about.get("size") == 0:
                 return b""
             place = self.place
             with self.explained():
+                if not self.in_ranges:
+                    return in_time(lambda: self._beginning(size), self.address, self.flag)
                 return in_time(lambda: cast(bytes, _first(place, size)), self.address, self.flag)
         with self.open() as stream:
             return stream.read(size)
+
+    def _beginning(self, size: int) -> bytes:
+        with self._raw() as stream:
+            return cast(bytes, stream.read(size))
 
 
 def _first(place: Place, size: int) -> Any:
     try:
         return place.files.cat_file(place.path, start=0, end=size)
-    except (ValueError, NotImplementedError):  # a web server without ranges
+    except (ValueError, NotImplementedError):  # a storage without ranges
         with place.files.open(place.path, "rb") as stream:
             return stream.read(size)
 
@@ -179,13 +215,19 @@ def find_files(address: str, flag: str, token: str | None = None) -> tuple[list[
 
 def _files(place: Place, found: dict[str, Any], token: str | None, nothing: str) -> list[RemoteFile]:
     files = [
-        _file(place.beside(path), about, token)
+        _file(place.beside(path), _told(place.beside(path), about), token)
         for path, about in sorted(found.items(), key=lambda item: item[0].split("/"))
         if about.get("type") == "file" and not _is_hidden(path, place.path) and not path.endswith("/")
     ]
     if not files:
         raise UserError(nothing, flag=place.flag)
     return files
+
+
+def _told(place: Place, about: dict[str, Any]) -> dict[str, Any]:
+    """What the listing tells; where it knows no sizes (a web server's page of links), what the storage does."""
+    unknown = about.get("size") is None and scheme_of(place.address) == "https"
+    return place.about() if unknown else about
 
 
 def _is_hidden(path: str, below: str) -> bool:

@@ -82,7 +82,7 @@ def spans_of(source: Source, step: int) -> list[tuple[Span, int]]:
     Entered are plain files of UTF-8 text and of JSON Lines, at line breaks, and Parquet files at row groups.
     """
     file = file_of(source)
-    if file is None or file.compression is not None:
+    if file is None or file.compression is not None or not file.in_ranges:
         return []
     size = size_of(source)
     if isinstance(source, RecordSource) and isinstance(source.records, TableRows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmtrain.core.errors import UserError
@@ -21,6 +21,7 @@ class StoreSource:
     name: str
     place: str
     flag: str
+    token: str | None = field(default=None, repr=False)  # of the hub
 
     def content_hash(self) -> str:
         raise self._without_text()

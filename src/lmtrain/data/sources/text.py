@@ -56,7 +56,7 @@ class TextSource:
         with self.file.explained():
             size = self.file.size
         tally.bytes_read += size
-        found = self._lines(tally) if self.reading.documents == "lines" else self._document(size)
+        found = self._lines(tally) if self.reading.documents == "lines" else self._document()
         try:
             for piece in found:
                 tally.documents += piece.first
@@ -64,9 +64,9 @@ class TextSource:
         except UnicodeDecodeError as error:
             raise misfit(self.file, self.reading) from error
 
-    def _document(self, size: int) -> Iterator[Piece]:
+    def _document(self) -> Iterator[Piece]:
         reading = self.reading
-        if self.file.compression is None and self.span is None and size <= reading.piece_bytes:
+        if self.file.compression is None and self.span is None and self.file.is_within(reading.piece_bytes):
             data = self.file.read_all()
             mark = len(byte_order_mark(data, reading.codec))
             text = data[mark:].decode(reading.codec, reading.encoding_errors)
