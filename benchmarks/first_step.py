@@ -15,14 +15,13 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from prepare import GPT2, environment, standard_library, tokenizer_folder
+from prepare import GPT2, standard_library, tokenizer_folder
+from stopwatch import seconds_until
 
 SHAKESPEARE = GPT2.parent / "tinyshakespeare" / "input.txt"
 GOALS = {"1 MB": 0.8, "31 MB": 0.4}  # at most this share of the recipe's time
@@ -109,7 +108,7 @@ def compare(work: Path, text: Path, tokenizer: Path, repeats: int) -> dict[str, 
         for name, command in (("lmtrain", ours(work, text, tokenizer)), ("recipe", recipe(work, text, tokenizer))):
             for leftover in ("out", "cache"):
                 shutil.rmtree(work / leftover, ignore_errors=True)
-            seconds = until_first_step(command, work)
+            seconds = seconds_until(lambda line: FIRST_STEP in line, command, work)
             if number:  # the first of each writes byte code and warms the disk cache
                 sides[name].append(seconds)
     for name, times in sides.items():
@@ -129,27 +128,6 @@ def ours(work: Path, text: Path, tokenizer: Path) -> list[Any]:
 
 def recipe(work: Path, text: Path, tokenizer: Path) -> list[Any]:
     return [sys.executable, work / "recipe.py", text, tokenizer, work / "cache", work / "out", json.dumps(SHAPE)]
-
-
-def until_first_step(command: list[Any], work: Path) -> float:
-    """Seconds from the start of the process to the line that says the first step is done; the process is then ended."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(work),
-    )  # fmt: skip
-    assert process.stderr is not None
-    said = []
-    try:
-        for line in process.stderr:
-            said.append(line)
-            if FIRST_STEP in line:
-                return time.perf_counter() - began
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-    raise SystemExit("".join(said[-20:]) + f"\n{command[1:4]} ended before its first step")
 
 
 if __name__ == "__main__":

@@ -14,16 +14,11 @@ import os
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-from prepare import environment
 from side_by_side import (
     Row,
     Timing,
@@ -35,6 +30,7 @@ from side_by_side import (
     tokenizer_folder,
     tokens_per_second,
 )
+from stopwatch import seconds_until
 
 GOAL, GOAL_RESUMED = 0.9, 1.2
 SAVED_AT, KILLED_AFTER = 2, 3
@@ -116,26 +112,12 @@ def resuming(work: Path, words: list[Any], repeats: int) -> tuple[Row, dict[str,
 def until(command: list[Any], work: Path, step: int, *, also: Path | None = None) -> float:
     """Seconds from the start of the command to the line of ``step``, the first one of this process or a later one, and
     until ``also`` is there; all its processes are then killed."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        env=environment(work),
-    )  # fmt: skip
-    assert process.stderr is not None
-    said = []
-    try:
-        for line in process.stderr:
-            said.append(line)
-            found = STEP.search(line)
-            if found and int(found[1]) >= step and (also is None or also.is_dir()):
-                return time.perf_counter() - began
-    finally:
-        for one in (*psutil.Process(process.pid).children(recursive=True), process):
-            with suppress(psutil.NoSuchProcess):
-                one.kill()  # the launcher's processes are in sessions of their own
-        process.wait()
-        process.stderr.close()
-    raise SystemExit("".join(said[-20:]) + f"\nthe run ended before step {step}")
+
+    def seen(line: str) -> bool:
+        found = STEP.search(line)
+        return bool(found) and int(found[1]) >= step and (also is None or also.is_dir())  # type: ignore[index]
+
+    return seconds_until(seen, command, work)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpora import CODE, ODD, Texts, byte_level_bpe, wordpiece
+from corpora import CODE, ODD, Texts, wordpiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -30,11 +30,6 @@ from lmtrain.data.store import TokenStore
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 TEXT = ODD.replace("\0", "")  # a file with zero bytes is taken for a binary one
-
-
-@pytest.fixture(scope="module")
-def bpe(tmp_path_factory: pytest.TempPathFactory) -> TokenizerFiles:
-    return TokenizerFiles.load(byte_level_bpe(tmp_path_factory.mktemp("bpe")))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import CODE, byte_level_bpe, llama_like
+from corpora import CODE, llama_like
 
 from lmtrain.core.errors import UserError
 from lmtrain.data.cache import clean
@@ -27,11 +27,6 @@ from lmtrain.data.tokenizer_files import TokenizerFiles
 
 SMALL = Making(segment_bytes=2000)
 FILES = ("tokens.bin", "tokens.idx", "documents.bin")
-
-
-@pytest.fixture(scope="module")
-def bpe(tmp_path_factory: pytest.TempPathFactory) -> TokenizerFiles:
-    return TokenizerFiles.load(byte_level_bpe(tmp_path_factory.mktemp("bpe")))
 
 
 @pytest.fixture(scope="module")

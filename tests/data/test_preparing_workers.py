@@ -19,11 +19,6 @@ from lmtrain.data.preparing.workers import count_of
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 
-@pytest.fixture(scope="module")
-def bpe(tmp_path_factory: pytest.TempPathFactory) -> TokenizerFiles:
-    return TokenizerFiles.load(byte_level_bpe(tmp_path_factory.mktemp("bpe")))
-
-
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """Every form of text at once."""

@@ -7,18 +7,15 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from launched import (
     STEPS,
     agent,
-    end_all,
     environment,
     exit_code,
     free_port,
-    little_world,
     require_same_end,
     said,
     status,
@@ -35,20 +32,11 @@ from lmtrain.engine.checkpoints.read import newest
 from lmtrain.engine.processes import Lost
 from lmtrain.engine.run_folder import RunFolder
 
-pytestmark = [*MARKS, pytest.mark.skipif(sys.platform != "linux", reason="processors are chosen by number")]
-
-
-@pytest.fixture(autouse=True)
-def nobody_is_left() -> Iterator[None]:
-    yield
-    end_all()
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = little_world(tmp_path_factory.mktemp("elastic"))
-    assert agent(folder, "straight").wait(300) == 0, said(folder, "straight")
-    return folder
+pytestmark = [
+    *MARKS,
+    pytest.mark.usefixtures("nobody_is_left"),
+    pytest.mark.skipif(sys.platform != "linux", reason="processors are chosen by number"),
+]
 
 
 def test_whatever_they_were_doing_when_they_died(straight: Path) -> None:

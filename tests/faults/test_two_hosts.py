@@ -18,10 +18,8 @@ import pytest
 from launched import (
     STEPS,
     agent,
-    end_all,
     exit_code,
     free_port,
-    little_world,
     require_same_end,
     said,
     status,
@@ -56,7 +54,7 @@ def _why_not() -> str:
 
 
 REASON = _why_not()
-pytestmark = [*MARKS, pytest.mark.skipif(bool(REASON), reason=REASON)]
+pytestmark = [*MARKS, pytest.mark.usefixtures("nobody_is_left"), pytest.mark.skipif(bool(REASON), reason=REASON)]
 
 
 class Hosts:
@@ -92,19 +90,6 @@ def hosts() -> Iterator[Hosts]:
         yield made
     finally:
         made.stop()
-
-
-@pytest.fixture(autouse=True)
-def nobody_is_left() -> Iterator[None]:
-    yield
-    end_all()
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = little_world(tmp_path_factory.mktemp("hosts"))
-    assert agent(folder, "straight").wait(300) == 0, said(folder, "straight")
-    return folder
 
 
 def start(folder: Path, hosts: Hosts, out: str) -> dict[str, Forked]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _PARTS = re.compile(
@@ -16,11 +15,6 @@ HIDDEN = "…"
 def is_address(text: str) -> bool:
     """Whether ``text`` names something on object storage or on the web; a drive such as ``C:`` is a path."""
     return bool(_SCHEME.match(text))
-
-
-def local_path(text: str) -> Path | None:
-    """``text`` as a path, ``~`` expanded; None for an address."""
-    return None if is_address(text) else Path(text).expanduser()
 
 
 def shown(text: str) -> str:

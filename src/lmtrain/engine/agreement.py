@@ -18,6 +18,7 @@ from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems
+from lmtrain.core.launching import processes
 from lmtrain.engine.found import Found
 from lmtrain.engine.meeting import compared, meet, ranks
 from lmtrain.engine.versions import versions
@@ -35,6 +36,8 @@ _LONGEST = 60  # characters of a value
 
 def require_same_start(resolved: Resolved) -> None:
     """Meet the other processes; raise :class:`UserError` when their options or versions are others than this one's."""
+    if processes() == 1:
+        return
     meet(resolved.training.get("ddp_timeout"))
     options = {f"--{name}": repr(value) for name, value in as_dict(resolved).items() if name not in OF_ONE_MACHINE}
     options["the command"] = options.pop("--command")
@@ -45,6 +48,8 @@ def require_same_start(resolved: Resolved) -> None:
 def require_same_folder(found: Found, decided: Mapping[str, Any]) -> None:
     """Raise :class:`UserError` when the other processes find another run in the output folder than this one: what is
     resumed, tried and measured depends on that, and they would wait for each other at different places."""
+    if processes() == 1:
+        return
     facts = {
         "what the output folder holds": f"{found.state}, step {found.step}",
         "what was decided there": _short(json.dumps(decided, sort_keys=True, default=str)),
@@ -55,6 +60,8 @@ def require_same_folder(found: Found, decided: Mapping[str, Any]) -> None:
 def require_same_parts(corpus: Any, tokenizer: Any, model: Any, say: Say = say) -> None:
     """Wait until all processes have their data; raise :class:`UserError` when it is not the same, nor the tokenizer,
     nor the model's configuration. ``corpus`` is a :class:`lmtrain.data.corpus.Corpus`."""
+    if processes() == 1:  # writing out a large vocabulary takes a tenth of a second
+        return
     facts = {
         "the tokenizer": _short(tokenizer_text(tokenizer)),
         "the model's configuration": _short(json.dumps(_lasting(model.config.to_dict()), sort_keys=True, default=str)),

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments
 
+from lmtrain.config.global_batch import Division
 from lmtrain.core.console import amount, counted
 from lmtrain.core.errors import UserError
 from lmtrain.engine.memory import PeakMemory, available, needed_by
@@ -54,7 +55,7 @@ class MicroBatch:
     @property
     def arguments(self) -> dict[str, Any]:
         """As :class:`transformers.TrainingArguments` takes it."""
-        sizes = {"per_device_train_batch_size": self.examples, "gradient_accumulation_steps": self.accumulation}
+        sizes = Division(self.examples, self.accumulation).arguments
         return {**sizes, CHECKPOINTING: True} if self.checkpointing else sizes
 
 

@@ -103,10 +103,6 @@ class InWindows:
         order = _permutation(seed, epoch, -1, 0, len(self.borders) - 1)
         return order, np.concatenate([[0], np.cumsum(np.diff(self.borders)[order])])
 
-    def chunks_of(self, examples: np.ndarray) -> np.ndarray:
-        """Which chunks these examples begin in, counted from the first that any does; ascending, each once."""
-        return np.unique(np.searchsorted(self.borders, examples, "right") - 1)
-
     def runs(self, start: int, length: int) -> Iterator[np.ndarray]:
         """The places of an epoch from ``start`` on, ``length`` at a time."""
         for begin in range(start, self.count, length):

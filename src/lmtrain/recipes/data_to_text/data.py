@@ -13,8 +13,6 @@ from lmtrain.data.nlg.formats import convert
 from lmtrain.data.nlg.records import Record, read_records, write_records
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
-SPLITS = ("train", "valid", "test")
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
