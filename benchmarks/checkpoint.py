@@ -3,13 +3,16 @@
     python benchmarks/checkpoint.py [--repeats 3] [--shape gpt2] [--json OUT]
 
 The same model, data, batches and precision on both sides, each a fresh process, alternating; a save every 6 steps.
-*Lost* is what a training of ours or of the stock Trainer took longer than its steps would have taken without saving
-(the median step times their number): pauses and slower steps together.
+*Pause* is how long the training thread is in a save, the median of them. *Lost* is what a training of ours or of the
+stock Trainer took longer than its steps would have taken without saving (the median step times their number): pauses
+and slower steps together. *Kept* is what lies in the checkpoints at the end, with no limit of their number, as both
+sides come.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -23,7 +26,7 @@ SHAPES = {
     "gpt2": {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 128},
 }
 BATCH, STEPS, EVERY = 2, 24, 6
-GOAL, FLAT = 0.5, 0.1  # of the stock Trainer's loss of time; seconds more to go on at step 100,000 than at step 10
+GOAL, FLAT = 0.25, 0.1  # of the stock Trainer's pause; seconds more to go on at step 100,000 than at step 10
 
 
 def main() -> int:
@@ -40,20 +43,19 @@ def main() -> int:
         figures = alternate({kind: [*me, kind, "OUT"] for kind in kinds}, args.repeats, Path(scratch))
     lost = {kind: median(figures[kind], "lost_seconds") for kind in ("ours", "stock")}
     pause = {kind: median(figures[kind], "pause_seconds") for kind in ("ours", "stock")}
+    kept = {kind: median(figures[kind], "kept_bytes") for kind in ("ours", "stock")}
     begin = {kind: median(figures[kind], "seconds") for kind in ("early", "late")}
-    saves, ratio, more = STEPS // EVERY, lost["ours"] / lost["stock"], begin["late"] - begin["early"]
-    claims = [
-        f"{args.shape}: time lost to {saves} saves, against stock",
-        f"{args.shape}: longest pause of a save, against stock",
-        "first batch of a run resumed at step 100,000, against step 10",
-    ]
+    saves, more = STEPS // EVERY, begin["late"] - begin["early"]
+    ratio = pause["ours"] / pause["stock"]
     rows = [
-        Row(claims[0], f"{lost['ours']:.2f} s", f"{lost['stock']:.2f} s",
+        Row(f"{args.shape}: pause of a save, against stock", f"{pause['ours']:.2f} s", f"{pause['stock']:.2f} s",
             f"{ratio:.2f}", f"≤ {GOAL}", ratio <= GOAL),
-        Row(claims[1], f"{pause['ours']:.2f} s", f"{pause['stock']:.2f} s",
-            f"{pause['ours'] / pause['stock']:.2f}", "", True),
-        Row(claims[2], f"{begin['late']:.2f} s", f"{begin['early']:.2f} s", f"{more:+.2f} s", f"≤ {FLAT} s more",
-            more <= FLAT),
+        Row(f"{args.shape}: time lost to {saves} saves, against stock", f"{lost['ours']:.2f} s",
+            f"{lost['stock']:.2f} s", f"{lost['ours'] / lost['stock']:.2f}", "", True),
+        Row(f"{args.shape}: kept of {saves} checkpoints, against stock", f"{kept['ours'] / 1e9:.2f} GB",
+            f"{kept['stock'] / 1e9:.2f} GB", f"{kept['ours'] / kept['stock']:.2f}", "", True),
+        Row("first batch of a run resumed at step 100,000, against step 10", f"{begin['late']:.2f} s",
+            f"{begin['early']:.2f} s", f"{more:+.2f} s", f"≤ {FLAT} s more", more <= FLAT),
     ]  # fmt: skip
     return finish(f"checkpoint {args.shape}", rows, {"figures": figures}, args.json)
 
@@ -86,7 +88,7 @@ def training(kind: str, shape: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(
             folder, max_steps=STEPS, per_device_train_batch_size=BATCH, save_steps=EVERY, report_to="none",
-            disable_tqdm=True, save_total_limit=1,
+            disable_tqdm=True,
         )  # fmt: skip
         if kind == "ours":
             trainer: Any = LMTrainer(
@@ -106,11 +108,12 @@ def training(kind: str, shape: str) -> dict[str, Any]:
         trainer._save_checkpoint = timed
         trainer.train()
         done = time.perf_counter()
+        kept = sum(file.stat().st_size for file in Path(folder).glob("checkpoint-*/**/*") if file.is_file())
     # The first two steps warm up; a usual step is one in whose time nothing is written.
     quiet = [end - start for n, (start, end) in enumerate(zip(starts, ends, strict=True)) if 2 <= n < EVERY]
     usual = sorted(quiet)[len(quiet) // 2]
-    return {"lost_seconds": done - starts[2] - usual * (STEPS - 2), "pause_seconds": max(pauses[1:]),
-            "step_seconds": usual}  # fmt: skip
+    return {"lost_seconds": done - starts[2] - usual * (STEPS - 2), "pause_seconds": statistics.median(pauses[1:]),
+            "step_seconds": usual, "kept_bytes": kept}  # fmt: skip
 
 
 def first_batch(step: int) -> dict[str, Any]:
