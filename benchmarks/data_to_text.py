@@ -22,7 +22,7 @@ import json
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,18 @@ class Shape:
     length: int = 512
     curve: int = 50
     losses: int = 60
+    batch: int = 8
+    goals: dict[str, float] = field(default_factory=lambda: dict(GOALS))
 
 
+_GPU, _GPU_GOALS = Timing(warm=10, steps=100, seconds=60), {"stock": 1.5}
 SHAPES = {
     "gpt2": Shape({"n_layer": 12, "n_embd": 768, "n_head": 12}, Timing(warm=2, steps=40, seconds=90)),
     "tiny": Shape({"n_layer": 1, "n_embd": 32, "n_head": 2}, Timing(warm=2, steps=2, seconds=30), 96, 6, 9),
+    "gpu-gpt2": Shape({"n_layer": 12, "n_embd": 768, "n_head": 12}, _GPU, batch=32, goals=_GPU_GOALS),
+    "gpu-gpt2-medium": Shape({"n_layer": 24, "n_embd": 1024, "n_head": 16}, _GPU, batch=32, goals=_GPU_GOALS),
 }
-BATCH, VOCABULARY = 8, 50257
+VOCABULARY = 50257
 
 
 def main() -> int:
@@ -66,12 +71,13 @@ def main() -> int:
         new_model(shape.config, work / "model")
         data = pairs(work)
         base = {
-            "model": str(work / "model"), "data": str(data), "valid": str(data), "batch": BATCH, "length": shape.length,
-            "rank": 4, "alpha": 32, "dropout": 0.1, "smoothing": 0.1, "lr": 2e-4, "warmup": 5, "seed": 110, "log": 100,
+            "model": str(work / "model"), "data": str(data), "valid": str(data), "batch": shape.batch,
+            "length": shape.length, "rank": 4, "alpha": 32, "dropout": 0.1, "smoothing": 0.1, "lr": 2e-4, "warmup": 5,
+            "seed": 110, "log": 100,
             "precision": precision(),
         }  # fmt: skip
         figures = alternate(
-            {side: command(work, shape.timing, side, base) for side in ("ours", *GOALS)}, args.repeats, work
+            {side: command(work, shape.timing, side, base) for side in ("ours", *shape.goals)}, args.repeats, work
         )
         exact = {**base, "precision": "fp32", "dropout": 0.0, "log": 1}
         long = Timing(warm=1, steps=shape.curve - 1, seconds=1e9)
@@ -80,7 +86,7 @@ def main() -> int:
         long = Timing(warm=1, steps=shape.losses - 1, seconds=1e9)
         losses = {side: command(work, long, side, {**base, "log": 1}) for side in ("ours", "stock")}
         reached = alternate(losses, 1, work)
-    rows = [*speed_rows(figures), *loss_rows(shape, curves, reached)]
+    rows = [*speed_rows(args.shape, figures), *loss_rows(shape, curves, reached)]
     return finish(f"data to text {args.shape}", rows, {"figures": figures}, args.json)
 
 
@@ -124,17 +130,19 @@ def pairs(work: Path) -> Path:
     return file
 
 
-def examples_per_second(runs: list[dict[str, Any]]) -> float:
-    return statistics.median(run["steps"] * BATCH / run["seconds"] for run in runs)
+def examples_per_second(shape: Shape, runs: list[dict[str, Any]]) -> float:
+    return statistics.median(run["steps"] * shape.batch / run["seconds"] for run in runs)
 
 
-def speed_rows(figures: dict[str, list[dict[str, Any]]]) -> list[Row]:
-    mine, rows = examples_per_second(figures["ours"]), []
-    for side, goal in GOALS.items():
-        theirs = examples_per_second(figures[side])
-        memory = [f"{median(figures[name], 'peak_bytes') / 1e6:,.0f} MB" for name in ("ours", side)]
+def speed_rows(name: str, figures: dict[str, list[dict[str, Any]]]) -> list[Row]:
+    shape, rows = SHAPES[name], list[Row]()
+    mine = examples_per_second(shape, figures["ours"])
+    model = "" if name == "gpt2" else f" ({name})"
+    for side, goal in shape.goals.items():
+        theirs = examples_per_second(shape, figures[side])
+        memory = " and ".join(f"{median(figures[name], 'peak_bytes') / 1e6:,.0f} MB" for name in ("ours", side))
         rows.append(
-            Row(f"LoRA on E2E, batches of {BATCH}, against {NAMES[side]} (memory {memory[0]} and {memory[1]})",
+            Row(f"LoRA on E2E{model}, batches of {shape.batch}, against {NAMES[side]} (memory {memory})",
                 f"{mine:.1f} examples/s", f"{theirs:.1f} examples/s", f"{mine / theirs:.1f}×", f"≥ {goal}×",
                 mine / theirs >= goal)
         )  # fmt: skip

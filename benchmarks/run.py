@@ -34,6 +34,7 @@ COMMANDS = {
     "data-to-text": ["data_to_text.py", "--no-curve", "--repeats", "2"],
     "characters": ["characters.py", "--repeats", "1"],
     "processes": ["processes.py", "--repeats", "3"],
+    "plan": ["plan.py", "--repeats", "2"],
     "report": ["report.py", "--repeats", "3"],
 }
 
@@ -99,9 +100,34 @@ def page(results: dict[str, Any]) -> str:
     ]
     for name, result in results.items():
         lines += ROWS.get(name, _rows)(result)
+    lines += _anatomies(results)
     lines += ["", "## Commands and machines", ""]
     lines += [f"- `{result['command']}` on {result['machine']}" for result in results.values()]
     return "\n".join(lines) + "\n"
+
+
+_PARTS = ("data", "forward", "head", "backward", "optimizer", "other")
+
+
+def _anatomies(results: dict[str, Any]) -> list[str]:
+    """Where the steps go of what missed a goal."""
+    found = [one for result in results.values() for one in result.get("anatomies", [])]
+    if not found:
+        return []
+    lines = [
+        "",
+        "## Steps of what missed a goal",
+        "",
+        "By `lmtrain profile`: the share of each part, and how much is reached of what the machine multiplies at most.",
+        "",
+        f"| | step | {' | '.join(_PARTS)} | MFU |",
+        f"|---|---|{'---|' * len(_PARTS)}---|",
+    ]
+    for one in found:
+        shares = " | ".join(f"{one['seconds'][part] / one['step_seconds']:.0%}" for part in _PARTS)
+        reached = f"{one['mfu']:.0%} of {one['peak_flops'] / 1e9:,.0f} GFLOP/s ({one['precision']})"
+        lines.append(f"| {one['what']} | {one['step_seconds'] * 1e3:,.0f} ms | {shares} | {reached} |")
+    return lines
 
 
 def _row(claim: str, ours: str, peer: str, ratio: str, goal: str, reached: bool) -> str:

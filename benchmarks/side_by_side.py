@@ -99,15 +99,17 @@ def precision() -> str:
     return choose_precision("auto", device).name
 
 
-def save_rows(file: Path, rows: Sequence[Any]) -> Path:
-    """Rows of token ids for :mod:`side_stock`."""
+def save_rows(file: Path, rows: Sequence[Any], labels: Sequence[Any] | None = None) -> Path:
+    """Rows of token ids, with the labels of each where those are given, for :mod:`side_stock`."""
     import numpy as np
 
     lengths = np.array([len(row) for row in rows])
-    ids = np.zeros((len(rows), lengths.max()), dtype=np.int64)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = row
-    np.savez(file, ids=ids, lengths=lengths)
+    columns = {"ids": rows} if labels is None else {"ids": rows, "labels": labels}
+    filled = {name: np.zeros((len(rows), lengths.max()), dtype=np.int64) for name in columns}
+    for name, column in columns.items():
+        for number, row in enumerate(column):
+            filled[name][number, : len(row)] = row
+    np.savez(file, lengths=lengths, **filled)
     return file
 
 
@@ -128,6 +130,43 @@ def our_rows(command: str, words: Sequence[Any], count: int, *, split: str = "tr
     layout = assemble(parse(command, [str(word) for word in words]).options, say=silent).corpus.splits[split]
     order = EpochOrder(len(layout), seed=42, shuffle=split == "train")
     return [layout[number]["input_ids"] for number in islice(order, count)]
+
+
+def our_masked_rows(words: Sequence[Any], count: int) -> tuple[list[Any], list[Any]]:
+    """Ids with their masks, and labels, of the first ``count`` examples that ``lmtrain mlm WORDS`` trains on."""
+    from itertools import islice
+
+    from lmtrain.cli.arguments import parse
+    from lmtrain.core.console import silent
+    from lmtrain.engine.collate import Collate, EpochExamples
+    from lmtrain.engine.parts import assemble
+    from lmtrain.engine.sampling import EpochOrder
+
+    parts = assemble(parse("mlm", [str(word) for word in words]).options, say=silent)
+    examples, collate = EpochExamples(parts.corpus.splits["train"], epoch=0), Collate(parts.objective)
+    order = EpochOrder(len(examples), seed=42)
+    made = [collate(examples[number]) for number in islice(order, count)]
+    return [one["input_ids"][0].tolist() for one in made], [one["labels"][0].tolist() for one in made]
+
+
+def anatomy(what: str, words: Sequence[Any], work: Path) -> dict[str, Any]:
+    """Where a step of ``lmtrain WORDS`` goes, for what misses its goal: as ``lmtrain profile --json`` has it."""
+    command = [*words, "--output_dir", work / "ours", "--overwrite_output_dir", "--data_cache_dir", work / "cache"]
+    found = json.loads(lmtrain("profile", *command, "--steps", 6, "--json", work=work))
+    kept = ("step_seconds", "mfu", "seconds", "flops", "padding", "precision", "memory")
+    return {"what": what, **{name: found[name] for name in kept}, "peak_flops": found["peak"]["flops"]}
+
+
+CURVE_STEPS, CURVE_BOUND = 50, 1e-5
+
+
+def curve_row(name: str, ours: Sequence[float], peer: Sequence[float]) -> Row:
+    """The largest relative difference between the losses of both sides, step by step."""
+    if len(ours) != len(peer) or len(ours) < CURVE_STEPS:
+        raise SystemExit(f"{len(ours)} and {len(peer)} losses were logged instead of {CURVE_STEPS}")
+    worst = max(abs(a - b) / abs(b) for a, b in zip(ours, peer, strict=True))
+    claim = f"{name}: largest difference of loss in {CURVE_STEPS} fp32 steps, relative"
+    return Row(claim, f"{worst:.1e}", "", "", f"≤ {CURVE_BOUND:.0e}", worst <= CURVE_BOUND)
 
 
 def finish(name: str, rows: Sequence[Row], details: dict[str, Any], out: Path | None) -> int:

@@ -3,7 +3,8 @@
 python benchmarks/side_stock.py OUT WARM STEPS SECONDS RECIPE.json
 
 RECIPE: ``model`` (folder), ``kind`` (clm, mlm), ``data`` (an .npz of ``ids`` and ``lengths``: rows, filled up with
-zeros), ``arguments`` (of TrainingArguments), ``task`` (train, or evaluate on so many ``batches`` of the rows).
+zeros; with ``labels`` too where tokens are hidden in them already), ``arguments`` (of TrainingArguments), ``task``
+(train, or evaluate on so many ``batches`` of the rows).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
     DataCollatorForLanguageModeling,
+    DataCollatorForTokenClassification,
     Trainer,
     TrainingArguments,
     default_data_collator,
@@ -38,7 +40,11 @@ def main() -> None:
     model = factory.from_pretrained(recipe["model"], attn_implementation="sdpa")
     collator: Any = default_data_collator
     if recipe["kind"] == "mlm":
-        collator = DataCollatorForLanguageModeling(AutoTokenizer.from_pretrained(recipe["model"]))
+        tokenizer = AutoTokenizer.from_pretrained(recipe["model"])
+        is_masked = "labels" in data[0]
+        collator = (
+            DataCollatorForTokenClassification(tokenizer) if is_masked else DataCollatorForLanguageModeling(tokenizer)
+        )
     trainer = Trainer(model=model, args=arguments, train_dataset=data, eval_dataset=data, data_collator=collator)
     if recipe["task"] == "train":
         trainer.train()
@@ -51,6 +57,12 @@ def main() -> None:
 def rows(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     stored = np.load(recipe["data"])
     ids = [row[:length].tolist() for row, length in zip(stored["ids"], stored["lengths"], strict=True)]
+    if "labels" in stored:  # hidden already: it pads ids and labels
+        labels = [row[:length].tolist() for row, length in zip(stored["labels"], stored["lengths"], strict=True)]
+        return [
+            {"input_ids": row, "labels": own, "attention_mask": [1] * len(row)}
+            for row, own in zip(ids, labels, strict=True)
+        ]
     if recipe["kind"] == "mlm":
         return [{"input_ids": row, "attention_mask": [1] * len(row)} for row in ids]
     # The first label is never predicted. The stock Trainer counts it all the same when it divides GPT-2's loss, which

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmtrain.core.launching import hosts, processes, rank, under_slurm
+from lmtrain.core.launching import hosts, launcher, processes, rank, under_slurm
 
 TASK = {
     "SLURM_PROCID": "3",
@@ -28,6 +28,24 @@ TASK = {
 )
 def test_lists_of_nodes(nodes: str, expected: list[str]) -> None:
     assert list(hosts(nodes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({}, ""),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}, ""),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "1"},
+         "torchrun --nproc_per_node 4"),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2",
+          "ACCELERATE_DYNAMO_USE_FULLGRAPH": "False"},
+         "accelerate launch --num_machines 2 --num_processes 4"),
+        ({"RANK": "0", "WORLD_SIZE": "6", "SLURM_PROCID": "0", "SLURM_NNODES": "3"}, "srun --nodes 3 --ntasks 6"),
+        ({"RANK": "0", "WORLD_SIZE": "6"}, ""),
+    ],
+)  # fmt: skip
+def test_what_launches_as_many_again(said: dict[str, str], words: str) -> None:
+    assert " ".join(launcher(said)) == words
 
 
 def test_a_task_of_srun() -> None:

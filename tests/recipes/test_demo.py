@@ -49,6 +49,30 @@ def test_from_nothing_to_a_model_that_writes(
     assert "● train" not in again.err
     assert "bits per byte" in again.out
 
+    for other in (["--vocab_size", "500"], ["--source", str(source / "json")]):
+        assert main([*words, *other]) == ExitCode.WRONG_INPUT, "its scores would be beside files of another demo"
+        told = capsys.readouterr().err
+        assert f"{other[0]} was" in told and "--overwrite_output_dir" in told and "● corpus" not in told
+
+
+def test_a_folder_of_text_instead_and_begun_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMTRAIN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "notes" / ".git").mkdir(parents=True)
+    (tmp_path / "notes" / ".git" / "config").write_text("not a note\n")
+    for number in range(200):
+        text = f"Note {number} of the day: the wind was {number % 7} and the sea as it is.\n" * 20
+        (tmp_path / "notes" / f"{number}.md").write_text(text)
+    words = ["demo", "--source", str(tmp_path / "notes"), "--minutes", "0.02", "--output_dir", str(tmp_path / "demo")]
+    assert main([*words, "--vocab_size", "300"]) == 0
+    told = capsys.readouterr()
+    assert "┌" in told.out and "│ Note" in told.out, "the prompts are beginnings of held-out notes"
+    held_out = len(list((tmp_path / "demo" / "corpus" / "held_out").iterdir()))
+    assert f"● corpus     {200 - held_out} files of {tmp_path / 'notes'}, " in told.err and held_out > 0
+    assert main([*words, "--vocab_size", "320", "--overwrite_output_dir"]) == 0
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "demo")) == 320
+
 
 def test_a_signal_saves_it_and_the_same_command_goes_on(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -3,11 +3,12 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from run_folders import BEGAN, finished, loss_at, run_folder, status, text_of, train
+from run_folders import BEGAN, evaluation, finished, loss_at, run_folder, status, text_of, train
 
 from lmtrain.core.errors import UserError
 from lmtrain.report import Drawing, drawing, export, read_run, readers
@@ -32,6 +33,32 @@ def test_every_plot_as_svg_and_csv(drawn: Drawing, tmp_path: Path) -> None:
             assert len(lines) == len(plot.lines)
             assert all(len(line.get("d", "")) > 20 for line in lines)
             assert plot.title in [text.text for text in root.iter(f"{SVG}text")]
+
+
+def test_legend_and_dashes_of_several_runs(tmp_path: Path) -> None:
+    """Of a run all lines have one colour: each evaluation has its own dashes; and the legend stays in the picture."""
+    parts = {f"eval_loss_{part}_keys": 4.0 for part in ("with", "without")}
+    log = text_of([train(1), {**evaluation(1), **parts}, train(2), {**evaluation(2), **parts}])
+    runs = [read_run(run_folder(tmp_path / f"a_run_with_a_long_name_{n}", log)) for n in range(3)]
+    drawn = drawing(runs)
+    plot = drawn.plots[0]
+    looks = [(line.colour, line.dash) for line in plot.lines]
+    assert len(looks) == 3 * 4 and len(set(looks)) == len(looks)
+    root = ElementTree.fromstring(svg_of(drawn, plot))
+    labels = [text for text in root.iter(f"{SVG}text") if text.text in {line.label for line in plot.lines}]
+    assert len(labels) == 12
+    assert all(float(text.get("x", "")) + 6 * len(text.text or "") <= float(root.get("width", "")) for text in labels)
+    rows = {float(text.get("y", "")) for text in labels}
+    assert len(rows) > 1 and float(root.get("height", "")) == 360 + 18 * (len(rows) - 1)
+    assert max(rows) < min(_tops_of_grid(root))
+
+
+def _tops_of_grid(root: ElementTree.Element) -> list[float]:
+    """Where the lines of the grid lie, moved as their group is."""
+    group = next(g for g in root.iter(f"{SVG}g") if "translate" in g.get("transform", ""))
+    moved = float(group.get("transform", "").split()[1].rstrip(")"))
+    lines = [re.match(r"M74 ([\d.]+)H", path.get("d", "")) for path in group.iter(f"{SVG}path")]
+    return [float(line[1]) + moved for line in lines if line]
 
 
 def test_csv_holds_the_numbers_of_the_log(drawn: Drawing) -> None:

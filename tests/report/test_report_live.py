@@ -71,12 +71,21 @@ def test_news_come_when_there_are_some(server: Server, folder: Path) -> None:
     assert not last["working"] and "finished" in last["sections"]["state"]
 
 
-def test_a_run_that_dies_without_a_word_shows_too(server: Server, folder: Path) -> None:
-    stamp = json.loads(ask(server, "/data.json")[1])["stamp"]
-    before = time.time() - 1000
-    (folder / "status.json").write_text(json.dumps({"state": "training", "pid": 2**22 + 1, "updated": before}))
-    news = json.loads(ask(server, f"/data.json?since={stamp}")[1])
-    assert "stopped without a word" in news["sections"]["state"]
+def test_a_run_that_dies_without_a_word_shows_too(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes no file when it dies."""
+    monkeypatch.setattr("lmtrain.report.reading._RECENT", 0.0)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        (folder / "status.json").write_text(
+            json.dumps({"state": "training", "pid": process.pid, "updated": time.time()})
+        )
+        news = json.loads(ask(server, "/data.json")[1])
+        assert news["working"]
+        process.kill()
+    news = json.loads(ask(server, f"/data.json?since={news['stamp']}")[1])
+    assert not news["working"] and "stopped without a word" in news["sections"]["state"]
+    assert ask(server, f"/data.json?since={news['stamp']}")[:2] == (204, "")
 
 
 @pytest.mark.parametrize(

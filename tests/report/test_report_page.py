@@ -193,6 +193,15 @@ def test_a_run_without_a_command_line_gets_one(tmp_path: Path) -> None:
     assert "--precision" not in line
 
 
+def test_a_run_of_several_processes_is_repeated_with_its_launcher(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "book")
+    about = json.loads((folder / "run.json").read_text())
+    alone = command_line(read_run(folder))
+    for words, program in (("torchrun --nproc_per_node 2", "-m lmtrain"), ("srun --nodes 2", "python -m lmtrain")):
+        (folder / "run.json").write_text(json.dumps({**about, "launcher": words.split()}))
+        assert command_line(read_run(folder)) == alone.replace("lmtrain", f"{words} {program}", 1)
+
+
 def test_a_run_in_which_nothing_was_logged_yet(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "new", text_of([status("preparing", 0)]))
     for name in ("data.json", "decisions.json", "run.json"):

@@ -120,6 +120,19 @@ def test_a_log_is_read_on_from_where_it_ended(tmp_path: Path) -> None:
     assert log.read().train["step"].tolist() == [1]
 
 
+def test_what_stands_behind_half_a_line_is_taken_once(tmp_path: Path) -> None:
+    """The reader may come before the line has its end."""
+    path = tmp_path / "metrics.jsonl"
+    begins = text_of([status("preparing", 0)])
+    path.write_text(begins + text_of([train(1)])[:50] + begins.rstrip("\n"))
+    log = Log(path)
+    log.read()
+    assert log.read().starts == 1, "it may be half of a longer one"
+    with path.open("a") as stream:
+        stream.write("\n")
+    assert log.read().starts == log.read().starts == 2
+
+
 def test_parts_that_are_missing_or_broken(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run")
     (folder / "run.json").write_text('{"command": ')

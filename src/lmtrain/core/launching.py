@@ -13,12 +13,24 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 
 _FIRST_PORT, _PORTS = 15_000, 15_000  # below 32,768, where Linux begins to hand out ports to whoever asks for any
+_OF_ACCELERATE = "ACCELERATE_DYNAMO_USE_FULLGRAPH"  # which every `accelerate launch` sets, and nothing else does
 _STEP_APART = 997  # a prime: two steps of a job seldom meet the port of another job's step
 
 
 def processes(environment: Mapping[str, str] = os.environ) -> int:
     """How many processes a launcher started for this command; 1 without one."""
     return int(environment.get("WORLD_SIZE") or 1)
+
+
+def processes_here(environment: Mapping[str, str] = os.environ) -> int:
+    """How many of them are on this machine, at most; all where the launcher does not say.
+
+    >>> processes_here({"WORLD_SIZE": "8", "SLURM_PROCID": "3", "SLURM_NNODES": "2"})
+    4
+    """
+    told = environment.get("LOCAL_WORLD_SIZE")
+    machines = environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES") or "1"
+    return int(told) if told else -(-processes(environment) // int(machines))
 
 
 def rank(environment: Mapping[str, str] = os.environ) -> int:
@@ -29,6 +41,29 @@ def rank(environment: Mapping[str, str] = os.environ) -> int:
 def is_first_here(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether no other process of the run on this machine comes before this one."""
     return rank(environment) == 0 or int(environment.get("LOCAL_RANK") or 0) == 0
+
+
+def launcher(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The words that start as many processes again, as they stand before ``-m lmtrain`` (of ``srun``: ``python -m``);
+    empty for one process, and where whatever started these left no sign of its own.
+
+    >>> launcher({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"})
+    ['torchrun', '--nnodes', '2', '--nproc_per_node', '4']
+    """
+    count = processes(environment)
+    if count == 1:
+        return []
+    if environment.get("TORCHELASTIC_RUN_ID"):
+        machines = environment.get("GROUP_WORLD_SIZE") or "1"
+        if _OF_ACCELERATE in environment:
+            more = ["--num_machines", machines] if machines != "1" else []
+            return ["accelerate", "launch", *more, "--num_processes", str(count)]
+        more = ["--nnodes", machines] if machines != "1" else []
+        return ["torchrun", *more, "--nproc_per_node", environment.get("LOCAL_WORLD_SIZE") or str(count)]
+    if environment.get("SLURM_PROCID"):
+        machines = environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES") or "1"
+        return ["srun", "--nodes", machines, "--ntasks", str(count)]
+    return []
 
 
 def under_slurm(environment: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder
 
@@ -33,12 +34,14 @@ def standard_library() -> Path:
     return Path(sysconfig.get_path("stdlib"))
 
 
-def build_corpus(source: Path, folder: Path, *, suffixes: tuple[str, ...] = (".py",), one_in: int = 40) -> DemoCorpus:
+def build_corpus(
+    source: Path, folder: Path, *, suffixes: tuple[str, ...] | None = (".py",), one_in: int = 40
+) -> DemoCorpus:
     """Copy the text files below ``source`` into ``folder/train`` and ``folder/held_out``.
 
-    A file is held out when the hash of its content says so (one in ``one_in``), so the choice depends neither on
-    names nor on order. Files whose content occurs twice are taken once, so that nothing held out is seen in
-    training.
+    Files in UTF-8 whose names end in one of ``suffixes`` (None: in anything) are taken, hidden ones left out. A file is
+    held out when the hash of its content says so (one in ``one_in``), so the choice depends neither on names nor on
+    order. Files whose content occurs twice are taken once, so that nothing held out is seen in training.
     """
     if not source.is_dir():
         raise UserError(f"no such folder: {source}", flag="--source")
@@ -48,7 +51,9 @@ def build_corpus(source: Path, folder: Path, *, suffixes: tuple[str, ...] = (".p
     with atomic_folder(folder) as scratch:
         for path in sorted(source.rglob("*")):
             inside = path.relative_to(source)
-            if not path.is_file() or path.suffix not in suffixes or _NOT_LIBRARY & set(inside.parts):
+            if _NOT_LIBRARY & set(inside.parts) or any(part.startswith(".") for part in inside.parts):
+                continue
+            if not path.is_file() or (suffixes is not None and path.suffix not in suffixes):
                 continue
             content = path.read_bytes()
             digest = hashlib.sha256(content).hexdigest()
@@ -63,8 +68,9 @@ def build_corpus(source: Path, folder: Path, *, suffixes: tuple[str, ...] = (".p
             counts[part] += 1
         if not counts["train"] or not counts["held_out"]:
             raise UserError(
-                f"{source} has {sum(counts.values())} text files ending in {', '.join(suffixes)}, too few to train on "
-                "some and measure on others",
+                f"{source} has {counted(sum(counts.values()), 'text file')}"
+                f"{' ending in ' + ', '.join(suffixes) if suffixes else ''}, too few to train on some and measure on "
+                f"others; one in {one_in} is held out, by its content",
                 flag="--source",
             )
     return DemoCorpus(
@@ -74,7 +80,7 @@ def build_corpus(source: Path, folder: Path, *, suffixes: tuple[str, ...] = (".p
 
 def _is_text(content: bytes) -> bool:
     try:
-        return bool(content.decode("utf-8").strip())
+        return b"\0" not in content and bool(content.decode("utf-8").strip())
     except UnicodeDecodeError:
         return False
 

@@ -6,6 +6,7 @@ command of its own, and the last lines say how.
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,10 @@ from typing import Any
 
 from lmtrain.config.options import DataOptions, DemoOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.config.save import as_dict
-from lmtrain.core.console import Say, amount, say
+from lmtrain.config.values import user_path
+from lmtrain.core.console import Say, amount, counted, say
+from lmtrain.core.errors import UserError
+from lmtrain.core.files import read_json, write_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
@@ -50,6 +54,7 @@ class Shape:
 SLOW = Shape("n_embd=128,n_layer=4,n_head=2,n_positions=64", 64, 12, "muon", 0.02, "adam_ratio=0.5")
 # Not compared on such a machine yet.
 FAST = Shape("n_embd=256,n_layer=4,n_head=4,n_positions=128", 128, 16, "muon", 0.02, "adam_ratio=0.3")
+_LEARNS = "demo.json"  # of which text, and how large a vocabulary, beside the run's own files
 _NO_DROPOUT = "resid_pdrop=0.0,embd_pdrop=0.0,attn_pdrop=0.0"  # each block is seen once: nothing to overfit
 
 
@@ -66,15 +71,22 @@ def run_demo(
     shape = shape or _shape_for_this_machine()
     resolved = _resolved(options, folder, shape)
     inspect(folder, resolved.command, as_dict(resolved), overwrite=options.overwrite_output_dir)
-    corpus = build_corpus(Path(options.source) if options.source else standard_library(), folder / "corpus")
-    whose = options.source or "this machine's standard library"
+    tokenizer = folder / "tokenizer"
+    learns = {"source": options.source and str(user_path(options.source).resolve()), "vocab_size": options.vocab_size}
+    if not options.overwrite_output_dir:
+        _require_same_text(learns, folder)
+    if options.source:
+        corpus = build_corpus(user_path(options.source), folder / "corpus", suffixes=None)
+    else:
+        corpus = build_corpus(standard_library(), folder / "corpus")
+    whose = f"files of {options.source}" if options.source else "Python files of this machine's standard library"
     say(
         "corpus",
-        f"{corpus.train_files:,} Python files of {whose}, {amount(corpus.train_bytes, 'B')} "
-        f"(held out: {corpus.held_out_files} files, {amount(corpus.held_out_bytes, 'B')})",
+        f"{corpus.train_files:,} {whose}, {amount(corpus.train_bytes, 'B')} "
+        f"(held out: {counted(corpus.held_out_files, 'file')}, {amount(corpus.held_out_bytes, 'B')})",
     )
-    tokenizer = folder / "tokenizer"
-    if not (tokenizer / "tokenizer.json").is_file():
+    if options.overwrite_output_dir or not (tokenizer / "tokenizer.json").is_file():
+        write_json(folder / _LEARNS, learns)
         trained = train_tokenizer(
             resolve_sources([str(corpus.train)], Reading()), TokenizerPlan("bpe", options.vocab_size)
         )
@@ -82,8 +94,34 @@ def run_demo(
         say("tokenizer", trained.line)
     outcome = train(resolved, sys.argv[1:], minutes=options.minutes, stop=stop, rehearse=rehearse, say=say)
     if show:
-        _show(outcome, folder, corpus.held_out, options.seed)
+        prompts = beginnings(corpus.held_out) if options.source else PROMPTS
+        _show(outcome, folder, corpus.held_out, prompts, options.seed)
     return outcome
+
+
+def _require_same_text(learns: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with a demo of another text or vocabulary, whose tokenizer lies in the folder."""
+    about = folder / _LEARNS
+    before = read_json(about) if about.is_file() else learns
+    differ = [f"--{name} was {before.get(name) or 'not given'}" for name in learns if before.get(name) != learns[name]]
+    if differ:
+        raise UserError(
+            f"{folder} holds another demo ({', '.join(differ)}); name another folder, or begin anew with "
+            "--overwrite_output_dir",
+            flag="--output_dir",
+        )
+
+
+def beginnings(folder: Path, count: int = 3, words: int = 6) -> tuple[str, ...]:
+    """The first words of some files, as prompts."""
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        text = path.read_text(encoding="utf-8").lstrip()
+        ends = [match.end() for match, _ in zip(re.finditer(r"\S+", text), range(words), strict=False)]
+        found.append(text[: ends[-1]])
+        if len(found) == count:
+            break
+    return tuple(found)
 
 
 def _shape_for_this_machine() -> Shape:
@@ -128,7 +166,7 @@ def _resolved(options: DemoOptions, folder: Path, shape: Shape) -> Resolved:
     )
 
 
-def _show(outcome: Outcome, folder: Path, held_out: Path, seed: int) -> None:
+def _show(outcome: Outcome, folder: Path, held_out: Path, prompts: tuple[str, ...], seed: int) -> None:
     """The result beside a compressor's, what the model writes, and what to type next: on standard output."""
     scores = outcome.metrics
     at_end = scores.get("train_loss_at_end", scores["train_loss"])
@@ -139,15 +177,15 @@ def _show(outcome: Outcome, folder: Path, held_out: Path, seed: int) -> None:
         f"  {scores['bits_per_byte']:.2f} bits per byte on {amount(size_of(held_out), 'B')} of files it never saw "
         f"({rivals})\n"
     )
-    for completion in _completions(folder, seed):
+    for completion in _completions(folder, prompts, seed):
         print("  ┌" + "─" * 76)
         for line in (completion.prompt + completion.text).splitlines():
             print(f"  │ {line}")
         print("  └" + "─" * 76)
     command = ".venv/bin/lmtrain" if Path(".venv/bin/lmtrain").exists() else "lmtrain"
     print(
-        f"\nYour turn:  {command} clm --model_type gpt2 --tokenizer_name {folder}/tokenizer "
-        f"--train_file YOUR.txt --output_dir runs/mine\n"
+        f"\nYour turn:  {command} clm --model_type gpt2 --model_size 5m --block_size 256 --learning_rate 3e-3 "
+        f"--tokenizer_name {folder}/tokenizer --train_file YOUR.txt --output_dir runs/mine\n"
         f"            {command} generate --model_name_or_path {folder} 'def main('"
     )
 
@@ -156,9 +194,9 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _completions(folder: Path, seed: int) -> list[Completion]:
+def _completions(folder: Path, prompts: tuple[str, ...], seed: int) -> list[Completion]:
     model_options = ModelOptions(model_name_or_path=str(folder))
     tokenizer = load_tokenizer(model_options, "clm")
     model = load_model(model_options, "clm", tokenizer).model.eval()
     settings = Settings(max_new_tokens=48, temperature=0.6, top_k=40, repetition_penalty=1.1, seed=seed)
-    return complete(model, tokenizer, list(PROMPTS), settings, context=model.config.n_positions)
+    return complete(model, tokenizer, list(prompts), settings, context=model.config.n_positions)

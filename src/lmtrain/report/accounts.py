@@ -24,12 +24,13 @@ def ledger(run: Run, several: bool) -> Markup | None:
     told = run.data.get("ledger")
     if not isinstance(told, dict):
         return None
-    tokens, read = number(told.get("tokens")), number(told.get("bytes_read"))
+    tokens = number(told.get("tokens"))
+    text = number(told.get("text_bytes", told.get("bytes_read")))  # earlier versions counted bytes on disk only
     facts = [f"{counted(whole(told.get(key)), noun)}" for key, noun in
              (("files", "file"), ("bytes_read", "byte"), ("documents", "document"), ("tokens", "token"))
              if number(told.get(key)) >= 0]  # fmt: skip
-    if tokens > 0 and read > 0:
-        facts.append(f"{read / tokens:.2f} bytes per token")
+    if tokens > 0 and text > 0:
+        facts.append(f"{text / tokens:.2f} bytes per token")
     splits = mapping(told.get("splits"))
     head = element("tr", element("th", "split"), *(element("th", name, class_="number") for name in _COLUMNS))
     body = [
@@ -46,7 +47,10 @@ def ledger(run: Run, several: bool) -> Markup | None:
     if isinstance(skipped, dict) and skipped:
         notes.insert(0, "skipped: " + ", ".join(f"{whole(count):,} {why}" for why, count in skipped.items()))
     for key, value in told.items():  # of a younger version
-        if key not in ("files", "bytes_read", "documents", "tokens", "skipped", "notes", "splits") and value:
+        if (
+            key not in ("files", "bytes_read", "text_bytes", "documents", "tokens", "skipped", "notes", "splits")
+            and value
+        ):
             notes.append(f"{key.replace('_', ' ')}: {value}")
     return element(
         "div",

@@ -25,6 +25,9 @@ PALETTE: Final = (
 """Colours on light and on dark ground, in the order of Okabe and Ito's palette for all kinds of colour vision ("Color
 Universal Design", 2008), made darker and lighter until each has a contrast of 3 to its ground."""
 
+DASHES: Final = ("5 3", "2 3", "9 3 2 3", "12 4")
+"""Of the evaluations of a run beside other runs, which then has but one colour: as SVG's ``stroke-dasharray``."""
+
 Form = Literal["number", "percent", "bytes", "rate"]
 _WIDE: Final = 30.0  # a curve whose greatest value is so many times its middle one begins on a logarithmic axis
 _RANKS: Final = "ranks"  # the table of the processes' times
@@ -36,7 +39,8 @@ _NAMES: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One curve in a plot: ``curve`` of the table ``table`` of run number ``run``."""
+    """One curve in a plot: ``curve`` of the table ``table`` of run number ``run``. ``dash`` is one of :data:`DASHES`;
+    empty: without breaks."""
 
     run: int
     table: str
@@ -44,6 +48,7 @@ class Line:
     label: str
     colour: int
     dots: bool = False
+    dash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,8 @@ class _Builder:
             label = "validation" + (f" {match['set'].replace('_', ' ')}" if match["set"] else "")
             label += f", {match['part']} keys" if match["part"] else ""
             if self.several:
-                lines.append(Line(at, name, name, f"{self.runs[at].name}, {label}", at, True))
+                dash = DASHES[len(lines) % len(DASHES)]
+                lines.append(Line(at, name, name, f"{self.runs[at].name}, {label}", at, True, dash))
             else:
                 lines.append(Line(at, name, name, label, 1 + len(lines), True))
         return lines

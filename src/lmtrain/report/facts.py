@@ -244,7 +244,7 @@ def decided(run: Run) -> list[tuple[str, str, str]]:
     """(what, choice, reason) of what was chosen by measuring or by default."""
     rows = []
     for name, value in run.decisions.items():
-        if name in ("peak", "device", "threads"):
+        if name in ("peak", "device", "threads", "threads_for"):
             continue
         if isinstance(value, dict):
             choice = value.get("choice", value.get("way"))
@@ -259,14 +259,22 @@ def decided(run: Run) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _program(run: Run) -> list[str]:
+    launcher = [str(word) for word in listed(run.record.get("launcher"))]
+    if not launcher:
+        return ["lmtrain"]
+    return [*launcher, *(["python"] if launcher[0] == "srun" else []), "-m", "lmtrain"]
+
+
 def command_line(run: Run) -> str:
-    """What was typed; for a run from Python the same as a command, with the options that were set."""
+    """What was typed; for a run from Python the same as a command, with the options that were set. Of several processes
+    with what launches as many: its own options (a configuration, where they meet) are not known."""
     argv = run.record.get("argv")
     if isinstance(argv, list) and argv:
-        return shlex.join(["lmtrain", *map(str, argv)])
+        return shlex.join([*_program(run), *map(str, argv)])
     if not run.command:
         return ""
-    before, words = _defaults(run.command), ["lmtrain", run.command]
+    before, words = _defaults(run.command), [*_program(run), run.command]
     for name, value in run.options.items():
         if name == "command" or value == before.get(name) or value is None:
             continue

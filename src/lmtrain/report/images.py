@@ -22,6 +22,7 @@ from lmtrain.report.series import SMOOTHING, smoothed
 FORMATS: Final = ("png", "svg", "csv")
 _WIDTH, _HEIGHT = 720, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 24, 64, 40
+_ROW: Final = 18  # between two rows of the legend
 _ZOOM: Final = 2  # pixels of a PNG for each unit of the SVG
 _INK, _SOFT, _GRID, _RULE = "#1d2125", "#5c646c", "#ecece7", "#d5d5cf"
 
@@ -120,19 +121,23 @@ def svg_of(drawing: Drawing, plot: Plot) -> str:
     x = _Scale(*_ends([c.x for c in curves], pad=0.0), _LEFT, _WIDTH - _RIGHT)
     values = [c.y[c.y > 0] if plot.log else c.y for c in curves]
     y = _Scale(*_ends(values, pad=0.05, log=plot.log, fine=plot.form == "number"), _HEIGHT - _BOTTOM, _TOP, plot.log)
+    legend, more = _legend(plot)
+    height = _HEIGHT + more
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="system-ui, Helvetica, Arial, sans-serif">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height:.0f}" '
+        f'viewBox="0 0 {_WIDTH} {height:.0f}" font-family="system-ui, Helvetica, Arial, sans-serif">',
         f"<title>{escape(plot.title)}</title>",
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
+        f'<rect width="{_WIDTH}" height="{height:.0f}" fill="#ffffff"/>',
         _text(16, 26, plot.title, _INK, size=16, more='font-weight="600"'),
         _text(_WIDTH - _RIGHT, 26, plot.unit, _SOFT, anchor="end"),
-        *_legend(drawing, plot),
+        *legend,
+        f'<g transform="translate(0 {more:.0f})">',
         *_axes(x, y, plot),
         f'<clipPath id="inside"><rect x="{_LEFT}" y="{_TOP - 2}" width="{_WIDTH - _LEFT - _RIGHT}" '
         f'height="{_HEIGHT - _TOP - _BOTTOM + 4}"/></clipPath>',
         '<g clip-path="url(#inside)" fill="none" stroke-linejoin="round">',
-        *(shape for curve in curves for shape in curve.shapes(x, y, several=len(drawing.names) > 1)),
+        *(shape for curve in curves for shape in curve.shapes(x, y)),
+        "</g>",
         "</g>",
         "</svg>",
     ]
@@ -159,7 +164,7 @@ class _Curve:
             smooth = turn(smoothed(x, band.mean[known], SMOOTHING * float(x[-1] - x[0])))
         return cls(line, x, turn(band.mean[known]), smooth, turn(band.low[known]), turn(band.high[known]))
 
-    def shapes(self, x: _Scale, y: _Scale, *, several: bool) -> list[str]:
+    def shapes(self, x: _Scale, y: _Scale) -> list[str]:
         colour = PALETTE[self.line.colour % len(PALETTE)][0]
         across = x(self.x)
         found = []
@@ -170,7 +175,7 @@ class _Curve:
             thin = 'stroke-width="1" stroke-opacity="0.32"'
             found.append(f'<path d="{_path(across, y(self.y))}" stroke="{colour}" {thin}/>')
         main = y(self.y if self.smooth is None else self.smooth)
-        dashes = ' stroke-dasharray="5 3"' if self.line.dots and several else ""
+        dashes = _dashes(self.line)
         found.append(f'<path d="{_path(across, main)}" stroke="{colour}" stroke-width="1.8"{dashes}/>')
         if (self.line.dots and len(across) <= 120) or len(across) == 1:
             points = (point.split(",") for point in _points(across, main))
@@ -222,17 +227,24 @@ def _axes(x: _Scale, y: _Scale, plot: Plot) -> list[str]:
     return parts
 
 
-def _legend(drawing: Drawing, plot: Plot) -> list[str]:
+def _legend(plot: Plot) -> tuple[list[str], float]:
+    """Its shapes, and how much more height than one row its rows take."""
     if len(plot.lines) < 2:
-        return []
-    parts, x = [], 16.0
+        return [], 0.0
+    parts, x, y = list[str](), 16.0, 45.0
     for line in plot.lines:
+        width = 46 + 6.4 * len(line.label)
+        if x > 16 and x + width > _WIDTH:
+            x, y = 16.0, y + _ROW
         colour = PALETTE[line.colour % len(PALETTE)][0]
-        dashes = ' stroke-dasharray="5 3"' if line.dots and len(drawing.names) > 1 else ""
-        parts.append(f'<path d="M{x:.0f} 45h18" stroke="{colour}" stroke-width="2.5"{dashes}/>')
-        parts.append(_text(x + 24, 49, line.label, _SOFT))
-        x += 46 + 6.4 * len(line.label)
-    return parts
+        parts.append(f'<path d="M{x:.0f} {y:.0f}h18" stroke="{colour}" stroke-width="2.5"{_dashes(line)}/>')
+        parts.append(_text(x + 24, y + 4, line.label, _SOFT))
+        x += width
+    return parts, y - 45
+
+
+def _dashes(line: Line) -> str:
+    return f' stroke-dasharray="{line.dash}"' if line.dash else ""
 
 
 def _text(x: float, y: float, text: str, colour: str, *, size: int = 12, anchor: str = "start", more: str = "") -> str:

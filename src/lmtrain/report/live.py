@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from lmtrain.core.errors import UserError
 from lmtrain.report.page import content_of, page
-from lmtrain.report.reading import Reader
+from lmtrain.report.reading import Reader, state_now
 
 ADDRESS: Final = "127.0.0.1"
 PORT: Final = 8765
@@ -37,13 +37,15 @@ class Live:
     def look(self) -> str:
         """A stamp that changes whenever the report does."""
         seen = "\n".join(reader.signature() for reader in self._readers)
-        # What is at work shows by the clock too: a killed run changes no file.
         with self._lock:
-            stamp = hashlib.sha256(f"{seen}\n{[run.state for run in self._runs]}".encode()).hexdigest()[:16]
-            if stamp != self._stamp:
+            if self._stamped(seen) != self._stamp:
                 self._runs = [reader.read() for reader in self._readers]
-                self._stamp = hashlib.sha256(f"{seen}\n{[run.state for run in self._runs]}".encode()).hexdigest()[:16]
+                self._stamp = self._stamped(seen)
             return self._stamp
+
+    def _stamped(self, seen: str) -> str:
+        states = [state_now(run.status, run.history) for run in self._runs]  # a killed run changes no file
+        return hashlib.sha256(f"{seen}\n{states}".encode()).hexdigest()[:16]
 
     def page(self) -> str:
         stamp = self.look()

@@ -196,20 +196,24 @@ class Log:
         whole, newline, self._tail = (self._tail + new).rpartition(b"\n")
         lines = whole.decode("utf-8", errors="replace").split("\n") if newline else []
         self._ignored += sum(not self._take(line) for line in lines)
-        if self._take(self._tail.decode("utf-8", errors="replace")):
+        if self._take_whole(self._tail.decode("utf-8", errors="replace")):
             self._tail = b""  # an object that is complete cannot be the beginning of a longer line
         self._history.ignored = self._ignored + bool(self._tail)
         return self._history
 
     def _take(self, line: str) -> bool:
         """Whether it was an event, or empty."""
-        if (event := _event(line)) is not None:
-            self._history.take(event)
+        if self._take_whole(line):
             return True
         behind = line.rfind(_BEGINS)
         if behind > 0 and (event := _event(line[behind:])) is not None:
             self._history.take(event)
         return not line.strip()
+
+    def _take_whole(self, line: str) -> bool:
+        if (event := _event(line)) is not None:
+            self._history.take(event)
+        return event is not None
 
 
 def number(value: Any) -> float:

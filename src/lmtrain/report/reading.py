@@ -117,7 +117,7 @@ class Reader:
         return Run(
             self.path,
             self.name,
-            _state(parts.get("status", {}), history),
+            state_now(parts.get("status", {}), history),
             history,
             unreadable=tuple(unreadable),
             **parts,
@@ -168,7 +168,9 @@ def _require_log(path: Path) -> None:
     raise UserError(f"{text}; name the --output_dir of a training", flag=flag)
 
 
-def _state(status: dict[str, Any], history: History) -> str:
+def state_now(status: dict[str, Any], history: History) -> str:
+    """What the status file says, or ``"lost"`` where it says that a run is at work of which there is no sign: that
+    shows by the clock and by its process, and no file changes."""
     state = str(status.get("state", "unknown"))
     if state not in _AT_WORK:
         return state

@@ -216,9 +216,8 @@ class Chart {
       if (edge.length) group.append(this.coloured(draw("path", { class: "band", d: `M${edge.join("L")}Z` }), "fill", colour));
     }
     if (curve.smooth) group.append(this.coloured(draw("path", { class: "line raw", d: path(curve.y) }), "stroke", colour));
-    const dashed = curve.line.dots && this.runs.length > 1;
     const line = draw("path", { class: "line", d: path(curve.smooth || curve.y) });
-    if (dashed) line.setAttribute("stroke-dasharray", "5 3");
+    if (curve.line.dash) line.setAttribute("stroke-dasharray", curve.line.dash);
     group.append(this.coloured(line, "stroke", colour));
     if ((curve.line.dots && curve.x.length <= 120) || curve.x.length === 1) {
       curve.x.forEach((x, n) => {
@@ -237,7 +236,9 @@ class Chart {
     this.legend.hidden = alone;
     if (alone) return;
     this.legend.replaceChildren(...this.plot.lines.map((line) => {
-      const swatch = make("span", { class: line.dots ? "swatch dots" : "swatch" });
+      const swatch = draw("svg", { class: "swatch", viewBox: "0 0 18 8", "aria-hidden": "true" });
+      swatch.append(draw("path", { d: "M0 4h18", "stroke-dasharray": line.dash || "none" }));
+      if (line.dots) swatch.append(draw("circle", { cx: 9, cy: 4, r: 3.5 }));
       swatch.style.color = `var(--run-${line.colour % PALETTE_SIZE})`;
       const toggle = () => {
         if (!this.hidden.delete(line.label)) this.hidden.add(line.label);

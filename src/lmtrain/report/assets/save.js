@@ -1,7 +1,21 @@
 // A plot as a file: the SVG on its own, the same as pixels, or its numbers.
 
 const COPIED = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "font-size", "font-family"];
-const HEAD = 56;
+const HEAD = 56, ROW = 18;  // what stands above the plot with one row of its legend; a row more
+
+// Where each entry of the legend stands, and how many rows that makes.
+function legendRows(chart) {
+  const shown = chart.drawn.filter((one) => one.shown && chart.plot.lines.length > 1);
+  let x = 12, row = 0;
+  const entries = shown.map((curve) => {
+    const wide = 40 + curve.line.label.length * 6.6;
+    if (x > 12 && x + wide > chart.width) { x = 12; row += 1; }
+    const entry = { curve, x, y: 38 + row * ROW };
+    x += wide;
+    return entry;
+  });
+  return { entries, height: HEIGHT + HEAD + row * ROW };
+}
 
 function standalone(chart) {
   const copy = chart.svg.cloneNode(true);
@@ -15,17 +29,17 @@ function standalone(chart) {
   });
   const style = getComputedStyle(chart.node), family = style.fontFamily;
   const soft = getComputedStyle(chart.unit).color;
-  const out = draw("svg", { xmlns: SVG, viewBox: `0 0 ${chart.width} ${HEIGHT + HEAD}`, width: chart.width, height: HEIGHT + HEAD });
+  const { entries, height } = legendRows(chart);
+  const out = draw("svg", { xmlns: SVG, viewBox: `0 0 ${chart.width} ${height}`, width: chart.width, height });
   out.append(draw("rect", { width: "100%", height: "100%", fill: style.backgroundColor }),
     draw("text", { x: 12, y: 22, "font-size": 15, "font-weight": 650, "font-family": family, fill: style.color }, chart.plot.title),
     draw("text", { x: chart.width - RIGHT, y: 22, "font-size": 12, "font-family": family, fill: soft, "text-anchor": "end" }, chart.plot.unit));
-  let x = 12;
-  for (const curve of chart.drawn.filter((one) => one.shown && chart.plot.lines.length > 1)) {
-    out.append(draw("rect", { x, y: 38, width: 14, height: 3, fill: resolved(curve.line.colour) }),
-      draw("text", { x: x + 20, y: 43, "font-size": 12, "font-family": family, fill: soft }, curve.line.label));
-    x += 40 + curve.line.label.length * 6.6;
+  for (const { curve, x, y } of entries) {
+    const mark = { d: `M${x} ${y + 1.5}h18`, stroke: resolved(curve.line.colour), "stroke-width": 3 };
+    out.append(draw("path", curve.line.dash ? { ...mark, "stroke-dasharray": curve.line.dash } : mark),
+      draw("text", { x: x + 24, y: y + 5, "font-size": 12, "font-family": family, fill: soft }, curve.line.label));
   }
-  const body = draw("g", { transform: `translate(0 ${HEAD})` });
+  const body = draw("g", { transform: `translate(0 ${height - HEIGHT})` });
   body.append(...copy.childNodes);
   out.append(body);
   return new XMLSerializer().serializeToString(out);
@@ -60,7 +74,7 @@ function saveSvg(chart) {
 function savePng(chart) {
   const image = new Image(), address = URL.createObjectURL(new Blob([standalone(chart)], { type: "image/svg+xml" }));
   image.onload = () => {
-    const canvas = make("canvas", { width: chart.width * 2, height: (HEIGHT + HEAD) * 2 });
+    const canvas = make("canvas", { width: chart.width * 2, height: legendRows(chart).height * 2 });
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
     canvas.toBlob((blob) => download(fileName(chart, "png"), blob), "image/png");
     URL.revokeObjectURL(address);
