@@ -151,7 +151,7 @@ def drag(browser: Browser, selector: str, start: float, end: float) -> None:
 def test_zoom_axis_smoothing_and_legend(clean: Browser, tmp_path: Path) -> None:
     show(clean, one_run(tmp_path) / "report.html")
     whole = clean.evaluate("view.span()")
-    drag(clean, "#plot-loss svg", 0.4, 0.8)
+    drag(clean, "#plot-loss .box svg", 0.4, 0.8)
     low, high = clean.evaluate("view.span()")
     assert whole[0] < low < high < whole[1]
     assert clean.evaluate("view.charts.get('learning_rate').scale.left") == low, "all plots show the same steps"
@@ -181,13 +181,13 @@ def test_zoom_axis_smoothing_and_legend(clean: Browser, tmp_path: Path) -> None:
 def test_the_pointer_tells_the_values(clean: Browser, tmp_path: Path) -> None:
     show(clean, one_run(tmp_path) / "report.html")
     clean.evaluate("byId('smoothing').value = 0; byId('smoothing').dispatchEvent(new Event('input'))")
-    x, y, _, height = clean.box("#plot-loss svg")
+    x, y, _, height = clean.box("#plot-loss .box svg")
     clean.mouse("mouseMoved", x + clean.evaluate("view.charts.get('loss').scale.toX(30)"), y + height / 2)
     told = clean.evaluate("document.querySelector('#plot-loss .tip').textContent")
     assert told.startswith("step 30") and f"{loss_at(30):.4f}".rstrip("0") in told
     crosses = clean.evaluate("document.querySelectorAll('.plot .cross').length")
     assert crosses == 10, "the place is marked in every plot"
-    clean.evaluate("document.querySelector('#plot-loss svg').focus()")
+    clean.evaluate("document.querySelector('#plot-loss .box svg').focus()")
     for kind in ("rawKeyDown", "keyUp"):
         clean.call("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37)
     assert "step 29" in clean.evaluate("document.querySelector('#plot-loss .tip').textContent")
@@ -262,7 +262,7 @@ def test_a_run_is_followed_while_it_goes_on(clean: Browser, tmp_path: Path) -> N
     try:
         clean.open(server.address)
         clean.wait_for("byId('live').textContent === 'live'")
-        drag(clean, "#plot-loss svg", 0.4, 0.8)
+        drag(clean, "#plot-loss .box svg", 0.4, 0.8)
         clean.click("#plot-loss .legend button")
         clean.evaluate("document.querySelector('[data-key=options], details').open = true")
         zoomed = clean.evaluate("view.span()")

@@ -20,6 +20,15 @@ function draw(name, attributes, text) {
   return node;
 }
 
+// How a line looks, for the legend and beside its value.
+function swatch(line) {
+  const node = draw("svg", { class: "swatch", viewBox: "0 0 18 8", "aria-hidden": "true" });
+  node.append(draw("path", { d: "M0 4h18", "stroke-dasharray": line.dash || "none" }));
+  if (line.dots) node.append(draw("circle", { cx: 9, cy: 4, r: 3.5 }));
+  node.style.color = `var(--run-${line.colour % PALETTE_SIZE})`;
+  return node;
+}
+
 // The same moving average as series.py: a value `span` away, on either side, weighs 1/e of the one here.
 function smoothed(x, y, span) {
   const above = [...y], below = y.map(() => 1);
@@ -236,15 +245,11 @@ class Chart {
     this.legend.hidden = alone;
     if (alone) return;
     this.legend.replaceChildren(...this.plot.lines.map((line) => {
-      const swatch = draw("svg", { class: "swatch", viewBox: "0 0 18 8", "aria-hidden": "true" });
-      swatch.append(draw("path", { d: "M0 4h18", "stroke-dasharray": line.dash || "none" }));
-      if (line.dots) swatch.append(draw("circle", { cx: 9, cy: 4, r: 3.5 }));
-      swatch.style.color = `var(--run-${line.colour % PALETTE_SIZE})`;
       const toggle = () => {
         if (!this.hidden.delete(line.label)) this.hidden.add(line.label);
         this.render();
       };
-      return make("button", { type: "button", "aria-pressed": String(!this.hidden.has(line.label)), onclick: toggle }, swatch, line.label);
+      return make("button", { type: "button", "aria-pressed": String(!this.hidden.has(line.label)), onclick: toggle }, swatch(line), line.label);
     }));
   }
 
@@ -332,14 +337,10 @@ class Chart {
       : `step ${Math.round(curve.step[n]).toLocaleString("en")}`;
     const head = axis === "step" ? steps : `${place(curve.x[n], axis, 4, clockUnit(curve.x[n]))}${axis === "tokens" ? " tokens" : ""} · ${steps}`;
     const rows = lines.map(([one, at]) => {
-      const swatch = make("span", { class: "swatch" });
-      swatch.style.color = `var(--run-${one.line.colour % PALETTE_SIZE})`;
-      swatch.style.display = "inline-block";
-      swatch.style.verticalAlign = "middle";
       const value = written(one.smooth ? one.smooth[at] : one.y[at], this.plot.form, 5);
       const form = (v) => written(v, this.plot.form, 4);
       const spread = one.low && one.low[at] !== one.high[at] ? `${form(one.low[at])} to ${form(one.high[at])}` : one.smooth ? form(one.y[at]) : "";
-      return make("tr", {}, make("td", {}, swatch, ` ${one.line.label}`), make("td", {}, value), make("td", { class: "small" }, spread));
+      return make("tr", {}, make("td", {}, swatch(one.line), ` ${one.line.label}`), make("td", {}, value), make("td", { class: "small" }, spread));
     });
     this.tip.replaceChildren(head, make("table", {}, ...rows));
     this.tip.hidden = false;
