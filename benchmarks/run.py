@@ -131,7 +131,8 @@ def _anatomies(results: dict[str, Any]) -> list[str]:
 
 
 def _row(claim: str, ours: str, peer: str, ratio: str, goal: str, reached: bool) -> str:
-    return f"| {claim} | {ours} | {peer} | {ratio} | {goal} | {'reached' if reached else '**missed**'} |"
+    verdict = ("reached" if reached else "**missed**") if goal else ""  # without one it stands there to be read
+    return f"| {claim} | {ours} | {peer} | {ratio} | {goal} | {verdict} |"
 
 
 def _rows(result: dict[str, Any]) -> list[str]:

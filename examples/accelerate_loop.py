@@ -40,10 +40,8 @@ def main() -> None:
             options.train_file, options.validation_file = miniature.text_files(output / "miniature")
         tokenizer = AutoTokenizer.from_pretrained(options.model_name_or_path)
         model = AutoModelForCausalLM.from_pretrained(options.model_name_or_path, dtype=torch.float32)
-        data = lmtrain.prepare(
-            tokenizer, train_file=options.train_file, validation_file=options.validation_file,
-            block_size=options.block_size, seed=options.seed,
-        ).splits  # fmt: skip
+        data = lmtrain.prepare(tokenizer, train_file=options.train_file, validation_file=options.validation_file,
+                               block_size=options.block_size, seed=options.seed).splits  # fmt: skip
     objective = lmtrain.Causal()
     model.to(accelerator.device)
 
@@ -67,15 +65,16 @@ def main() -> None:
     # Weight decay for matrices; none for biases and norms, which are vectors.
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=options.learning_rate,
-        fused=True,
-    )
+    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
     steps_an_epoch = math.ceil(len(train) / options.accumulation)
     last_step = options.max_steps or options.epochs * steps_an_epoch
     scheduler = get_scheduler("cosine", optimizer, options.warmup_steps, last_step)
     step = lmtrain.load_checkpoint(output, model, optimizer=optimizer, scheduler=scheduler)  # 0 when there is none
+    if accelerator.is_main_process and (output / "log.jsonl").exists():  # what is behind the checkpoint comes again
+        lines = (output / "log.jsonl").read_text().splitlines(keepends=True)
+        lines = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
+        (output / "log.jsonl").write_text("".join(lines))
     whole = model  # as it is saved; `model` may become one of several copies
     model, optimizer = accelerator.prepare(model, optimizer)
 
@@ -124,10 +123,10 @@ def main() -> None:
             optimizer.zero_grad()
             step += 1
             log(loss=accelerator.reduce(total, "mean").item(), learning_rate=rate, grad_norm=float(norm))
-            if step % options.save_steps == 0:
-                save()
             if step % options.eval_steps == 0 or step == last_step:
                 log(**evaluate())
+            if step % options.save_steps == 0:
+                save()  # last, so that the log up to a checkpoint is whole
     if accelerator.is_main_process:
         lmtrain.save_model(whole, tokenizer, output)
 

@@ -14,6 +14,7 @@ import torch
 import lmtrain
 from lmtrain.api import clm, complete, fill_mask, mlm, prepare, score
 from lmtrain.core.errors import UserError
+from lmtrain.core.runlog import read_events
 from tiny_models import TEXT, checkpoint, gpt2_style
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "python.md"
@@ -73,7 +74,7 @@ def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     options = {
         "model_name_or_path": gpt2, "train_file": (text,), "output_dir": folder / "run", "block_size": 16,
         "max_steps": 6, "learning_rate": 1e-2, "save_strategy": "no", "use_cpu": True, "append_eos": False,
-        "max_grad_norm": None,
+        "max_grad_norm": None, "eval_strategy": "steps", "eval_steps": 3, "sample_prompts": ["The fox"],
     }  # fmt: skip
     return clm(**options), options
 
@@ -89,6 +90,10 @@ def test_a_command_as_a_function(run: Any, text: Path, capsys: pytest.CaptureFix
     assert "is finished" in capsys.readouterr().err
     words = json.dumps(json.loads((outcome.folder / "run.json").read_text()))  # as a command line would say it
     assert '"--max_steps", "6"' in words and '"--no_append_eos"' in words and '"--max_grad_norm"' not in words
+    log = (outcome.folder / "logs" / "rank-0.log").read_text()
+    assert re.search(r"rehearsal +save, reload, generate, gradients, evaluate: fine", log), "as the command does it"
+    samples = [e for e in read_events(outcome.folder / "metrics.jsonl") if e["event"] == "sample"]
+    assert [(e["step"], e["prompt"]) for e in samples] == [(3, "The fox"), (6, "The fox")]
     scores = score(model_name_or_path=outcome.folder, validation_file=text, block_size=16, use_cpu=True)
     assert 1 < scores["validation"]["perplexity"] < 300
 

@@ -33,6 +33,13 @@ SMALL = {
 PURPOSE = {"gpt2": "clm", "llama": "clm", "bert": "mlm", "roberta": "mlm", "distilbert": "mlm"}
 STYLE = {"gpt2": "gpt2", "llama": "gpt2", "bert": "bert", "roberta": "roberta", "distilbert": "bert"}
 
+# Two more, for what is particular to them: not every test of those above needs them.
+SMALL["mistral"] = SMALL["llama"]
+SMALL["modernbert"] = "hidden_size=32,intermediate_size=48,num_hidden_layers=2,num_attention_heads=4,"
+SMALL["modernbert"] += "max_position_embeddings=48,local_attention=8"
+MORE = {"mistral": "clm", "modernbert": "mlm"}
+STYLE |= {"mistral": "gpt2", "modernbert": "bert"}
+
 
 def byte_level(special_tokens: list[str], vocab_size: int = 300) -> Tokenizer:
     backend = Tokenizer(models.BPE())
@@ -92,9 +99,10 @@ def make(kind: str, folder: Path, seed: int = 1, **options: Any) -> tuple[Any, A
     """A new small model of ``kind`` and its tokenizer (written to ``folder``)."""
     name = save_tokenizer(folder, STYLE[kind])
     chosen = ModelOptions(**{"model_type": kind, "config_overrides": SMALL[kind], "tokenizer_name": name, **options})
-    tokenizer = load_tokenizer(chosen, PURPOSE[kind])
+    purpose: Any = (PURPOSE | MORE)[kind]
+    tokenizer = load_tokenizer(chosen, purpose)
     torch.manual_seed(seed)
-    model = load_model(chosen, PURPOSE[kind], tokenizer).model
+    model = load_model(chosen, purpose, tokenizer).model
     return sharpen(model), tokenizer
 
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 def clm(**options: Any) -> Outcome:
     """Train a causal model: ``lmtrain clm``.
 
-    Called again with the same options it resumes an unfinished run, or says that it is finished. Returns the folder and
-    the figures of its result files. Under ``torchrun`` it ends the process group: train last.
+    All that the command does: a rehearsal first, ``sample_prompts`` answered at each evaluation, ``push_to_hub`` at the
+    end. Called again with the same options it resumes an unfinished run, or says that it is finished. Returns the
+    folder, the figures of its result files and whether the hub took the model. Under ``torchrun`` it ends the process
+    group: train last.
 
     >>> run = lmtrain.clm(model_name_or_path="gpt2", train_file="book.txt", output_dir="runs/book")  # doctest: +SKIP
     >>> run.metrics["perplexity"]                                                                    # doctest: +SKIP
@@ -143,12 +145,14 @@ def fill_mask(model: Any, texts: str | Sequence[str], *, tokenizer: Any = None, 
 
 def _train(command: str, options: dict[str, Any]) -> Outcome:
     called = _called(command, options)
+    from lmtrain.core.ranklog import listening
     from lmtrain.core.stopping import Stop
-    from lmtrain.engine.assembly import train
-    from lmtrain.engine.processes import to_the_end
+    from lmtrain.recipes.training import whole_training
 
-    with _libraries_quiet(), Stop(minutes=called.options.run.max_minutes).listening() as stop:
-        return to_the_end(lambda: train(called.options, called.words, stop=stop))
+    resolved = called.options
+    each_node, minutes = bool(resolved.training.get("log_on_each_node")), resolved.run.max_minutes
+    with _libraries_quiet(), listening(on_each_node=each_node), Stop(minutes=minutes).listening() as stop:
+        return whole_training(resolved, called.words, stop=stop)
 
 
 def _called(command: str, options: dict[str, Any]) -> Called:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 
 import pytest
@@ -100,7 +101,12 @@ def test_output_is_jsonl_written_whole_or_not_at_all(capsys, gpt2, tmp_path):
         assert all(len(token["top"]) == 2 for token in record["logprobs"])
     assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
     before = out.read_bytes()
+    others = [out.with_name(f"out.jsonl{ending}") for ending in (".trial", ".tmp", ".new")]
+    for other in others:
+        other.write_text("precious")
     assert generate(capsys, *arguments, "a fox " * 60, "--output", out)[0] == 2 and out.read_bytes() == before
+    assert generate(capsys, *arguments, "--output", out)[0] == 0
+    assert [other.read_text() for other in others] == ["precious"] * 3 and len(list(out.parent.iterdir())) == 4
 
 
 def test_a_stop_string_ends_a_completion_and_is_named(capsys, gpt2):
@@ -169,6 +175,20 @@ def test_a_masked_model_ranks_fillings(capsys, bert):
     assert lines[2].split() == [f"{best['probability']:.2%}", best["token"]]
 
 
+def test_a_masked_model_ignores_no_option_in_silence(capsys, bert):
+    writing = {
+        "--max_new_tokens": 9, "--temperature": 0.5, "--top_k": 3, "--top_p": 0.9, "--min_p": 0.1, "--num_beams": 2,
+        "--num_return_sequences": 2, "--length_penalty": 2, "--early_stopping": "never", "--repetition_penalty": 2,
+        "--no_repeat_ngram_size": 2, "--logprobs": 1,
+    }  # fmt: skip
+    words = [word for pair in writing.items() for word in pair]
+    code, _, said = generate(capsys, "--model_name_or_path", bert, "[MASK]", *words, "--greedy", "--chat", "--json")
+    assert code == 2 and f"{len(writing) + 2} things to change" in said
+    for flag in (*writing, "--greedy", "--chat"):
+        assert re.search(rf"{flag} +is for causal models", said), flag
+    assert generate(capsys, "--model_name_or_path", bert, "[MASK]", "--seed", 7)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -188,6 +208,8 @@ def test_a_masked_model_ranks_fillings(capsys, bert):
         (["--model_name_or_path", "{bert}", "[MASK] " * 60], "prompt 1 ('[MASK] [MASK]"),
         (["--model_name_or_path", "{bert}", "--stream", "[MASK]"], "this is a masked one"),
         (["--model_name_or_path", "{bert}", "[MASK]", "--stop", "a"], "this is a masked one"),
+        (["--model_name_or_path", "{bert}", "[MASK]", "--greedy"], "--greedy"),
+        (["--model_name_or_path", "{gpt2}", "x", "--top", "3"], "--num_return_sequences"),
         (["--model_name_or_path", "{gpt2}", "--stop", "a", "b"], "put the prompts first"),
         (["--model_name_or_path", "{gpt2}", "x", "--stop", ""], "would end a completion before it begins"),
         (["--model_name_or_path", "{gpt2}", "x", "--logprobs", "2"], "add --json or --output FILE"),

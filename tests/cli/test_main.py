@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -135,6 +136,22 @@ def test_a_fault_of_ours_shows_where_and_asks_for_a_report(
     assert "ZeroDivisionError: our fault" in err and "Please report the lines above" in err
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "first"),
+    [(errno.ENOSPC, ExitCode.NO_SAVE_SUCCEEDED, "make room"), (errno.EACCES, ExitCode.WRONG_INPUT, "allow it")],
+)
+def test_what_the_system_refuses_is_no_fault_of_ours(
+    demo: Callable[..., None], capsys: pytest.CaptureFixture[str], number: int, code: int, first: str
+) -> None:
+    def run(options: object) -> int:
+        raise OSError(number, os.strerror(number), "/data/x")
+
+    demo(run)
+    assert main(["demo"]) == code
+    told = f"lmtrain demo: {os.strerror(number)} (/data/x): {first}, then type the same command again"
+    assert capsys.readouterr().err.strip() == told
+
+
 def test_an_error_of_a_stage_uses_its_own_code(demo: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     class NoSaveError(UserError):
         exit_code = ExitCode.NO_SAVE_SUCCEEDED
@@ -144,7 +161,8 @@ def test_an_error_of_a_stage_uses_its_own_code(demo: Callable[..., None], capsys
 
     demo(run)
     assert main(["demo"]) == ExitCode.NO_SAVE_SUCCEEDED
-    assert "the disk is full" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the disk is full" in said and "before this can go on" in said
 
 
 def test_an_interruption(demo: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:

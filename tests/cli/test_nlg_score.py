@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lmtrain.cli.main import main
 from lmtrain.cli.nlg_score import run
 from lmtrain.config.nlg_score import NlgScoreOptions
 from lmtrain.core.errors import UserError
@@ -66,3 +67,17 @@ def test_outputs_of_different_lengths_are_refused(tmp_path: Path) -> None:
     options.against = str(tmp_path / "b")
     with pytest.raises(UserError, match=r"--against: .*b has 1 predictions and .*a has 3"):
         run(options)
+
+
+@pytest.mark.parametrize("flag", ["predictions", "against"])
+def test_token_ids_are_no_texts(flag: str, tmp_path: Path) -> None:
+    options = _options(tmp_path)
+    (tmp_path / "ids").write_text('{"id": 0, "predict": [50256, 0]}\n' * 3)
+    setattr(options, flag, str(tmp_path / "ids"))
+    with pytest.raises(UserError, match=rf"--{flag}: .*ids holds token ids .*: lmtrain nlg text webnlg --predictions"):
+        run(options)
+
+
+def test_the_command_is_found_by_half_of_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "e2e"]) == 2
+    assert "did you mean lmtrain nlg score?" in capsys.readouterr().err

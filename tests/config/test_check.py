@@ -47,6 +47,10 @@ def _problems(command: str, words: list[str], folder: Path) -> tuple[Problem, ..
         ("profile", ["clm", *MODEL, *DATA, "--steps", "3", "--json"]),
         ("check", ["mlm", *GOOD, "--line_by_line"]),
         ("clm", [*GOOD, "--compat", "run_clm"]),
+        ("clm", [*GOOD, "--compat", "run_clm", "--keep_linebreaks", "false"]),
+        ("clm", [*GOOD, "--documents", "lines", "--no_keep_linebreaks"]),
+        ("clm", [*GOOD, "--keep_linebreaks"]),
+        ("mlm", [*GOOD, "--line_by_line", "--no_keep_linebreaks"]),
         ("clm", [*MODEL, *OUT, "--train_file", "-"]),
         ("clm", [*MODEL, *OUT, "--train_file", "none/*.txt"]),  # globs are the reader's to judge
         ("clm", [*GOOD, "--load_best_model_at_end", "--eval_strategy", "steps", "--eval_steps", "0.1", "--save_steps", "0.3"]),
@@ -107,6 +111,8 @@ def test_commands_that_are_fine(tmp_path: Path, command: str, words: list[str]) 
         ("mlm", [*GOOD, "--pad_to_max_length"], "--pad_to_max_length", "--line_by_line"),
         ("mlm", [*GOOD, "--compat", "run_clm"], "--compat", "--compat run_mlm"),
         ("clm", [*GOOD, "--compat", "run_clm", "--append_eos"], "--compat", "--append_eos"),
+        ("clm", [*GOOD, "--no_keep_linebreaks"], "--keep_linebreaks", "--documents lines"),
+        ("prepare", [*DATA, "--tokenizer_name", "t", "--keep_linebreaks", "false"], "--keep_linebreaks", "--documents lines"),
         ("clm", [*GOOD, "--batch_tokens", "99", "--per_device_train_batch_size", "4"], "--batch_tokens", "--per_device_train_batch_size"),
         ("clm", [*GOOD, "--batch_tokens", "99", "--gradient_accumulation_steps", "4"], "--batch_tokens", "--gradient_accumulation_steps"),
         ("clm", [*GOOD, "--batch_tokens", "0"], "--batch_tokens", "at least 1"),
@@ -170,3 +176,27 @@ def test_a_mistyped_name_is_not_reported_as_missing_too(tmp_path: Path) -> None:
     assert problem == Problem("no such option; did you mean --model_name_or_path?", "--model_nam_or_path")
     (problem,) = _problems("clm", [*MODEL, "--train_files", "TEXT", *OUT], tmp_path)
     assert problem.flag == "--train_files"
+
+
+@pytest.mark.parametrize(
+    ("variable", "words", "flag", "said"),
+    [
+        ("FSDP", ["--optim", "muon"], "--optim", "the FSDP of accelerate launch cuts them"),
+        ("DEEPSPEED", ["--optim", "muon"], "--optim", "the DeepSpeed of accelerate launch cuts them"),
+        ("FSDP", ["--auto_batch"], "--auto_batch", "the FSDP of accelerate launch divides it"),
+        ("FSDP", ["--batch_tokens", "99"], "--batch_tokens", "the FSDP of accelerate launch divides it"),
+        ("FSDP", ["--eval_strategy", "steps", "--sample_prompts", "a"], "--sample_prompts", "the FSDP of accelerate launch divides it"),
+        ("FSDP", ["--use_cpu"], "--use_cpu", "examples/distributed/ddp.yaml"),
+        ("FSDP", ["--deepspeed", '{"zero_optimization": {"stage": 2}}'], "--deepspeed", "the same work as the FSDP of accelerate launch"),
+    ],
+)  # fmt: skip
+def test_what_accelerate_launch_asks_for_counts_as_an_option(
+    variable: str, words: list[str], flag: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration comes in the environment alone."""
+    monkeypatch.setenv(f"ACCELERATE_USE_{variable}", "false")
+    without = _problems("clm", [*GOOD, *words], tmp_path)
+    monkeypatch.setenv(f"ACCELERATE_USE_{variable}", "true")
+    assert _problems("clm", GOOD, tmp_path) == () == without
+    (problem,) = _problems("clm", [*GOOD, *words], tmp_path)
+    assert problem.flag == flag and said in problem.text

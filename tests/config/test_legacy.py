@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmtrain.cli.arguments import parse, parse_training
+from lmtrain.cli.arguments import parse, parse_command, parse_training
 from lmtrain.config.flags import flag_table
 from lmtrain.config.legacy import LEGACY, TWINS
 from lmtrain.core.errors import UserError
@@ -64,6 +64,44 @@ def test_renamed_script_options(base: list[str]) -> None:
     assert resolved.data.max_eval_samples == 9
     assert parse_training("clm", [*base, "--use_auth_token", "hf_x"]).model.token == "hf_x"
     assert parse_training("clm", [*base[:2], "--train_data_file", base[3], *base[4:]]).data.train_file == [base[3]]
+
+
+@pytest.mark.parametrize(
+    ("words", "token"),
+    [
+        (["--use_auth_token"], None),
+        (["--use_auth_token", "true"], None),
+        (["--use_auth_token=False"], None),
+        (["--use-auth-token", "hf_x"], "hf_x"),
+        (["--config", '{"use_auth_token": true}'], None),
+        (["--config", '{"use_auth_token": false}'], None),
+        (["--config", '{"use_auth_token": null}'], None),
+        (["--config", '{"use_auth_token": "hf_x"}'], "hf_x"),
+    ],
+)
+def test_the_earlier_switch_of_a_token(base: list[str], words: list[str], token: str | None, tmp_path: Path) -> None:
+    """In earlier scripts it is a switch, which means the stored login; some took the token itself."""
+    if words[0] == "--config":
+        (tmp_path / "run.json").write_text(words[1])
+        words = ["--config", str(tmp_path / "run.json")]
+    resolved = parse_training("clm", [*words, *base])
+    assert resolved.model.token == token
+    assert all("hf_x" not in note for note in resolved.notes)
+
+
+def test_the_earlier_switch_of_a_token_beside_words_without_a_flag(tmp_path: Path) -> None:
+    model = ["--model_name_or_path", "m"]
+    for behind, token, prompts in ((["hf_x", "It"], "hf_x", ["It"]), (["true", "It"], None, ["It"])):
+        options = parse_command("generate", [*model, "--use_auth_token", *behind])
+        assert (options.token, options.prompt) == (token, prompts)
+    push = parse_command("push", ["runs/mine", "--use_auth_token", "hf_x", "--hub_model_id", "me/m"])
+    assert (push.folder, push.hub_token) == ("runs/mine", "hf_x")
+    (tmp_path / "run.json").write_text('{"block_size": 8}')
+    text = tmp_path / "a.txt"
+    text.write_text("text")
+    words = [*model, "--train_file", str(text), "--output_dir", "x", "--use_auth_token", str(tmp_path / "run.json")]
+    resolved = parse_training("clm", words)
+    assert resolved.model.token is None and resolved.data.block_size == 8
 
 
 def test_the_folder_of_tensorboard_goes_into_the_environment(base: list[str]) -> None:

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
 import pytest
+import tokenizers
 
-from lmtrain.core.files import atomic_file, atomic_folder, read_json, sha256_file, sha256_json, write_json
+from lmtrain.core.files import (
+    as_os_errors,
+    atomic_file,
+    atomic_folder,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path: Path) -> None:
@@ -43,6 +53,19 @@ def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     write_json(tmp_path / "ours", 1)
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's own")
+def test_a_full_disk_is_an_error_of_the_system_whichever_library_meets_it() -> None:
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    with pytest.raises(Exception, match="No space left") as bare:
+        tokenizer.save("/dev/full")
+    assert not isinstance(bare.value, OSError), "as_os_errors has nothing to do any more"
+    with pytest.raises(OSError, match="No space left") as named, as_os_errors():
+        tokenizer.save("/dev/full")
+    assert named.value.errno == errno.ENOSPC
+    with pytest.raises(ValueError, match="other"), as_os_errors():
+        raise ValueError("something other")
 
 
 def test_hashes_are_the_standard_ones(tmp_path: Path) -> None:

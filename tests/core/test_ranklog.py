@@ -15,7 +15,7 @@ import pytest
 
 from lmtrain.core import ranklog
 from lmtrain.core.console import note, say
-from lmtrain.core.errors import Interrupted, UserError
+from lmtrain.core.errors import Interrupted, Lost, UserError
 from lmtrain.core.ranklog import failures, listening, remove_others
 from lmtrain.core.secrets import without_keys
 
@@ -100,6 +100,20 @@ def test_a_process_that_started_again_has_not_failed(tmp_path: Path, monkeypatch
     assert failures(tmp_path, 0.0) == []
     text = (tmp_path / "logs" / "rank-0.log").read_text()
     assert text.count("==== start: ") == 2 and text.count("==== failed: ") == 1 and text.endswith("==== end\n")
+
+
+def test_who_was_interrupted_is_named_where_that_is_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one whose data cannot be read any more; not those that only missed it."""
+    ends = {1: Interrupted("the store does not answer"), 2: Lost(f"{Lost.SAID}: connection closed")}
+    for rank, error in ends.items():
+        monkeypatch.setenv("RANK", str(rank))
+        with pytest.raises(Interrupted), listening() as log:
+            log.open(tmp_path, {})
+            raise error
+    monkeypatch.setenv("RANK", "0")
+    line = f"rank 1 on {ranklog.host()} was interrupted: the store does not answer; see logs/rank-1.log"
+    assert failures(tmp_path, 0.0, interrupted=True) == [line]
+    assert failures(tmp_path, 0.0) == [], "a signal reaches all of them"
 
 
 def test_several_per_machine_and_the_first_of_each(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtrain.core.errors import UserError
-from lmtrain.data.layouts import Blocks, Lines
+from lmtrain.data.layouts import Blocks, Lines, Windows
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.packing import fill
 from lmtrain.data.store import TokenStore
@@ -102,6 +102,18 @@ def test_blocks_are_the_row_cut_up(
     # two bytes a token; a document in part counts its share, rounded
     content = sum(not special for block in expected for _, special in block)
     assert blocks.n_bytes == 2 * content
+
+
+def test_figures_of_equal_blocks_are_not_kept_for_each(tmp_path: Path) -> None:
+    """A store of a terabyte has a billion examples."""
+    store = stored(tmp_path, [[1] * 30, [2], [3] * 40])
+    for layout in (Blocks(store, np.arange(3), 4, (), (0,)), Windows(store, np.arange(3), 4)):
+        assert layout.lengths.strides == (0,) and layout.lengths.tolist() == [4] * len(layout)
+    blocks = Blocks(store, np.arange(3), 4, (), (0,))  # 30 and a 0, 1 and a 0, 40 and a 0
+    assert blocks.first_tokens[np.array([16, 0, 7, 8])].tolist() == [62, 0, 28, 31]
+    assert len(blocks) == 18 and np.array_equal(np.asarray(blocks.first_tokens), blocks.first_tokens[np.arange(18)])
+    assert blocks.first_tokens.ascending
+    assert not Blocks(store, np.array([0, 2, 1]), 4).first_tokens.ascending
 
 
 def test_a_batch_in_one_go_is_the_blocks_one_by_one(tmp_path: Path) -> None:

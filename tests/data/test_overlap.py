@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtrain.data.overlap import Overlap, _hashes, overlap
@@ -60,6 +61,37 @@ def test_counts_documents_and_stretches(tmp_path: Path) -> None:
     found = overlap([(store, np.arange(4, 7))], [(store, np.arange(4))])
     assert found == Overlap(4, 1, 80 + 200 + 3 + 300, 80 + 100 + 3)
     assert "1 of 4 validation documents" in str(found) and "31.4%" in str(found)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 1), max_size=2), max_size=9),
+    st.lists(st.lists(st.integers(0, 1), max_size=2), min_size=1, max_size=9),
+)
+@settings(max_examples=30, deadline=None)
+def test_equal_documents_are_counted_however_often_there_are_such(
+    tmp_path_factory: pytest.TempPathFactory, train: list[list[int]], validation: list[list[int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("o")
+    a, b = stored(folder / "a", train), stored(folder / "b", validation)
+    found = overlap([(a, np.arange(len(a)))], [(b, np.arange(len(b)))])
+    assert found.shared_documents == sum(document in train for document in validation if document)
+
+
+def test_memory_does_not_grow_with_training(tmp_path: Path) -> None:
+    count = 1 << 19
+    with StoreWriter(tmp_path, 1000) as writer:
+        ids = np.arange(count + 10, dtype=np.uint32) % 1000
+        sizes = np.arange(count + 10) % 5000
+        writer.append(ids, np.arange(count + 11), np.ones(count + 10, bool), sizes, sizes)
+        writer.finish({"key": "", "sources": [], "cut": None})
+    store = TokenStore.open(tmp_path)
+    train = np.arange(10, count + 10)
+    tracemalloc.start()
+    found = overlap([(store, train)], [(store, np.arange(10))])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.shared_documents == 10
+    assert peak < 100 * count, f"{peak / count:.0f} bytes a training document"
 
 
 def test_nothing_in_common_is_no_overlap(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from lmtrain.config.options import DataOptions
+from lmtrain.config.options import DataOptions, EvaluateOptions
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data import tokenization
 from lmtrain.data.cache import clean, list_stores
-from lmtrain.data.corpus import Corpus, prepare_corpus
+from lmtrain.data.corpus import Corpus, prepare_corpus, wanted_sources
+from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing import Prepared, Request, prepare
 from lmtrain.data.store import TokenStore
 from lmtrain.data.tokenizer_files import TokenizerFiles
@@ -170,14 +173,20 @@ def test_an_engine_that_differs_later_is_replaced(
     assert "zebra" in made.lines[0]
 
 
-def test_two_processes_do_the_work_once(bpe: TokenizerFiles, tmp_path: Path) -> None:
-    (tmp_path / "corpus.txt").write_text(CODE * 40)
+@pytest.mark.parametrize("many", [False, True])
+def test_two_processes_do_the_work_once(bpe: TokenizerFiles, tmp_path: Path, many: bool) -> None:
+    """Of many documents the store is the same for every percentage; one text is cut, so there it is another."""
+    (tmp_path / "text").mkdir()
+    for number in range(40 if many else 1):
+        (tmp_path / "text" / f"{number}.txt").write_text(f"{number}\n{CODE * (1 if many else 40)}")
+    percentages = (5, 10) if many else (5, 5)
     program = (
         "import sys, json\n"
         "from lmtrain.data.tokenizer_files import TokenizerFiles\n"
         "from lmtrain.data.corpus import prepare_corpus\n"
         "from lmtrain.config.options import DataOptions\n"
-        f"options = DataOptions(train_file=[{str(tmp_path / 'corpus.txt')!r}])\n"
+        f"options = DataOptions(train_file=[{str(tmp_path / 'text')!r}])\n"
+        "options.validation_split_percentage = float(sys.argv[1])\n"
         f"options.data_cache_dir = {str(tmp_path)!r}\n"
         f"files = TokenizerFiles.load({bpe.name!r})\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
@@ -185,8 +194,10 @@ def test_two_processes_do_the_work_once(bpe: TokenizerFiles, tmp_path: Path) -> 
         "print(json.dumps([made.was_cached, str(made.store.folder), made.ledger.tokens]))\n"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(share)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for share in percentages
     ]
     for process in processes:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -257,6 +268,111 @@ def test_stores_are_shown_and_freed(bpe: TokenizerFiles, tmp_path: Path) -> None
     assert "tokens" in shown[0].line() and any("unfinished" in info.line() for info in shown)
     freed, busy = clean(tmp_path)
     assert len(freed) == 3 and not busy and list_stores(tmp_path) == []
+
+
+class Slow(Texts):
+    """Texts that come when they may, once someone has begun to make a store of them in ``cache``."""
+
+    def __init__(self, cache: Path, *documents: str) -> None:
+        super().__init__(*documents)
+        self.cache = cache
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+
+    def pieces(self, tally: Tally) -> Iterator[Piece]:
+        for piece in super().pieces(tally):
+            if list((self.cache / "stores").glob(".*.tmp")):
+                self.begun.set()
+                assert self.may_go_on.wait(60)
+            yield piece
+
+
+@pytest.mark.parametrize("percentage", [0.0, 5.0])
+def test_what_is_being_made_is_neither_deleted_nor_in_the_way(
+    bpe: TokenizerFiles, tmp_path: Path, percentage: float
+) -> None:
+    source = Slow(tmp_path, *(f"document {n}\n" * 20 for n in range(40)))
+    made: list[Prepared] = []
+    request = Request([source], bpe, cut_percentage=percentage)
+    maker = threading.Thread(target=lambda: made.append(prepare(request, tmp_path)))
+    maker.start()
+    try:
+        assert source.begun.wait(60)
+        freed, busy = clean(tmp_path)
+    finally:
+        source.may_go_on.set()
+        maker.join()
+    assert not freed and [info.manifest for info in busy] == [None]
+    assert len(made[0].store) == 40
+    made[0].store.verify()
+
+
+def test_stores_are_listed_while_others_are_made_and_deleted(tmp_path: Path) -> None:
+    stores, end = tmp_path / "stores", threading.Event()
+
+    def come_and_go() -> None:
+        while not end.is_set():
+            for number in range(20):
+                (stores / ".k.tmp" / str(number) / "deep").mkdir(parents=True)
+                (stores / ".k.tmp" / str(number) / "deep" / "tokens.bin").write_bytes(b"x")
+            shutil.rmtree(stores / ".k.tmp")
+
+    busy = threading.Thread(target=come_and_go)
+    busy.start()
+    try:
+        until = time.monotonic() + 0.5
+        found = [info for _ in iter(lambda: time.monotonic() < until, False) for info in list_stores(tmp_path)]
+    finally:
+        end.set()
+        busy.join()
+    assert any(info.bytes for info in found)
+
+
+def test_cleaning_forgets_what_is_known_of_the_stores(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "checked").mkdir()
+    for name in ("there", "gone"):
+        (tmp_path / "checked" / f"{name}.json").write_text(json.dumps({"folder": str(tmp_path / name)}))
+    clean(tmp_path)
+    assert [note.name for note in (tmp_path / "checked").iterdir()] == ["there.json"]
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_text_without_a_document_leaves_nothing(bpe: TokenizerFiles, tmp_path: Path, workers: int | None) -> None:
+    file, cache = tmp_path / "a.jsonl", tmp_path / "cache"
+    file.write_text('{"text": null}\n' * 3 + '{"text": ""}\n')
+    options = DataOptions(train_file=[str(file)], data_cache_dir=str(cache), preprocessing_num_workers=workers)
+    with pytest.raises(UserError) as told:
+        prepare_corpus(options, bpe, "clm", block_size=8)
+    said = str(told.value)
+    assert said.startswith(f"--train_file: there is no document in {file}")
+    assert "1 × empty record, 3 × record without text" in said
+    assert list_stores(cache) == []
+
+
+def test_bytes_per_token_are_those_of_the_text(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    text = "def f(x):\n    return x\n" * 40
+    packed = gzip.compress(text.encode()) + gzip.compress(text.encode())
+    for name, data in {"a.txt.gz": packed, "b.jsonl": json.dumps({"n": 1, "text": text}).encode()}.items():
+        (tmp_path / name).write_bytes(data)
+        options = DataOptions(train_file=[str(tmp_path / name)], data_cache_dir=str(tmp_path / "cache"))
+        options.validation_split_percentage = 0
+        for _ in range(2):  # made, and found
+            ledger = prepare_corpus(options, bpe, "clm", block_size=8).ledger
+            times = 2 if name.endswith("gz") else 1
+            assert (ledger.text_bytes, ledger.bytes_read) == (times * len(text), len(data))
+            assert f"{ledger.text_bytes / ledger.tokens:.2f} bytes per token" in "\n".join(ledger.lines())
+    old = {"text_bytes": 960, "ledger": {"files": 1, "bytes_read": 7, "documents": 1, "tokens": 240}}
+    assert Ledger.of_store(old).text_bytes == 960, "of a store made before ledgers knew it"
+
+
+def test_evaluating_a_data_set_that_has_the_split_train_alone_is_refused(tmp_path: Path) -> None:
+    """The part that training keeps for validation is no choice of evaluate: it would score five per cent unasked."""
+    source: Any = Texts("a")
+    options = EvaluateOptions(dataset_name="somebody/texts")
+    assert wanted_sources(options, {"train": [source], "test": [source]}, ("validation", "test"))[0].keys() == {"test"}
+    with pytest.raises(UserError, match=r"--dataset_name: somebody/texts has the split train alone.*--validation_file"):
+        wanted_sources(options, {"train": [source]}, ("validation", "test"))
+    assert wanted_sources(DataOptions(dataset_name="d"), {"train": [source]}, ("validation", "test"))[1]
 
 
 def corpus_of(tmp_path: Path, tokenizer: TokenizerFiles, text: str, objective: Any = "clm", **options: Any) -> Corpus:

@@ -8,14 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from test_sources_text import read
 
+from lmtrain.config.options import ModelOptions
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Source, Tally
 from lmtrain.data.sources import Reading, hub_source
 from lmtrain.data.sources.hub import DatasetRows, Split, from_hub
 from lmtrain.data.sources.records import RecordSource
+from lmtrain.models.hub import locate
 
 datasets = pytest.importorskip("datasets")
 TEXTS = [f"text {i}\n" for i in range(600)]
@@ -131,6 +134,31 @@ def test_offline_a_name_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(UserError, match=r"not in the local cache and HF_HUB_OFFLINE is set.*--train_file"):
         hub_source("nobody/nothing", cache_dir=tmp_path)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("variable", ["HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_models_and_data_ask_once_whether_the_hub_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:9/{variable}")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    session = huggingface_hub.utils.get_session()
+
+    def refused(address: str, **_: object) -> None:
+        asked.append(address)
+        raise OSError("nobody listens")
+
+    monkeypatch.setattr(session, "head", refused)
+    with pytest.raises(UserError, match=r"not in the local cache and the hub cannot be reached"):
+        hub_source("nobody/nothing", cache_dir=tmp_path)
+    with pytest.raises(UserError, match=r"no answer from http://127"):
+        locate("nobody/nothing", ModelOptions(cache_dir=str(tmp_path)), "--model_name_or_path")
+    assert len(asked) == 1
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(UserError, match=f"not in the local cache and {variable} is set"):
+        hub_source("nobody/nothing", cache_dir=tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs network namespaces")

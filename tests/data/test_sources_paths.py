@@ -79,6 +79,64 @@ def test_globs(corpus: Path) -> None:
     assert names(corpus / "odd[1].txt") == ["odd[1].txt"]  # a file of that name beats the pattern
 
 
+def project(folder: Path, **more: str) -> Path:
+    """A folder of source code with what lies beside it."""
+    files = {
+        "src/a.py": "print(1)\n",
+        "package.json": '{"name": "x", "version": "1", "license": "MIT"}',
+        "tsconfig.json": '{\n  // a comment\n  "strict": true\n}\n',
+        "names.json": '["a", "b"]',
+        "word.json": '"a b"',
+        "data/table.csv": "name,licence\nx,MIT\n",
+        **more,
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_records_without_text_beside_text_are_passed_over(tmp_path: Path) -> None:
+    tally = Tally()
+    assert read(project(tmp_path), tally) == ["print(1)\n"]
+    assert tally.skipped == Counter({"file of records without text": 5})
+    assert tally.notes == [
+        "passed over 5 files of records without a column 'text': "
+        f"{tmp_path}/data/table.csv, {tmp_path}/names.json, {tmp_path}/package.json, … "
+        "(--text_column names another one)"
+    ]
+
+
+def test_records_with_text_beside_text_are_read(tmp_path: Path) -> None:
+    folder = project(tmp_path, **{"b.json": '{"text": "b", "n": 1}', "c.jsonl": '{"licence": "MIT", "body": "c"}\n'})
+    assert read(folder) == ["b", "print(1)\n"]
+    assert read(folder, text_column="body") == ["c", "print(1)\n"]
+
+
+def test_what_may_be_meant_is_asked_for(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    with pytest.raises(UserError, match=r"package\.json has no column 'body'"):
+        read(folder, text_column="body")
+    (folder / "src" / "a.py").unlink()
+    with pytest.raises(UserError, match=r"package\.json has the columns name .* choose one: --text_column"):
+        read(folder)
+    (folder / "README.md").write_text("# a corpus\n")
+    (folder / "large.csv").write_text("title,body\n" + "a,b\n" * 300_000)
+    with pytest.raises(UserError) as told:
+        read(folder)
+    assert "large.csv has the columns title" in str(told.value)
+    assert str(told.value).endswith(f"to read the files of text alone, name them: '{folder}/**/*.md'")
+
+
+def test_a_broken_link_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "broken.txt").symlink_to("nowhere.txt")
+    with pytest.raises(UserError) as told:
+        read(tmp_path / "broken.txt")
+    assert str(told.value) == (
+        f"--train_file: {tmp_path}/broken.txt is a broken link: it leads to nowhere.txt, which is not there"
+    )
+
+
 def test_the_order_given_is_kept(corpus: Path) -> None:
     assert names(corpus / "sub" / "c.py", corpus / "b.txt", corpus / "a.md") == ["c.py", "b.txt", "a.md"]
 
@@ -164,7 +222,7 @@ BAD_FILES: list[tuple[str, bytes | None, str]] = [
     ("bytes.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"bytes.jsonl:2: .*0xff at offset 24"),
     ("broken.json", b'[{"text": "a"},\n{"text" "b"}]', r"broken.json:2: broken JSON"),
     ("open.json", b'[{"text": "a"}', r"open.json:1: .*the file ends"),
-    ("number.json", b"3", r"number.json:1: .*'3'"),
+    ("number.json", b"3", r"number.json:1: one value \(number\) where records"),
     ("none.json", b"[]", "no records"),
     ("lists.jsonl", b'{"text": ["a"]}\n', "'text' a list and not text"),
     ("numbers.jsonl", b'{"text": 1}\n', "'text' a number and not text"),

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from corpora import CODE, ODD, Texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmtrain.cli.main import main
 from lmtrain.core.errors import UserError
+from lmtrain.data import tokenizer_text
+from lmtrain.data import train_tokenizer as train_tokenizer_module
 from lmtrain.data.tokenization import choose_encoder
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.data.tokenizer_text import TrainingText
@@ -140,9 +144,71 @@ def test_a_vocabulary_smaller_than_its_alphabet_is_refused(plan: dict[str, Any],
     assert caught.value.problems[0].flag == flag
 
 
-def test_nothing_to_learn_from_is_refused() -> None:
-    with pytest.raises(UserError, match="no text to learn from"):
-        train_tokenizer([Texts()], TokenizerPlan())
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece", "like"])
+def test_nothing_to_learn_from_is_refused(trained: Trained, kind: Any) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    plan = TokenizerPlan(kind=kind)
+    if kind == "like":
+        plan = TokenizerPlan(like=PreTrainedTokenizerFast(tokenizer_object=trained.backend))
+    for nothing in ([], [Texts()], [Texts("")]):
+        with pytest.raises(UserError, match="no text to learn from") as caught:
+            train_tokenizer(nothing, plan)
+        assert caught.value.problems[0].flag == "--train_file"
+
+
+@pytest.mark.parametrize("content", ["", '{"text": null}\n' * 3, '{"text": ""}\n'])
+def test_the_command_of_nothing_leaves_nothing(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text(content)
+    assert main(["tokenizer", "--train_file", str(source), "--output_dir", str(tmp_path / "tok")]) == 2
+    said = capsys.readouterr().err
+    assert "1 thing to change" in said and "--train_file" in said and list(tmp_path.iterdir()) == [source]
+
+
+def test_a_short_text_is_learned_whatever_its_hash() -> None:
+    """A text is held out by its hash, one in twenty; of a single chunk nothing would be left to learn."""
+    texts = [f"It was a dark night number {n}, and the fox slept.\n" * 20 for n in range(200)]
+    unlucky = [text for text in texts if zlib.crc32(text.encode()) % 20 == 0]
+    assert len(unlucky) > 3
+    for text in unlucky[:3]:
+        trained = train_tokenizer([Texts(text)], TokenizerPlan(vocab_size=300))
+        assert trained.trained_bytes == len(text) and not trained.held_out
+
+
+def test_a_frequency_means_nothing_to_a_unigram_model() -> None:
+    for kind in ("bpe", "wordpiece"):
+        TokenizerPlan(kind=kind, min_frequency=3).check()
+    with pytest.raises(UserError, match=r"--min_frequency: .*; leave it out, or choose --type bpe or wordpiece"):
+        TokenizerPlan(kind="unigram", min_frequency=3).check()
+
+
+def test_a_baseline_that_learned_from_less_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_tokenizer_module, "_BASELINE_BYTES", 4000)
+    line = train_tokenizer([Texts(*LINES)], TokenizerPlan(kind="unigram", vocab_size=700)).line
+    assert re.search(r"\(a BPE like GPT-2's of \d+ that learned from [45]\.\d kB: \d\.\d\d\)", line), line
+
+
+def test_of_a_large_corpus_a_sample_is_offered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer_text, "_SAMPLE", 1000)
+    source = tmp_path / "a.py"
+    source.write_text(CODE)
+
+    def said(to: str, *words: str) -> str:
+        whole = ["--train_file", str(source), "--vocab_size", "300", "--output_dir", str(tmp_path / to), *words]
+        assert main(["tokenizer", *whole]) == 0
+        return capsys.readouterr().err
+
+    assert "--sample_bytes" not in said("small")
+    monkeypatch.setattr(tokenizer_text, "_LARGE", len(CODE))
+    share = round(len(CODE.encode()) / 1000)
+    advice = f"--sample_bytes 1000 takes 1.0 kB of text from all over them, in about 1/{share} of the time"
+    assert advice in said("large")
+    assert "all of the" not in said("sampled", "--sample_bytes", "1000")
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -51,6 +51,8 @@ ELIDED: dict[str, str] = {
 BEFORE: dict[str, str] = {
     "lmtrain export runs/book": "lmtrain clm --model_name_or_path ./gpt2 --train_file book.txt --use_peft "
     "--output_dir runs/book",
+    "lmtrain nlg text e2e --predictions predictions.jsonl": "lmtrain nlg decode --model run --input test.ids.jsonl "
+    "--output predictions.jsonl",
     "lmtrain export model.26289.pt": "lmtrain gpt2-ft --train_data train.ids.jsonl --valid_data valid.ids.jsonl "
     "--lora_dim 4 --lora_alpha 32 --work_dir made",
 }

@@ -58,7 +58,7 @@ def write_texts(root: Path) -> None:
     ids = [{"context": [70, 71, 72], "completion": [80, 81, n + 10]} for n in range(12)]
     for name in ("train", "valid", "test"):
         (root / f"{name}.txt").write_text("".join(E2E.format(n=n) for n in range(8)))
-        (root / f"{name}.jsonl").write_text(_lines([{**pair, "context": pair["context"][:12]} for pair in PAIRS[:8]]))
+        (root / f"{name}.jsonl").write_text(_lines([{**pair, "context": pair["context"][:12]} for pair in PAIRS[:12]]))
         (root / f"{name}.ids.jsonl").write_text(_lines(ids))
         (root / f"data/e2e/{name}.jsonl").write_text(_lines(ids))
         (root / f"data/e2e/{name}.txt").write_text("".join(E2E.format(n=n) for n in range(8)))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-from test_launchers import loss
+import torch
+from test_launchers import figures as scores
 from world import World
 
 from forked import run_ranks
 from lmtrain.cli.main import main
 from lmtrain.core.runlog import read_events
+from lmtrain.engine.trainer.settling import SettlingTrainer
 
 
 def test_a_profile_of_a_run_s_steps(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +77,11 @@ def test_a_micro_batch_that_is_found_stays_with_the_run(
     assert main(command.replace(str(out), str(plain)).split()) == 0
     same = json.loads((plain / "all_results.json").read_text())
     assert figures["eval_loss"] == pytest.approx(same["eval_loss"], rel=1e-5)
+    measured, asked = (json.loads((folder / "decisions.json").read_text()) for folder in (out, plain))
+    for name in ("activations", "dropout", "head", "kernel", "compile"):
+        assert measured[name]["choice"] == asked[name]["choice"], "trying sizes leaves the model as it was"
+    assert measured["activations"]["choice"] == "fused"
+    ended = (out / "model.safetensors").read_bytes()
 
     (out / "status.json").write_text(json.dumps({"state": "training", "step": 2}))
     (out / "decisions.json").write_text(
@@ -85,6 +93,26 @@ def test_a_micro_batch_that_is_found_stays_with_the_run(
     capsys.readouterr()
     assert main([*command.split(), "--auto_batch"]) == 0
     assert json.loads((out / "decisions.json").read_text())["micro_batch"]["reason"] == "before", "not measured again"
+    assert (out / "model.safetensors").read_bytes() == ended, "the rest of a run is the run's, to the bit"
+
+
+def test_a_size_that_does_not_fit_ends_nothing(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where layers may be compiled: no pass is made with the size asked for before smaller ones were tried."""
+    sizes: list[int] = []
+    real = SettlingTrainer.one_pass
+
+    def one_pass(trainer: SettlingTrainer, batch: dict[str, Any]) -> None:
+        sizes.append(len(batch["input_ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(trainer, batch)
+
+    monkeypatch.setattr(SettlingTrainer, "one_pass", one_pass)
+    command = f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 20"
+    assert main(f"{command} --auto_batch --output_dir {tmp_path}/out".split()) == 0
+    decided = json.loads((tmp_path / "out" / "decisions.json").read_text())["micro_batch"]
+    assert decided["examples"] <= 2 and decided["examples"] * decided["accumulation"] == 8
+    assert sizes[0] == 1 and sizes.count(4) <= 1 and 8 not in sizes
 
 
 def test_a_step_of_so_many_tokens(world: World, tmp_path: Path) -> None:
@@ -169,7 +197,8 @@ def test_two_processes_share_a_step(world: World, tmp_path: Path, own_cache: Pat
     assert list(tmp_path.iterdir()) == []
     lmtrain(2, *run, "--max_steps", "3", "--auto_batch", "--output_dir", f"{tmp_path}/two")
     lmtrain(1, *run, "--per_device_train_batch_size", "8", "--max_steps", "3", "--output_dir", f"{tmp_path}/one")
-    assert loss(tmp_path / "two") == pytest.approx(loss(tmp_path / "one"), rel=1e-6)
+    losses = [scores(tmp_path / name)["eval_loss"] for name in ("two", "one")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     two, one = (json.loads((tmp_path / name / "train_results.json").read_text()) for name in ("two", "one"))
     assert two["total_flos"] == one["total_flos"], "counted over both"
     decided = json.loads((tmp_path / "two" / "decisions.json").read_text())["micro_batch"]

@@ -27,6 +27,13 @@ def adapter_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter_model.safetensors")
 
 
+def pairs(folder: Path, context: str, completion: str) -> Path:
+    path = folder / "pairs.jsonl"
+    rows = [{"context": context.format(n=n), "completion": completion.format(n=n)} for n in range(300)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_causal_adapter_from_text_to_use(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
@@ -96,22 +103,25 @@ def test_a_resumed_run_ends_in_the_same_adapter(world: World, tmp_path: Path, ex
     assert any(value.any() for name, value in right.items() if "lora_B" in name)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bert"])
-def test_tokens_added_to_the_tokenizer_learn_with_the_adapter(world: World, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("command", ["clm", "mlm", "sft"])
+def test_tokens_added_to_the_tokenizer_learn_with_the_adapter(world: World, tmp_path: Path, command: str) -> None:
     from transformers import AutoTokenizer
 
+    kind, purpose = ("bert", "mlm") if command == "mlm" else ("gpt2", "clm")
     base = getattr(world, kind)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    before = load_model(ModelOptions(base), "clm" if kind == "gpt2" else "mlm", None).model
+    before = load_model(ModelOptions(base), purpose, None).model
     rows = before.get_input_embeddings().weight.shape[0]
     tokenizer.add_tokens([f"<{n}>" for n in range(rows - len(tokenizer))] + ["<start>", "<stop>"])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     text = tmp_path / "text.txt"
     text.write_text("".join(f"<start> fox number {n} <stop>\n" for n in range(300)))
+    if command == "sft":
+        text = pairs(tmp_path, "<start> fox number {n}", "<stop>")
     out = tmp_path / "out"
-    purpose, size = ("clm", "--block_size 32") if kind == "gpt2" else ("mlm", "--max_seq_length 32")
+    size = "--block_size 32" if command == "clm" else "--max_seq_length 32"
     run(
-        f"{purpose} --model_name_or_path {base} --tokenizer_name {tmp_path}/tokenizer --train_file {text} {size} "
+        f"{command} --model_name_or_path {base} --tokenizer_name {tmp_path}/tokenizer --train_file {text} {size} "
         f"--output_dir {out} --use_peft --learning_rate 1e-2 --max_steps 12 --save_steps 6 "
         "--validation_split_percentage 0"
     )
@@ -146,17 +156,22 @@ def test_merged_at_the_end(world: World, tmp_path: Path, capsys: pytest.CaptureF
     torch.testing.assert_close(merged, beside, rtol=1e-4, atol=1e-4)
 
 
-def test_recomputing_trains_the_same(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["clm", "sft"])
+def test_recomputing_trains_the_same(world: World, tmp_path: Path, command: str) -> None:
     from lmtrain.engine.batch_size import CHECKPOINTING
 
+    given = f"--train_file {world.text} --block_size 32"
+    if command == "sft":
+        given = f"--train_file {pairs(tmp_path, 'fox number {n}', 'It jumps over {n} dogs.')} --max_seq_length 32"
     for name, extra in (("plain", ""), ("recomputed", f"--{CHECKPOINTING}")):
         run(
-            f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --output_dir {tmp_path}/{name} "
-            f"--block_size 32 --use_peft --learning_rate 1e-2 --max_steps 4 --precision fp32 {extra}"
+            f"{command} --model_name_or_path {world.gpt2} {given} --output_dir {tmp_path}/{name} "
+            f"--use_peft --learning_rate 1e-2 --max_steps 4 --precision fp32 {extra}"
         )
     plain, recomputed = adapter_of(tmp_path / "plain"), adapter_of(tmp_path / "recomputed")
     for name, value in plain.items():
         torch.testing.assert_close(recomputed[name], value, rtol=1e-4, atol=1e-6)
+    assert any(value.any() for name, value in plain.items() if "lora_B" in name)
 
 
 def test_check_and_profile_say_what_is_trained(

@@ -7,7 +7,15 @@ import math
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 from world import TEXT, World
 
 from lmtrain.cli.main import main
@@ -155,6 +163,25 @@ def test_an_interrupted_run_goes_on(world: World, tmp_path: Path, capsys: pytest
     run(command)
     assert "goes on from step 4" in capsys.readouterr().err
     assert json.loads((out / "status.json").read_text())["step"] == 6
+
+
+def test_a_checkpoint_of_the_stock_trainer_is_gone_on_from(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to its own last step, so that what is exported is what it held."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(world.gpt2), AutoTokenizer.from_pretrained(world.gpt2)
+    ids = tokenizer(TEXT)["input_ids"]
+    rows = [{"input_ids": ids[at : at + 16], "labels": ids[at : at + 16]} for at in range(0, 320, 16)]
+    args = TrainingArguments(str(tmp_path / "stock"), max_steps=2, learning_rate=1e-2, use_cpu=True, report_to="none")
+    Trainer(model=model, args=args, train_dataset=rows).train()
+    run(
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 2 --do_train "
+        f"--resume_from_checkpoint {tmp_path}/stock/checkpoint-2 --output_dir {tmp_path}/out"
+    )
+    assert "goes on from step 2" in capsys.readouterr().err
+    ours, fresh = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tmp_path / "out", world.gpt2))
+    assert all(torch.equal(value, ours[name]) for name, value in model.state_dict().items())
+    assert not torch.equal(ours["lm_head.weight"], fresh["lm_head.weight"])
 
 
 def test_an_unfinished_run_does_not_go_on_with_another_text(

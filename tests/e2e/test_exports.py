@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from world import World
 
 from hub_stand_in import TOKEN, Hub, Repository, serving
+from lmtrain.api import clm
 from lmtrain.cli.main import main
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.runlog import read_events
@@ -158,6 +159,21 @@ def test_a_finished_run_is_uploaded_when_its_command_is_repeated_with_the_wish(
     assert main(command(world, out)) == 0 and not hub.repositories
     assert main(command(world, out, f"--push_to_hub --hub_token {TOKEN}")) == 0
     assert hub.repositories["me/later"].commits == 1
+
+
+def test_a_python_function_uploads_as_the_command_does(world: World, hub: Hub, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "model_name_or_path": world.gpt2, "train_file": world.text, "output_dir": tmp_path / "mine", "block_size": 32,
+        "max_steps": 3, "do_train": True,
+    }  # fmt: skip
+    assert clm(**options).uploaded is None
+    hub.fail = ("/commit/", 500)
+    to_the_hub = {"push_to_hub": True, "hub_token": TOKEN}
+    failed = clm(**options, **to_the_hub)
+    assert failed.uploaded is False and failed.was_finished and (tmp_path / "mine" / "model.safetensors").is_file()
+    hub.fail = None
+    assert clm(**options, **to_the_hub).uploaded is True
+    assert hub.repositories["me/mine"].commits == 1
 
 
 def test_rights_are_looked_at_before_the_training(

@@ -1,4 +1,4 @@
-"""The same command as a module, under torchrun and under accelerate."""
+"""The same command as a module, under torchrun and under accelerate, on one process and on two."""
 
 from __future__ import annotations
 
@@ -26,24 +26,36 @@ def command(world: World, out: Path) -> list[str]:
     ).split()
 
 
-def loss(folder: Path) -> float:
-    return json.loads((folder / "eval_results.json").read_text())["eval_loss"]
+def figures(folder: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((folder / "eval_results.json").read_text())
+    return found
 
 
-def test_two_processes_train_as_one_does(world: World, tmp_path: Path, own_cache: Path) -> None:
-    """Global batch 8 as 1 × 8, under python -m, and as 2 × 4, under torchrun: one result."""
-    launch([sys.executable, "-m", "lmtrain", *command(world, tmp_path / "one")], own_cache)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lmtrain"]
-    said = launch([*torchrun, *command(world, tmp_path / "two"), "--per_device_train_batch_size", "4"], own_cache)
+@pytest.fixture(scope="module")
+def one(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process, of 8 examples a step, and the cache that it left."""
+    folder = tmp_path_factory.mktemp("one")
+    words = [sys.executable, "-m", *ALONE.split(), "-m", "lmtrain", *command(world, folder / "run")]
+    said = launch(words, folder / "cache")
+    assert said.count("● result") == 1
+    return folder
+
+
+ALONE = "accelerate.commands.launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+TORCHRUN = "torch.distributed.run --standalone --nproc_per_node 2"
+ACCELERATE = (
+    "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
+    "--dynamo_backend no --main_process_port 0"
+)
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_train_as_one_does(launcher: str, one: Path, world: World, tmp_path: Path) -> None:
+    """Global batch 8 as 1 × 8 and as 2 × 4: one result."""
+    words = [sys.executable, "-m", *launcher.split(), "-m", "lmtrain", *command(world, tmp_path / "two")]
+    said = launch([*words, "--per_device_train_batch_size", "4"], one / "cache")
     assert said.count("● result") == 1, "one process speaks"
-    one, two = (json.loads((tmp_path / name / "eval_results.json").read_text()) for name in ("one", "two"))
-    assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-6)
-    assert two["eval_tokens"] == one["eval_tokens"], "every token is counted once"
+    alone, two = figures(one / "run"), figures(tmp_path / "two")
+    assert two["eval_loss"] == pytest.approx(alone["eval_loss"], rel=1e-6)
+    assert two["eval_tokens"] == alone["eval_tokens"], "every token is counted once"
     assert json.loads((tmp_path / "two" / "status.json").read_text())["state"] == "finished"
-
-
-def test_accelerate_launch(world: World, tmp_path: Path, own_cache: Path) -> None:
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1",
-             "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "lmtrain"]  # fmt: skip
-    launch([*words, *command(world, tmp_path / "out")], own_cache)
-    assert loss(tmp_path / "out") > 0

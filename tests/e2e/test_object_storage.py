@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import shutil
 import tempfile
 import textwrap
@@ -15,6 +16,8 @@ import pytest
 import zstandard
 from safetensors.numpy import load_file
 
+from forked import ranks
+from launching import MARKS
 from lmtrain.cli.main import main
 from lmtrain.data import store_writer
 from lmtrain.data.remote import retrying
@@ -55,15 +58,19 @@ def prepare(folder: Path, out: str, text: str = f"s3://{BUCKET}/text/*.txt") -> 
     return main([*map(str, [*words, "--output_dir", out])])
 
 
-def clm(folder: Path, out: Path, store: str, *words: Any) -> int:
-    command = [
+def command(folder: Path, out: Path, store: str, *words: Any) -> list[str]:
+    given = [
         "clm", "--train_file", store, "--tokenizer_name", folder / "tok", "--model_type", "gpt2", "--config_overrides",
         "n_embd=16,n_layer=1,n_head=2,n_positions=64", "--output_dir", out, "--use_cpu", "--max_steps", 24,
         "--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2, "--logging_steps", 1, "--save_steps",
         9, "--report_to", "none", "--precision", "fp32", "--compile", "off", "--block_size", 64, "--skip_check",
         "--data_cache_dir", folder / "cache", "--data_cache_gb", BOUND, "--do_train", *words,
     ]  # fmt: skip
-    return main(list(map(str, command)))
+    return list(map(str, given))
+
+
+def clm(folder: Path, out: Path, store: str, *words: Any) -> int:
+    return main(command(folder, out, store, *words))
 
 
 def losses(run: Path) -> list[float]:
@@ -121,6 +128,52 @@ def test_a_storage_that_is_gone_ends_with_a_checkpoint(
     assert clm(folder, tmp_path / "run", STORE, "--data_cache_gb", 2 * BOUND) == 0
     assert same(tmp_path / "run", tmp_path / "straight")
     assert f"goes on from step {step}" in capsys.readouterr().err
+
+
+def small_files(storage: Storage) -> list[str]:
+    """The reads of those that are fetched whole."""
+    names = [path.rpartition("/")[2] for method, path, _ in storage.requests if method == "GET"]
+    return sorted(name for name in names if name in ("tokens.idx", "documents.bin"))
+
+
+@MARKS[0]
+@MARKS[1]
+def test_two_processes_read_through_one_cache_and_go_on(folder: Path, storage: Storage, tmp_path: Path) -> None:
+    """The weights of one process with a local copy, but for rounding; where the storage goes away, both end, and the
+    same command goes on from the last checkpoint that was due, to the bits of a run that was not disturbed."""
+    shape = "n_embd=16,n_layer=1,n_head=2,n_positions=64,resid_pdrop=0,embd_pdrop=0,attn_pdrop=0"  # else they draw anew
+    plain = ("--config_overrides", shape, "--learning_rate", 0.01)
+    together = (*plain, "--gradient_accumulation_steps", 1, "--save_steps", 3, "--dataloader_num_workers", 0)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def run(out: str, *start: object) -> list[Any]:
+        words = [*(start or ("-m", "lmtrain")), *command(folder, tmp_path / out, STORE, *together)]
+        processes = ranks(words, 2, env=environment)
+        said = [process.communicate(timeout=240)[1] for process in processes]
+        assert "Traceback" not in "".join(said), said
+        return [process.returncode for process in processes]
+
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    storage.requests.clear()
+    assert run("two") == [0, 0]
+    assert small_files(storage) == ["documents.bin", "tokens.idx"], "once a machine"
+    kept = sum(file.stat().st_size for file in (folder / "cache/remote").rglob("*.chunk"))
+    assert 0 < kept <= BOUND * 1e9
+    order = json.loads((tmp_path / "two/decisions.json").read_text())["order"]
+    window = ("--shuffle_window", order["bytes"] / 1e9)
+    assert clm(folder, tmp_path / "one", str(folder / "local"), *plain, *window) == 0
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
+
+    shutil.rmtree(folder / "cache")
+    storage.failing = lambda method, path: path.endswith("tokens.bin") and (tmp_path / "cut/checkpoint-3").is_dir()
+    try:
+        assert run("cut", Path(__file__).with_name("remote_ranks.py"), 0.5) == [75, 75]
+    finally:
+        storage.failing = lambda method, path: False
+    status = json.loads((tmp_path / "cut/status.json").read_text())
+    assert status["state"] == "interrupted" and 3 <= status["step"] < 24
+    assert run("cut") == [0, 0]
+    assert same(tmp_path / "cut", tmp_path / "two")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,27 @@ def trained(world: World, folder: Path, what: str, kind: str) -> Path:
         pairs = [{"context": f"fox {n}", "completion": f"jumps over {n} dogs"} for n in range(60)]
         (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
         command, data, block = "sft", str(folder / "pairs.jsonl"), "--max_seq_length 32"
+    if what == "gpt2-ft":
+        return from_gpt2_ft(folder, str(model))
     adapter = "--use_peft --lora_r 4" if "adapter" in what or "merged" in what else ""
     run(f"{command} --model_name_or_path {model} --train_file {data} --output_dir {out} {block} {SHORT} {adapter}")
     if "merged" in what:
         run(f"export {out} {folder / 'merged'} --to merged")
         return folder / "merged"
     return out
+
+
+def from_gpt2_ft(folder: Path, model: str) -> Path:
+    """What ``lmtrain gpt2-ft`` leaves, whole: its checkpoint of LoRA tensors, merged into the model."""
+    tokenizer = load_tokenizer(ModelOptions(model_name_or_path=model), "clm")
+    ids = [{"context": tokenizer(f"fox {n}")["input_ids"], "completion": tokenizer(" jumps")["input_ids"]}
+           for n in range(8)]  # fmt: skip
+    (folder / "ids.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in ids))
+    files = f"--train_data {folder}/ids.jsonl --valid_data {folder}/ids.jsonl --work_dir {folder}/ft --seq_len 40"
+    run(f"gpt2-ft --model_card {model} {files} --lora_dim 2 --lora_alpha 8 --lr 0.01 --max_epoch 2")
+    (last,) = sorted((folder / "ft").glob("model.*.pt"), key=lambda path: int(path.suffixes[0][1:]))[-1:]
+    run(f"export {last} {folder / 'merged'} --to merged --base {model} --lora_alpha 8")
+    return folder / "merged"
 
 
 def ours(folder: Path) -> tuple[Any, Any]:
@@ -54,8 +70,10 @@ def ours(folder: Path) -> tuple[Any, Any]:
     return load_model(options, purpose, tokenizer).model, tokenizer
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-@pytest.mark.parametrize("what", ["clm", "adapter", "merged", "sft"])
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [*product(("clm", "adapter", "merged", "sft"), ("gpt2", "llama")), ("clm", "mistral"), ("gpt2-ft", "gpt2")],
+)
 def test_text_generation(world: World, tmp_path: Path, what: str, kind: str) -> None:
     if what in ("adapter", "merged"):
         pytest.importorskip("peft")
@@ -76,8 +94,9 @@ def test_text_generation(world: World, tmp_path: Path, what: str, kind: str) -> 
     assert len(drawn) == 2 and all(one["generated_text"].startswith("The") for one in drawn)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
-@pytest.mark.parametrize("what", ["mlm", "mlm adapter", "mlm merged"])
+@pytest.mark.parametrize(
+    ("what", "kind"), [*product(("mlm", "mlm adapter", "mlm merged"), ("bert", "roberta")), ("mlm", "modernbert")]
+)
 def test_fill_mask(world: World, tmp_path: Path, what: str, kind: str) -> None:
     if what != "mlm":
         pytest.importorskip("peft")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,25 @@ def command(world: World, out: Path) -> list[str]:
     ).split()
 
 
-def test_no_tracker_is_on_unless_named(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+TRACKERS = ("wandb", "trackio", "mlflow", "comet_ml", "clearml", "dvclive", "swanlab", "codecarbon", "flytekit")
+
+
+def test_no_tracker_is_on_unless_named(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of them are installed here, and none can be imported without being noticed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "curves"))
+    found = tmp_path / "packages"
+    for name in TRACKERS:
+        (found / name).mkdir(parents=True)
+        (found / name / "__init__.py").write_text("raise RuntimeError(__name__ + ' was imported')\n")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(found)
     assert main(command(world, tmp_path / "out")) == 0
     assert not (tmp_path / "curves").exists() and not list(tmp_path.rglob("*tfevents*"))
+    assert main([*command(world, tmp_path / "named"), "--report_to", "wandb"]) == 1
+    assert "wandb was imported" in capsys.readouterr().err, "so it would have been noticed"
 
 
 def test_tensorboard_gets_the_curves_of_the_run_log(

@@ -25,7 +25,7 @@ from lmtrain.engine.batch_size import (
     examples_a_step,
     sizes,
 )
-from lmtrain.engine.memory import available, held, needed_by
+from lmtrain.engine.memory import available, free_here, held, needed_by
 from lmtrain.engine.trainer import LMTrainer
 from tiny import MemoryLayout, arguments, gpt2, llama, rows, weights
 
@@ -126,7 +126,7 @@ def test_memory_limits_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     batch_of = trainer.batch_of
     monkeypatch.setattr(trainer, "batch_of", lambda numbers: tried.append(len(numbers)) or batch_of(numbers))
     need = needed_by(trainer.model)["optimizer"]
-    monkeypatch.setattr(batch_size, "available", lambda device: math.ceil(1.5 * (need + 40_000_000)))
+    monkeypatch.setattr(batch_size, "free_here", lambda device: math.ceil(1.5 * (need + 40_000_000)))
     monkeypatch.setattr(batch_size, "PeakMemory", _HeldByExamples(tried))
     chosen = choose_micro_batch(trainer, 8)
     assert chosen.examples == 1 and tried == [1], "two examples would take 80 MB of the 54 that may be taken"
@@ -169,7 +169,7 @@ def test_activations_are_computed_twice_only_when_they_must(tmp_path: Path, monk
     assert not computes_twice(trainer), "put back"
     monkeypatch.setattr(trainer.args, CHECKPOINTING, True)
     assert choose_micro_batch(trainer, 8).checkpointing, "as asked"
-    monkeypatch.setattr(batch_size, "available", lambda device: 0)
+    monkeypatch.setattr(batch_size, "free_here", lambda device: 0)
     with pytest.raises(UserError, match="not even 1 example at a time"):
         choose_micro_batch(trainer, 8)
 
@@ -200,3 +200,13 @@ def test_the_peak_is_that_of_the_stretch() -> None:
 def test_memory_is_told() -> None:
     assert held(CPU) > 50e6
     assert available(CPU) > 0
+
+
+def test_processes_on_a_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmtrain.engine.memory.available", lambda device: 1000)
+    assert free_here(CPU) == 1000
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert free_here(CPU) == 125, "all of them may be here"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_here(CPU) == 250
+    assert free_here(torch.device("cuda")) == 1000, "each has a GPU of its own"

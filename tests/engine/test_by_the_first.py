@@ -15,8 +15,9 @@ pytestmark = MARKS
 def test_the_others_wait_and_end_with_the_first(tmp_path: Path) -> None:
     launch(Path(__file__).with_name("processes_ranks.py"), tmp_path, processes=2)
     first, second = ((tmp_path / f"{rank}.txt").read_text().splitlines() for rank in range(2))
-    assert first == ["worked", "OwnResultWrong: it differs", "OSError: no space", "Interrupted: SIGTERM"]
-    assert second == ["OwnResultWrong: it differs", "OwnResultWrong: no space", "Interrupted: SIGTERM"]
+    stopped, told = "Interrupted: SIGTERM", "Interrupted: process 0: SIGTERM"
+    assert first == ["worked", "OwnResultWrong: it differs", "OSError: no space", stopped, stopped, stopped]
+    assert second == ["OwnResultWrong: it differs", "OwnResultWrong: no space", stopped, told, told]
 
 
 def test_alone_it_is_only_done() -> None:

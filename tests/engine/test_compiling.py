@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from lmtrain.engine import compiling
-from lmtrain.engine.compiling import choose_compiling
+from lmtrain.engine.compiling import choose_compiling, with_compiling
+from lmtrain.engine.fast_paths import settle
 from lmtrain.engine.trainer import LMTrainer, loop
-from lmtrain.models.layers import repeated_layers
+from lmtrain.models.layers import compile_layers, has_compiled_layers, repeated_layers
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, gpt2, llama, logged, rows
 
@@ -90,6 +91,37 @@ def test_without_a_compiler_it_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(shutil, "which", lambda name: None)
     decision = choose_compiling("on", llama(), lambda: None, lambda: None, 10)
     assert (decision.on, decision.reason) == (False, "there is no C++ compiler")
+
+
+@pytest.mark.parametrize("asked", ["on", "auto"])
+def test_what_was_asked_for_and_cannot_be_done_is_said(
+    asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    run = trainer(tmp_path, compiles=asked)
+    assert not run.fast_paths.compiled and run.fast_paths.decisions["compile"]["choice"] == "off"
+    expected = ["the layers are not compiled, although --compile on asks for it: there is no C++ compiler"]
+    assert list(run.fast_paths.lines) == (expected if asked == "on" else [])
+
+
+def test_several_processes_say_that_they_do_not_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = trainer(tmp_path, compiles="on")
+    paths = settle(run, {})
+    monkeypatch.setattr(type(run.args), "world_size", 2)
+    found = with_compiling(run, paths, {})
+    assert not found.compiled and "there are 2 processes" in found.lines[-1]
+
+
+def test_layers_that_another_trainer_compiled_are_as_they_were(tmp_path: Path) -> None:
+    model = llama()
+    compile_layers(model)
+    args = arguments(tmp_path, max_steps=4, per_device_train_batch_size=4)
+    second = LMTrainer(model, args, MemoryLayout(BLOCKS), objective=Causal())
+    assert has_compiled_layers(model)
+    assert not second.fast_paths.compiled and not has_compiled_layers(model)
+    model.model.layers[0].compile()  # by whoever trains it
+    third = LMTrainer(model, args, MemoryLayout(BLOCKS), objective=Causal())
+    assert third.fast_paths and has_compiled_layers(model)
 
 
 @pytest.mark.slow

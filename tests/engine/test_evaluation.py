@@ -1,13 +1,18 @@
 import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import IterableDataset
 
 import tiny
 from lmtrain.engine.collate import Collate, EpochExamples
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums, Totals
+from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import EVALUATION_EPOCH, LossSums, Masked
 
 
@@ -95,3 +100,32 @@ def test_the_order_by_length_changes_no_mask_and_no_example(world: int) -> None:
 
     (plain, wide), (by_length, narrow) = seen(None), seen(examples.lengths)
     assert plain == by_length and narrow < 0.9 * wide
+
+
+class Narrowed(TorchDispatchMode):
+    """How often each tensor was made bf16, by where it lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten._to_copy.default and kwargs.get("dtype") is torch.bfloat16:
+            self.times[args[0].data_ptr()] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_weights_are_rounded_once_an_evaluation(tmp_path: Path) -> None:
+    data = tiny.MemoryLayout(tiny.rows(12))
+    args = tiny.arguments(tmp_path, per_device_eval_batch_size=2, bf16=True)
+    trainer = tiny.try_fast_paths(LMTrainer(tiny.llama(), args, eval_dataset=data))
+    with Narrowed() as seen:
+        first = trainer.evaluate()["eval_loss"]
+    matrices = [module.weight for module in trainer.model.modules() if isinstance(module, torch.nn.Linear)]
+    assert [seen.times[weight.data_ptr()] for weight in matrices] == [1] * len(matrices) and len(matrices) == 15
+    with torch.no_grad():
+        for weight in matrices:
+            weight.mul_(1.5)
+    changed = trainer.evaluate()["eval_loss"]
+    fresh = LMTrainer(trainer.model, args, eval_dataset=data).evaluate()["eval_loss"]
+    assert changed == fresh != first, "the next evaluation is of the weights as they are then"

@@ -108,6 +108,22 @@ def test_the_rest_is_stepped_as_torch_steps_adamw() -> None:
         torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])
+def test_the_matrices_are_stepped_as_torch_steps_muon(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # torch's rounds, which would hide what differs
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.randn(shape))
+    theirs = copy.deepcopy(ours)
+    a = Muon([(ours, True)], [], [], lr=0.02, momentum=0.9, weight_decay=0.1)
+    b = torch.optim.Muon([theirs], lr=0.02, momentum=0.9, weight_decay=0.1, adjust_lr_fn="original")
+    for _ in range(4):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        a.step()
+        b.step()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
 def test_a_conv1d_is_stepped_as_the_linear_layer_it_is() -> None:
     """GPT-2 stores its matrices transposed; that must not change what is learned."""
     torch.manual_seed(0)

@@ -267,6 +267,19 @@ def test_an_id_that_is_too_large_is_found_behind_a_stock_collator_too(tokenizer:
         trainer(tokenizer, tmp_path, [{"input_ids": [1, 5000]}] * 4, data_collator=stock).train()
 
 
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_a_masked_model_says_as_much_of_a_foreign_id(whole_words: bool, tmp_path: Any) -> None:
+    """Before the id is hidden behind a mask, where it would be a label beyond the vocabulary."""
+    from lmtrain.objectives import Masked
+    from tiny import VOCABULARY
+
+    starts = np.ones(VOCABULARY, dtype=bool) if whole_words else None
+    objective = Masked(4, VOCABULARY, probability=1.0, starts_word=starts)
+    data = [{"input_ids": [5, 6, 5000]}] * 4
+    with pytest.raises(UserError, match=f"holds the id 5000 and the model knows the ids from 0 to {VOCABULARY - 1}"):
+        trainer(None, tmp_path, data, model=bert(), objective=objective).train()
+
+
 @pytest.mark.parametrize(
     ("make", "data", "words"),
     [

@@ -1,11 +1,14 @@
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from lmtrain.cli.arguments import parse_training
 from lmtrain.core.errors import UserError
 from lmtrain.engine import precision
-from lmtrain.engine.precision import choose_precision
+from lmtrain.engine.parts import _precision
+from lmtrain.engine.precision import Decision, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -18,6 +21,8 @@ def test_what_is_asked_for_is_taken() -> None:
 def test_fp16_on_a_cpu_is_refused_with_the_reason() -> None:
     with pytest.raises(UserError, match=r"--precision: fp16 .* CPU"):
         choose_precision("fp16", CPU)
+    with pytest.raises(UserError, match=r"--fp16: fp16 .* CPU.*leave it out"):
+        choose_precision("fp16", CPU, "--fp16")
     with pytest.raises(UserError, match="fp8 is not one of"):
         choose_precision("fp8", CPU)
 
@@ -55,3 +60,17 @@ def test_processes_of_one_run_do_not_measure(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: True)
     monkeypatch.setattr(precision, "_seconds", lambda dtype: pytest.fail("measured"))
     assert precision.choose_precision("auto", torch.device("cpu")).name == "bf16"
+
+
+@pytest.mark.parametrize("words", [["--bf16", "false"], ["--no_bf16"], ["--config", "run.json"]])
+def test_a_no_to_bf16_is_heard_by_auto(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.json").write_text('{"bf16": false}')
+    Path("a.txt").write_text("text")
+    base = ["--model_name_or_path", "m", "--train_file", "a.txt", "--output_dir", "out"]
+    monkeypatch.setattr(precision, "_automatic", lambda device: Decision("bf16", "fast at it"))
+    free, asked = parse_training("clm", base), parse_training("clm", [*base, *words])
+    assert _precision(free, CPU, {}).name == "bf16"
+    assert _precision(asked, CPU, {}) == Decision("fp32", "bf16 is switched off")
+    began = {"precision": {"choice": "bf16"}}
+    assert _precision(asked, CPU, began).name == "bf16", "a run goes on as it began"

@@ -10,7 +10,7 @@ import torch
 
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.core.errors import UserError
-from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.arguments import LMTrainingArguments, examples_of_a_step, training_arguments
 from lmtrain.engine.precision import Decision
 from lmtrain.engine.requirements import check_requirements, require_a_step
 
@@ -100,6 +100,23 @@ def test_an_epoch_without_a_full_batch_is_no_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at most --per_device_train_batch_size 7"):
         require_a_step(dropping, 7)
     require_a_step(training_arguments(resolved(tmp_path), FP32), 7)
+
+
+def test_of_several_gpus_without_a_launcher_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first on: a step worked out for all of them would be several times too large."""
+    plain = LMTrainingArguments.__post_init__
+
+    def with_three(self: LMTrainingArguments) -> None:
+        plain(self)
+        self._n_gpu = 3
+
+    monkeypatch.setattr(LMTrainingArguments, "__post_init__", with_three)
+    made = training_arguments(
+        resolved(tmp_path, dataloader_drop_last=True, per_device_train_batch_size=4, gradient_accumulation_steps=2),
+        FP32,
+    )
+    assert (made.n_gpu, made.train_batch_size, examples_of_a_step(made)) == (1, 4, 8)
+    require_a_step(made, 4)
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,12 @@ def test_a_named_checkpoint_tells_its_step(tmp_path: Path) -> None:
     assert resume_point(str(place), Found("new")) == Found("unfinished", place, 7)
 
 
-def test_starting_over_beside_a_checkpoint_is_not_a_matter_of_resuming(tmp_path: Path) -> None:
-    assert resume_point("false", Found("new")) == Found("new")
-    with pytest.raises(UserError, match="--overwrite_output_dir"):
-        resume_point("false", Found("unfinished", tmp_path, 4))
+@pytest.mark.parametrize("never", ["never", "false", "No"])
+def test_starting_over_beside_a_checkpoint_sets_it_aside(tmp_path: Path, never: str) -> None:
+    assert resume_point(never, Found("new")) == Found("new")
+    place = checkpoint(tmp_path / "checkpoint-4", 4)
+    point = resume_point(never, Found("unfinished", place, 4), tmp_path)
+    assert (point.state, point.checkpoint, point.set_aside) == ("new", None, (place,))
 
 
 def test_what_training_cannot_go_on_from_is_refused(tmp_path: Path) -> None:
@@ -47,6 +49,29 @@ def test_what_training_cannot_go_on_from_is_refused(tmp_path: Path) -> None:
     weights = checkpoint(tmp_path / "checkpoint-3", 3, optimizer=False)
     with pytest.raises(UserError, match="no optimizer state"):
         resume_point(str(weights), Found("new"))
+
+
+@pytest.mark.parametrize("prefix", ["", "bf16_"])
+def test_what_deepspeed_saved_goes_on_with_as_many_processes(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found in the folder or named; one that was converted to its universal format goes on with any number."""
+    place = checkpoint(tmp_path / "checkpoint-7", 7, optimizer=False)
+    (place / "latest").write_text("global_step7\n")
+    (place / "global_step7").mkdir()
+    for rank in range(4):
+        for kind in ("model", "optim"):
+            (place / "global_step7" / f"{prefix}zero_pp_rank_{rank}_mp_rank_00_{kind}_states.pt").touch()
+    found = Found("unfinished", place, 7)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert resume_point(None, found) == found == resume_point(str(place), Found("new"))
+    for world, words in {"2": "there are 2; start as many", "1": "there is 1; start as many"}.items():
+        monkeypatch.setenv("WORLD_SIZE", world)
+        for asked, known in ((None, found), (str(place), Found("new"))):
+            with pytest.raises(UserError, match=f"saved by DeepSpeed on 4 processes.* {words}"):
+                resume_point(asked, known)
+    (place / "latest_universal").write_text("global_step7_universal")
+    assert resume_point(None, found) == found
 
 
 def data(**keys: str) -> dict[str, dict[str, dict[str, str]]]:

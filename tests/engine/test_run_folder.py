@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import Lost, UserError
+from lmtrain.core.files import read_json
 from lmtrain.engine.found import inspect
 from lmtrain.engine.run_folder import RunFolder
 
@@ -64,3 +65,20 @@ def test_an_error_is_written_into_the_status(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path):
         raise KeyboardInterrupt
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
+
+
+def test_the_status_names_who_was_interrupted_where_that_is_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another process, whose data cannot be read any more, ends; this one only sees that it is gone."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(Lost), RunFolder(tmp_path) as run:
+        run.status("training", step=7)
+        other = "==== start: rank 1 of 2\n==== interrupted: rank 1 on b: s3://data does not answer\n"
+        (tmp_path / "logs" / "rank-1.log").write_text(other)
+        raise Lost(f"{Lost.SAID}: connection closed")
+    now = read_json(tmp_path / "status.json")
+    line = "rank 1 on b was interrupted: s3://data does not answer; see logs/rank-1.log"
+    assert now["state"] == "interrupted" and now["reason"] == f"{Lost.SAID}: connection closed; {line}"
+    assert line in capsys.readouterr().err

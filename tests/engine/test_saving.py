@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import threading
@@ -135,6 +136,17 @@ def test_weights_that_are_not_trained_are_not_copied(tmp_path: Path, monkeypatch
     assert max(copied) < 4096
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-8")
     assert all(torch.equal(value, weights(saved)[name]) for name, value in weights(made.model).items())
+
+
+def test_a_save_does_not_copy_what_was_logged(tmp_path: Path) -> None:
+    """The pause would grow with the run. What is written is what the library would write."""
+    made = trainer(tmp_path)
+    made.state.log_history = [{"loss": float(step), "step": step} for step in range(5)]
+    kept = made._trainer_state(None)
+    assert kept == dataclasses.asdict(made.state) and list(kept) == list(dataclasses.asdict(made.state))
+    assert all(line is logged for line, logged in zip(kept["log_history"], made.state.log_history, strict=True))
+    made.state.log_history.append({"loss": 5.0, "step": 5})
+    assert len(kept["log_history"]) == 5, "the list is a copy: steps go on while it is written"
 
 
 def test_a_checkpoint_holds_no_pickle_but_tensors(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures import CAUSAL, MASKED, VOCABULARY, tiny
+from lmtrain.engine.fast_paths import choose_scoring
 from lmtrain.engine.proof import prove_scoring
 from lmtrain.engine.scoring import Scoring
 from lmtrain.models.head import Head, find_head
 from lmtrain.objectives import IGNORED, Causal, Labelled, Objective, model_loss_sums
+from lmtrain.objectives.linear_cross_entropy import PLAIN, choose, kernel
 
 
 def batch_of(kind: str, length: int = 12) -> tuple[dict[str, torch.Tensor], Objective]:
@@ -127,11 +129,16 @@ def test_a_batch_without_labels_still_reaches_every_weight() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "gemma2"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_smoothing_accuracy_and_the_sums_type(kind: str, smoothing: float) -> None:
+@pytest.mark.parametrize(("smoothing", "z_loss"), [(0.0, 0.0), (0.1, 0.0), (0.1, 0.01)])
+def test_smoothing_z_loss_accuracy_and_the_sums_type(kind: str, smoothing: float, z_loss: float) -> None:
     model = tiny(kind).eval()
     batch, objective = batch_of(kind)
-    asked: dict[str, Any] = {"label_smoothing": smoothing, "accuracy": True, "dtype": torch.float64}
+    asked: dict[str, Any] = {
+        "label_smoothing": smoothing,
+        "z_loss": z_loss,
+        "accuracy": True,
+        "dtype": torch.float64,
+    }
     with torch.no_grad():
         sums = Scoring(find_head(model))(model, batch, objective, **asked)
         plain, _ = model_loss_sums(model, batch, objective, **asked)
@@ -164,3 +171,39 @@ def test_a_masked_model_makes_no_logits_where_nothing_is_predicted() -> None:
     width = 32  # rows of the weight, which is as wide as the vocabulary too
     assert max(width, predicted) >= seen.rows > 0
     assert batch["labels"].numel() > 3 * max(width, predicted)
+
+
+def test_the_memory_of_an_evaluation_is_that_of_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where training makes all logits of its micro-batch, which is another batch than the evaluation's."""
+    monkeypatch.setattr(choose, "_SMALL", 16 * 1000)
+    monkeypatch.setattr(kernel, "_LOGITS_OF_A_CHUNK", {"cpu": 48 * 1000})
+    model = tiny("llama", vocab_size=1000).eval()
+    batch, objective = batch_of("llama", length=48)
+    assert objective.count(batch["labels"]) > 2 * 48
+    with LargestTensor(1000) as seen, torch.no_grad():
+        Scoring(find_head(model), PLAIN)(model, batch, objective, accuracy=True)
+    assert seen.rows == 48
+
+
+def test_a_weight_that_was_made_narrow_ahead_gives_the_same() -> None:
+    model = tiny("llama").eval()
+    batch, objective = batch_of("llama")
+    scoring = Scoring(find_head(model))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found, expected = (one(model, batch, objective).loss for one in (scoring.ahead(torch.bfloat16), scoring))
+    assert found.item() == expected.item()
+    wide = scoring.ahead(torch.bfloat16).weight
+    assert wide is not None and wide.dtype == torch.bfloat16
+    assert Scoring().ahead(torch.bfloat16) == Scoring()
+
+
+def test_a_head_that_cannot_be_taken_apart_is_said() -> None:
+    model = tiny("llama")
+    model.lm_head = nn.Sequential(model.lm_head)
+    batch, objective = batch_of("llama")
+    scoring, decisions, lines = choose_scoring(model, batch, objective, dtype=torch.float32)
+    assert scoring.head is None and decisions["head"]["choice"] == "all positions"
+    assert lines == [
+        "all logits of every batch are made, which costs time and memory: its output layer is a Sequential, no plain "
+        "linear layer"
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmtrain.engine import threads
-from lmtrain.engine.threads import choose_threads
+from lmtrain.engine.threads import choose_threads, threads_again, threads_for
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +37,27 @@ def test_torchruns_single_thread_is_not_taken_for_a_wish() -> None:
 def test_a_containers_quota_counts(eight_cpus: Path, quota: str, count: int) -> None:
     eight_cpus.write_text(quota)
     assert choose_threads(8, {})[0] == count
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(eight_cpus: Path) -> None:
+    """Where what they were chosen for is the same; they are not this machine's otherwise."""
+    begun = {"threads": 5, "threads_for": threads_for({})}
+    assert threads_again(begun, 8, {}) == (5, None)
+    assert threads_again({}, 8, {}) == (8, None)
+    for environment, number in (({"LOCAL_WORLD_SIZE": "4"}, 2), ({"OMP_NUM_THREADS": "3"}, 3)):
+        found, line = threads_again(begun, number, environment)
+        assert found == number and line is not None and f"computes with {number} instead of 5 threads" in line
+    eight_cpus.write_text("200000 100000")
+    found, line = threads_again({"threads": 64, "threads_for": {**threads_for({}), "cpus": 64}}, 8, {})
+    assert found == 2 and "2 instead of 64 threads (2 CPUs may be used)" in str(line)
+    assert threads_again({"threads": 2, "threads_for": {**threads_for({}), "cpus": 64}}, 2, {}) == (2, None)
+
+
+def test_of_runs_that_did_not_note_what_they_were_chosen_for(eight_cpus: Path) -> None:
+    assert threads_again({"threads": 5}, 8, {}) == (5, None)
+    assert threads_again({"threads": 64}, 8, {})[0] == 8
+
+
+def test_torchruns_single_thread_is_the_same_wish_as_none() -> None:
+    environment = {"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "1"}
+    assert threads_for(environment) == threads_for({})

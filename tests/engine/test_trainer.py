@@ -331,6 +331,45 @@ def test_several_gpus_without_a_launcher_are_one(tmp_path: Path, caplog: pytest.
     assert not isinstance(trainer.model_wrapped, torch.nn.DataParallel)
 
 
+def test_a_second_trainer_of_a_model_finds_it_as_it_was(tmp_path: Path) -> None:
+    """What the first chose must not be taken for the model's own: it is written down, and done again on resuming."""
+    model, data = gpt2(), MemoryLayout(rows(8))
+    args = arguments(tmp_path, per_device_train_batch_size=2)
+    first, second = (LMTrainer(model, args, data).fast_paths.decisions for _ in range(2))
+    assert first == second and first["activations"]["choice"] == "fused"
+    as_it_was = {**first, "activations": {"choice": "as they are"}}
+    third = LMTrainer(model, args, data, decided=as_it_was)
+    assert third.fast_paths.decisions == as_it_was
+    assert "NewGELUActivation" in {type(module).__name__ for module in model.modules()}
+
+
+def test_z_loss_is_of_training_alone(tmp_path: Path) -> None:
+    data, losses = MemoryLayout(rows(8)), {}
+    for z_loss in (0.0, 0.1):
+        for packing in (True, False):
+            args = arguments(tmp_path, max_steps=2, per_device_train_batch_size=8)
+            trainer = LMTrainer(llama(), args, data, data, z_loss=z_loss, packing=packing)
+            before = trainer.evaluate()["eval_loss"]
+            trainer.train()
+            losses[z_loss, packing] = before, *logged(trainer, "loss")
+        assert losses[z_loss, True] == pytest.approx(losses[z_loss, False], rel=1e-5)
+    plain, pulled = losses[0.0, True], losses[0.1, True]
+    assert pulled[0] == plain[0]
+    model, squares = llama(), []
+    for row in data.data:
+        logits = model(torch.tensor([row])).logits[0, :-1]
+        squares += logits.logsumexp(-1).square().tolist()
+    assert pulled[1] - plain[1] == pytest.approx(0.1 * sum(squares) / len(squares), rel=1e-4)
+
+
+def test_another_z_loss_is_another_training(tmp_path: Path) -> None:
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    LMTrainer(llama(), arguments(tmp_path, **options), MemoryLayout(rows(8)), z_loss=0.1).train()
+    resumed = LMTrainer(llama(), arguments(tmp_path, **options), MemoryLayout(rows(8)))
+    with pytest.raises(UserError, match=r"z_loss: 0\.1, now 0\.0"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
 def test_compute_loss_for_ones_own_use_is_a_mean(tmp_path: Path) -> None:
     trainer = LMTrainer(llama(), arguments(tmp_path), MemoryLayout(rows(4)))
     batch = next(iter(trainer.get_train_dataloader()))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmtrain.data.layouts.base import ByNumber
 from lmtrain.engine.ordering import Ordering
 from lmtrain.engine.sampling import EpochOrder
 from lmtrain.engine.trainer import LMTrainer
@@ -58,6 +59,25 @@ def test_each_process_reads_chunks_of_its_own() -> None:
     read = [set((whole[(places // 6) % 4 == rank] // 64).tolist()) for rank in range(4)]
     chunks = 20_000 // 64 + 1
     assert sum(map(len, read)) <= chunks + 2 * 8, "only chunks in which a lane ends are read twice"
+
+
+def test_the_borders_of_chunks_are_found_without_looking_at_every_example() -> None:
+    """As counting all of them finds them, for examples of any length, some longer than a chunk."""
+    random, asked = np.random.default_rng(0), [0]
+
+    def first_of(numbers: np.ndarray) -> np.ndarray:
+        asked[0] += numbers.size
+        return first[numbers]
+
+    for count, longest in ((2, 10), (500, 3), (4000, 40), (900, 5000)):
+        first, asked[0] = 77 + np.cumsum(random.integers(0, longest, count)), 0
+        chunk = 256
+        windows = InWindows.of(ByNumber(count, first_of, ascending=True), chunk, 1, 4)
+        assert windows is not None
+        right = np.flatnonzero(np.diff(first // chunk)) + 1
+        assert windows.borders.tolist() == [0, *right.tolist(), count]
+        assert asked[0] <= 2 + 14 * (1 + (first[-1] - first[0]) // chunk)
+    assert InWindows.of(ByNumber(100, lambda n: -n, ascending=False), 4, 1, 4) is None
 
 
 def test_windows_that_hold_all_are_none() -> None:

@@ -70,10 +70,11 @@ def test_on_one_process_to_the_bit_and_resumed(made: tuple[Path, Path, Path], tm
     launch(LOOP, *words(made, straight))
     assert_same_training(straight, trainer)
 
-    # Stopped in the middle of the second epoch, after a checkpoint, and started again.
+    # Killed in the middle of the second epoch, after a checkpoint and some steps, and started again.
     launch(LOOP, *words(made, cut))
     lines = (cut / "log.jsonl").read_text().splitlines(keepends=True)
-    (cut / "log.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= 5))
+    torn = next(line for line in lines if json.loads(line)["step"] == 9)[:20]
+    (cut / "log.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= 8) + torn)
     for late in (cut / "checkpoint-10" / "model.safetensors", cut / "model.safetensors"):
         late.unlink()
     launch(LOOP, *words(made, cut))

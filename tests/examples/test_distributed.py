@@ -113,6 +113,14 @@ def test_the_scripts_are_commands_that_we_understand(name: str, here: Path, monk
     assert ("srun" in words) == (path.suffix == ".sbatch")
 
 
+def test_srun_gets_what_it_does_not_take_from_sbatch() -> None:
+    """The processors of a task since SLURM 22.05; and that no task is waited for that is gone."""
+    text = (FOLDER / "slurm.sbatch").read_text(encoding="utf-8").replace("\\\n", " ")
+    exported, (line,) = text.split("\nsrun ")[0], [line for line in text.split("\n") if line.startswith("srun ")]
+    assert "#SBATCH --cpus-per-task=" in exported and 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"' in exported
+    assert "--kill-on-bad-exit=1" in shlex.split(line)
+
+
 def test_torchrun_takes_its_part_of_the_line() -> None:
     from torch.distributed.run import get_args_parser
 

@@ -2,7 +2,7 @@
 
 The agent, its store and its rendezvous are torch's own; a worker only spares the imports that ``-m lmtrain`` makes.
 It writes its number into ``$PIDS/RANK`` and its exit code into ``$PIDS/RANK.code``, and kills itself with SIGKILL where
-``$DIES`` says so. ``$HOST`` names the network namespace that all of it runs in.
+``$DIES`` says so. ``$HOST`` is the number of a process in whose network namespace all of it runs.
 """
 
 from __future__ import annotations
@@ -67,12 +67,18 @@ def die_at(owner: Any, name: str, time: int) -> None:
     setattr(owner, name, dies)
 
 
-def move_to(host: str) -> None:
-    """Into the network namespace that ``ip netns add`` made under this name, with all threads and children to come."""
-    libc, network = ctypes.CDLL(None, use_errno=True), 0x40000000  # CLONE_NEWNET
-    with Path("/var/run/netns", host).open() as namespace:
-        if libc.setns(namespace.fileno(), network):
-            raise OSError(ctypes.get_errno(), f"no way into {host}")
+def move_to(process: str) -> None:
+    """Into the network namespace of a process, with all threads and children to come; first into the user namespace
+    that it belongs to, where that is another one. This process has one thread so far."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for kind, number in (("user", 0x10000000), ("net", 0x40000000)):  # CLONE_NEWUSER, CLONE_NEWNET
+        namespace = Path("/proc", process, "ns", kind)
+        if namespace.readlink() == Path("/proc/self/ns", kind).readlink():
+            continue
+        with namespace.open() as opened:
+            if libc.setns(opened.fileno(), number):
+                error = ctypes.get_errno()
+                raise OSError(error, f"no way into {namespace} ({os.strerror(error)})")
 
 
 if __name__ == "__main__":

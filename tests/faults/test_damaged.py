@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from little_run import trainer
-from transformers import Trainer
+from safetensors.torch import load_file
+from transformers import Trainer, TrainerCallback
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.manifest import MANIFEST, describe_files, read_manifest, write_manifest
@@ -113,19 +116,37 @@ def test_a_pickle_that_would_run_code_is_refused_by_name(
     assert not mark.exists()
 
 
+class Beginning(TrainerCallback):
+    """What the first step begins with."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        if not vars(self):
+            self.weights = weights(parts["model"])
+            self.optimizer = copy.deepcopy(parts["optimizer"].state_dict())
+
+
 def test_one_of_the_stock_trainer_is_gone_on_from_and_its_pickles_are_never_run(tmp_path: Path) -> None:
     data = [{"input_ids": row, "labels": row} for row in rows(12, shortest=6, longest=6)]
-    args = arguments(tmp_path, max_steps=4, per_device_train_batch_size=4, save_strategy="steps", save_steps=2)
-    model = gpt2()
-    Trainer(model=model, args=args, train_dataset=data).train()
+    args = arguments(
+        tmp_path, max_steps=6, per_device_train_batch_size=4, save_strategy="steps", save_steps=2,
+        lr_scheduler_type="linear",
+    )  # fmt: skip
+    stock = Trainer(model=gpt2(), args=args, train_dataset=data)
+    stock.train()
     checkpoint, mark = tmp_path / "checkpoint-4", tmp_path / "it ran"
     for name in ("rng_state.pth", "training_args.bin"):
         assert (checkpoint / name).is_file()
         (checkpoint / name).write_bytes(pickle.dumps(Harm(mark)))
-    args.max_steps = 6
-    layout = MemoryLayout(rows(12, shortest=6, longest=6))
-    resumed = LMTrainer(gpt2(seed=5), args, layout)
+    layout, begun = MemoryLayout(rows(12, shortest=6, longest=6)), Beginning()
+    resumed = LMTrainer(gpt2(seed=5), args, layout, callbacks=[begun])
     resumed.train(resume_from_checkpoint=str(checkpoint))
+    saved = load_file(checkpoint / "model.safetensors")
+    assert all(torch.equal(begun.weights[name], value) for name, value in saved.items())
+    state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    torch.testing.assert_close(begun.optimizer, state, rtol=0, atol=0)
+    assert state["state"][0]["exp_avg"].any() and state["state"][0]["exp_avg_sq"].any()
+    rates = [[line["learning_rate"] for line in made.state.log_history[:6]] for made in (stock, resumed)]
+    assert rates[0] == rates[1] and len(set(rates[0])) == 6
     assert not mark.exists()
     assert resumed.state.global_step == 6 and len(resumed.state.log_history) == 7
     moments = resumed.optimizer.state_dict()["state"]

@@ -26,10 +26,9 @@ from launched import (
 from forked import Forked
 from interrupting import logged_losses
 from launching import MARKS
-from lmtrain.core.errors import ExitCode
+from lmtrain.core.errors import ExitCode, Lost
 from lmtrain.core.files import read_json
 from lmtrain.engine.checkpoints.read import newest
-from lmtrain.engine.processes import Lost
 from lmtrain.engine.run_folder import RunFolder
 
 pytestmark = [

@@ -24,6 +24,7 @@ from lmtrain.engine.checkpoints.policy import NoSaveSucceededError, Saving
 from lmtrain.engine.checkpoints.read import checkpoints, newest
 from lmtrain.engine.trainer import LMTrainer
 from tiny import weights
+from tiny_models import gpt2_style
 
 STEPS = 2
 
@@ -183,6 +184,29 @@ def test_a_save_that_succeeds_begins_the_count_anew(tmp_path: Path, caplog: pyte
     assert made.state.global_step == 9
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [3, 6, 9]
     assert "2 of 3 failures in a row" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's own")
+def test_a_tokenizer_that_finds_no_room_is_a_failed_save_like_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its library raises a bare ``Exception``."""
+    tokenizer, saves = gpt2_style(), list[str]()
+    save = type(tokenizer).save_pretrained
+
+    def second_fails(self: Any, place: str, *args: Any, **kwargs: Any) -> Any:
+        saves.append(place)
+        if len(saves) == 2:
+            self.backend_tokenizer.save("/dev/full")
+        return save(self, place, *args, **kwargs)
+
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", second_fails)
+    made = trainer(tmp_path, 3, saving=Saving(background="on"))
+    made.processing_class = tokenizer
+    with caplog.at_level(logging.WARNING):
+        made.train()
+    assert [step for step, _ in checkpoints(tmp_path)] == [1, 3] and made.state.global_step == 3
+    assert "checkpoint-2 could not be saved ([Errno 28] No space left on device)" in caplog.text
 
 
 FULL_DISK = """

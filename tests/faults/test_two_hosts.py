@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,45 +42,61 @@ def _run(*words: str) -> None:
     subprocess.run(words, check=True, capture_output=True)
 
 
-def _why_not() -> str:
-    """Why there can be no hosts here; empty where there can."""
-    if sys.platform != "linux" or shutil.which("ip") is None:
-        return "needs ip of iproute2"
-    if os.geteuid() != 0:
-        return "network namespaces are made by root"
-    name = f"lmtrain-{os.getpid()}-try"
-    tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
-    subprocess.run(["ip", "netns", "del", name], capture_output=True)
-    return f"no network namespaces: {tried.stderr.strip()}" if tried.returncode else ""
+def _flags() -> list[str] | None:
+    """What ``unshare`` needs for a network namespace and a cable; None where there is no way to one.
+
+    Root needs nothing more; others become root in a user namespace of their own, where the kernel lets them.
+    """
+    if sys.platform != "linux" or not all(map(shutil.which, ("ip", "unshare", "nsenter"))):
+        return None
+    cable = ["ip", "link", "add", "cable0", "type", "veth", "peer", "cable1"]
+    for flags in ([["-n"]] if os.geteuid() == 0 else []) + [["-r", "-n"]]:
+        if not subprocess.run(["unshare", *flags, *cable], capture_output=True).returncode:
+            return flags
+    return None
 
 
-REASON = _why_not()
-pytestmark = [*MARKS, pytest.mark.usefixtures("nobody_is_left"), pytest.mark.skipif(bool(REASON), reason=REASON)]
+FLAGS = _flags()
+pytestmark = [
+    *MARKS,
+    pytest.mark.usefixtures("nobody_is_left"),
+    pytest.mark.skipif(FLAGS is None, reason="needs network namespaces, and unshare, nsenter and ip"),
+]
 
 
 class Hosts:
-    """``a`` and ``b``."""
+    """``a`` and ``b``, each a namespace that a sleeping process keeps."""
 
     def __init__(self) -> None:
-        self.names = {host: f"lmtrain-{os.getpid()}-{host}" for host in ADDRESS}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _inside(self, host: str, *words: str) -> list[str]:
+        users = ["-U", "--preserve-credentials"] if "-r" in (FLAGS or []) else []
+        return ["nsenter", *users, "-n", "-t", str(self.processes[host].pid), *words]
 
     def start(self) -> None:
-        for name in self.names.values():
-            _run("ip", "netns", "add", name)
-            _run("ip", "-n", name, "link", "set", "lo", "up")
-        ends = [["name", "cable0", "netns", name] for name in self.names.values()]
-        _run("ip", "link", "add", *ends[0], "type", "veth", "peer", *ends[1])
-        for host, name in self.names.items():
-            _run("ip", "-n", name, "address", "add", f"{ADDRESS[host]}/24", "dev", "cable0")
+        enter: list[str] = []
+        for host in ADDRESS:
+            unshare = ["unshare", "-n"] if enter else ["unshare", *(FLAGS or [])]
+            self.processes[host] = made = subprocess.Popen([*enter, *unshare, "sleep", "3600"])
+            if "-r" in (FLAGS or []):  # both in one user namespace, or there is no cable from one to the other
+                enter = ["nsenter", "-U", "--preserve-credentials", "-t", str(made.pid)]
+            wait_until(partial(_is_asleep, made.pid), [], str, SOON)
+        peer = ["name", "cable0", "netns", str(self.processes["b"].pid)]
+        _run(*self._inside("a", "ip", "link", "add", "cable0", "type", "veth", "peer", *peer))
+        for host, address in ADDRESS.items():
+            _run(*self._inside(host, "ip", "link", "set", "lo", "up"))
+            _run(*self._inside(host, "ip", "address", "add", f"{address}/24", "dev", "cable0"))
         self.connect(True)
 
     def connect(self, up: bool) -> None:
-        for name in self.names.values():
-            _run("ip", "-n", name, "link", "set", "cable0", "up" if up else "down")
+        for host in ADDRESS:
+            _run(*self._inside(host, "ip", "link", "set", "cable0", "up" if up else "down"))
 
     def stop(self) -> None:
-        for name in self.names.values():
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +114,12 @@ def start(folder: Path, hosts: Hosts, out: str) -> dict[str, Forked]:
     port = free_port()
     patience = {"read_timeout": TIMEOUT, "timeout": 120, "last_call_timeout": 1}
     running = {}
-    for host, name in hosts.names.items():
+    for host, keeper in hosts.processes.items():
         launch = {
             "min_nodes": 2, "max_nodes": 2, "nproc_per_node": 1, "rdzv_endpoint": f"{ADDRESS['a']}:{port}",
             "rdzv_configs": {**patience, "is_host": str(host == "a")}, "local_addr": ADDRESS[host],
         }  # fmt: skip
-        running[host] = agent(folder, out, "--ddp_timeout", TIMEOUT, launch=launch, prefix=f"-{host}", HOST=name)
+        running[host] = agent(folder, out, "--ddp_timeout", TIMEOUT, launch=launch, prefix=f"-{host}", HOST=keeper.pid)
         if host == "a":
             time.sleep(0.5)
     return running
@@ -123,9 +140,13 @@ def gone(pid: int) -> bool:
         return True
 
 
-def network(pid: int) -> str:
-    """The namespace that a process is in."""
-    return str(Path(f"/proc/{pid}/ns/net").readlink())
+def _is_asleep(pid: int) -> bool:
+    """Whether it has become the program that it is to be: until then it is on its way through namespaces."""
+    return Path(f"/proc/{pid}/comm").read_text().strip() == "sleep"
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def require_interrupted(folder: Path, out: str) -> int:
@@ -142,7 +163,7 @@ def test_they_train_together_and_one_vanishes(straight: Path, hosts: Hosts) -> N
     running = start(straight, hosts, out)
     until_loss(straight, out, 6, running)
     workers = [worker(straight, out, rank) for rank in range(2)]
-    on_a = int(network(workers[1]) == network(running["a"].pid))  # the agents draw who is first
+    on_a = int(parent(workers[1]) == running["a"].pid)  # the agents draw who is first
     began = time.monotonic()
     for pid in (running["a"].pid, workers[on_a]):
         os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Trains on the processes of a launcher, one of which has an infinite loss at the second step.
+"""Trains on the processes of a launcher, one of which has an infinite loss at the second step, or is asked to stop.
 
 Each writes what it ends with.
 
@@ -6,6 +6,7 @@ Each writes what it ends with.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -15,12 +16,16 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from lmtrain.core.console import silent
+from lmtrain.core.stopping import Stop
 from lmtrain.engine.guarding import BadNumbersError, Guarding
 from lmtrain.engine.processes import leave_together
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.engine.trainer.guarding import spoil_gradient
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, gpt2, logged, rows, weights
+
+HELD_OUT = 41  # examples: one process has a batch more
 
 
 class Spoiled(LMTrainer):
@@ -50,6 +55,7 @@ def main(folder: Path) -> None:
     torch.save(ended, folder / f"{args.process_index}.pt")
     del trainer
     stop(folder)
+    leave_an_evaluation(folder)
     leave_together()
 
 
@@ -63,6 +69,40 @@ def stop(folder: Path) -> None:
         trainer.train()
     except BadNumbersError as error:
         (folder / f"{args.process_index}.txt").write_text(str(error))
+
+
+def leave_an_evaluation(folder: Path) -> None:
+    """The last process is asked to stop in the evaluation behind step 2; then all go on from there."""
+    seen: dict[str, Any] = {}
+    for name in ("straight", "left", "left, resumed"):
+        place = folder / name.partition(",")[0]
+        args = arguments(
+            place, per_device_train_batch_size=2, per_device_eval_batch_size=1, max_steps=3, eval_strategy="steps",
+            eval_steps=2, save_strategy="steps", save_steps=100, ddp_backend="gloo",
+        )  # fmt: skip
+        data, held_out = (MemoryLayout(rows(n, shortest=4, longest=14)) for n in (16, HELD_OUT))
+        trainer = LMTrainer(gpt2(), args, data, held_out, objective=Causal(), stop=Stop(say=silent))
+        asked = _Asked(trainer, name == "left" and args.process_index == args.world_size - 1)
+        trainer.add_callback(asked)
+        trainer.train(resume_from_checkpoint=str(place / "checkpoint-2") if "resumed" in name else None)
+        seen[name] = {
+            "batches": asked.batches, "step": trainer.state.global_step, "stopped": trainer.was_stopped,
+            "heard": trainer.is_asked_to_stop, "losses": logged(trainer, "loss"),
+            "scores": logged(trainer, "eval_loss"),
+        }  # fmt: skip
+    (folder / f"{args.process_index}.json").write_text(json.dumps(seen))
+
+
+class _Asked(TrainerCallback):
+    """Counts the batches that are evaluated; as a signal does, it asks in the second."""
+
+    def __init__(self, trainer: LMTrainer, asks: bool) -> None:
+        self.trainer, self.asks, self.batches = trainer, asks, 0
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.batches += 1
+        if self.asks and self.batches == 2 and self.trainer.stop is not None:
+            self.trainer.stop.ask("SIGTERM")
 
 
 def _snapshots(into: list[dict[str, torch.Tensor]]) -> Any:

@@ -131,6 +131,7 @@ def trained(name: str, folder: Path, world: int, *, from_checkpoint: Path | None
         "tokens": trainer.state.num_input_tokens_seen,
         "after": {figure: after[f"eval_{figure}"] for figure in FIGURES},
         "weights": torch.cat(weights).tolist(),
+        "packed": trainer.fast_paths.packing is not None,
     }
 
 
@@ -139,7 +140,10 @@ def evaluated(kind: str, count: int, batch: int, folder: Path, world: int) -> di
     model, objective = (llama(), Causal()) if kind == "causal" else (bert(), MASKED)
     args = arguments(folder, per_device_eval_batch_size=batch, ddp_backend="gloo" if world > 1 else None)
     metrics = try_fast_paths(LMTrainer(model, args, None, data, objective=objective)).evaluate()
-    return {"reads": data.reads} | {figure: metrics[f"eval_{figure}"] for figure in FIGURES}
+    seen: dict[str, Any] = {"reads": list(data.reads)} | {figure: metrics[f"eval_{figure}"] for figure in FIGURES}
+    own = {"compute_metrics": lambda prediction: {"rows": len(prediction.predictions)}}
+    metrics = LMTrainer(model, args, None, data, objective=objective, **own).evaluate()
+    return seen | {"own": {figure: metrics[f"eval_{figure}"] for figure in (*FIGURES, "rows")}}
 
 
 EVALUATIONS = {

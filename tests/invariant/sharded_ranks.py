@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from adapters import options
 from lmtrain.config.groups import ModelOptions
 from lmtrain.core.errors import UserError
+from lmtrain.data.layouts import Pairs
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.muon import maker_of
 from lmtrain.engine.processes import by_the_first, leave_together
@@ -27,7 +28,7 @@ from lmtrain.models import load_model
 from lmtrain.models.lora import adapt
 from lmtrain.models.sharding import gathered, shard
 from lmtrain.models.verified_export import export_verified, sharded_logits
-from lmtrain.objectives import Causal, Masked
+from lmtrain.objectives import Causal, Completion, Masked
 from tiny import VOCABULARY, MemoryLayout, arguments, bert, gpt2, llama, logged, rows
 
 WORLD = int(os.environ.get("WORLD_SIZE", "1"))
@@ -51,7 +52,15 @@ MODELS: dict[str, Callable[[Path], Any]] = {
     "bert": lambda _: bert(),
     "lora": adapted,
     "muon": lambda _: llama(),
+    "pairs": lambda _: llama(),
 }
+ON_FOUR = ("llama", "bert", "lora", "pairs")
+
+
+def paired(count: int, seed: int) -> Any:
+    """Contexts and completions of uneven length."""
+    contexts, completions = (rows(count, shortest=1, longest=9, seed=seed + more) for more in (0, 100))
+    return Pairs.from_ids(contexts, completions, 64, suffix=(2,))
 
 
 def trainer_of(kind: str, folder: Path, out: str = "", *, best: bool = False, **changes: Any) -> LMTrainer:
@@ -80,10 +89,12 @@ def trainer_of(kind: str, folder: Path, out: str = "", *, best: bool = False, **
                 next(model.parameters()).add_(1.0)
         model = shard(model)
     objective: Any = Masked(mask_id=1, vocab_size=VOCABULARY, seed=3) if kind == "bert" else Causal()
+    data, evaluated = MemoryLayout(DATA), MemoryLayout(EVALUATED)
+    if kind == "pairs":
+        objective, data, evaluated = Completion(), paired(18, 0), paired(7, 3)
     maker = maker_of({"optim": "muon"}, "fp32") if kind == "muon" else None
     return LMTrainer(
-        model, args, MemoryLayout(DATA), MemoryLayout(EVALUATED), objective=objective, make_optimizer=maker,
-        saving=saving,
+        model, args, data, evaluated, objective=objective, make_optimizer=maker, saving=saving
     )  # fmt: skip
 
 
@@ -99,6 +110,7 @@ def trained(trainer: LMTrainer, checkpoint: Path | None = None) -> Seen:
         "after": {name: after[f"eval_{name}"] for name in FIGURES},
         "head": trainer.fast_paths.decisions["head"]["choice"],
         "wrapped": type(trainer.model_wrapped).__name__,
+        "packed": trainer.fast_paths.packing is not None,
     }
 
 
@@ -164,7 +176,7 @@ def refused(folder: Path) -> str:
 
 def main(folder: Path) -> None:
     seen: dict[str, Seen] = {}
-    for kind in MODELS if WORLD == 2 else ("llama",):
+    for kind in MODELS if WORLD == 2 else ON_FOUR:
         trainer = trainer_of(kind, folder)
         seen[kind] = trained(trainer)
         if kind in ("gpt2", "bert", "lora"):

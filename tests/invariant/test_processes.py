@@ -75,6 +75,14 @@ def test_the_evaluations_are_those_of_one(name: str, world: int, seen: Seen) -> 
             assert several == pytest.approx(one[when], rel=bound(name))
 
 
+def test_every_process_packs_what_it_can(seen: Seen) -> None:
+    """Rows of uneven length and pairs, and not where it is switched off: what is compared above is both."""
+    for (world, rank), each in seen.items():
+        packed = {name for name in CASES if each[name]["packed"]}
+        assert {"causal", "pairs", "pairs, joint", "lora"} <= packed, (world, rank)
+        assert "padded" not in packed, (world, rank)
+
+
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", CASES)
 def test_every_example_counts_once_an_epoch(name: str, world: int, seen: Seen) -> None:
@@ -122,6 +130,15 @@ def test_every_awkward_number_is_evaluated_once(name: str, world: int, seen: See
         assert each["tokens"] == one["tokens"]
         for figure in FIGURES:
             assert each[figure] == several[0][figure] == pytest.approx(one[figure], rel=1e-6), figure
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_own_metrics_change_no_figure(name: str, world: int, seen: Seen) -> None:
+    """The stock loop fills its last batch up; those examples are in the sums no more than among the logits."""
+    one = {figure: seen[1, 0][name][figure] for figure in FIGURES}
+    for rank in range(world):
+        assert seen[world, rank][name]["own"] == pytest.approx(one | {"rows": int(name.split()[1])}, rel=1e-6)
 
 
 def test_the_size_of_a_batch_does_not_matter(seen: Seen) -> None:

@@ -323,6 +323,23 @@ def test_other_data_are_noticed_without_a_run_folder(tmp_path: Path) -> None:
     resumed.train_dataset = MemoryLayout(rows(17))
     with pytest.raises(UserError, match=r"training examples: 18, now 17"):
         resumed.train(resume_from_checkpoint=True)
+    before = resumed.train_dataset = run("causal", tmp_path).train_dataset
+    first = before.data[0]
+    resumed.train_dataset = MemoryLayout([[first[0], *reversed(first[1:])], *before.data[1:]])
+    with pytest.raises(UserError, match=r"a sample of the training text: \w+, now \w+"):
+        resumed.train(resume_from_checkpoint=True)
+
+
+def test_settings_of_schedule_and_optimizer_are_part_of_the_plan(tmp_path: Path) -> None:
+    rates = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-4}}
+    interrupted("causal", tmp_path, StopAt(8), **rates)
+    for changed, said in (
+        ({"lr_scheduler_kwargs": {"min_lr": 5e-4}}, 'lr_scheduler_kwargs: {"min_lr": 0.0001}, now {"min_lr": 0.0005}'),
+        ({"optim_args": "foo=1"}, "optim_args: None, now foo=1"),
+    ):
+        with pytest.raises(UserError) as refused:
+            run("causal", tmp_path, **(rates | changed)).train(resume_from_checkpoint=True)
+        assert said in str(refused.value)
 
 
 def test_another_machine_is_said_in_one_line(

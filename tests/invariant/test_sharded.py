@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sharded_ranks as ranks
 import torch
-from sharded_ranks import MODELS, SAVED, trained, trainer_of
+from sharded_ranks import MODELS, ON_FOUR, SAVED, trained, trainer_of
 from transformers import AutoModelForCausalLM
 
 from launching import MARKS, launch
@@ -56,9 +56,10 @@ def same(ours: dict[str, Any], right: dict[str, Any], steps: slice = slice(None)
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_two_and_four_make_the_steps_of_one(kind: str, seen: dict[str, Any], whole: dict[str, Any]) -> None:
-    for world in (2, 4) if kind == "llama" else (2,):
+    for world in (2, 4) if kind in ON_FOUR else (2,):
         ours = seen[f"{world}-0"][kind]
         assert len(ours["losses"]) == 10
+        assert ours["packed"] and whole[kind]["packed"]
         same(ours, whole[kind])
         assert ours["before"] == pytest.approx(whole[kind]["before"], rel=NEAR)
         assert ours["head"] == "predicted positions" and ours["wrapped"].startswith("FSDP")

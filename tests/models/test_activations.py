@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from architectures import tiny
 from lmtrain.engine.fast_paths import choose_scoring
 from lmtrain.models import activations
-from lmtrain.models.activations import fuse_activations, put_back
+from lmtrain.models.activations import fuse_activations, put_back, spell_out
 from lmtrain.objectives import Causal
 
 IDS = torch.arange(5, 29).reshape(2, 12)
@@ -37,6 +38,23 @@ def test_what_was_replaced_can_be_put_back() -> None:
     model = tiny("gpt2")
     put_back(fuse_activations(model))
     assert kinds(model) == ["NewGELUActivation", "NewGELUActivation"]
+
+
+def test_a_model_that_is_fused_already_is_tried_as_if_it_were_not() -> None:
+    """Another trainer of the same model chose before: the decision must not say that nothing was replaced."""
+    model = tiny("gpt2")
+    choices = [choose_scoring(model, BATCH, Causal(), dtype=torch.float32)[1]["activations"] for _ in range(2)]
+    assert choices == [{"choice": "fused"}] * 2 and kinds(model) == ["GELU", "GELU"]
+    spell_out(copy.deepcopy(model))
+    assert kinds(model) == ["GELU", "GELU"]
+    spell_out(model)
+    assert kinds(model) == ["NewGELUActivation", "NewGELUActivation"]
+
+
+def test_a_kernel_of_the_model_s_own_stays() -> None:
+    model = nn.Sequential(nn.GELU(approximate="tanh"))
+    spell_out(model)
+    assert kinds(model) == ["GELU"]
 
 
 def test_a_model_without_one_is_left_alone() -> None:

@@ -52,10 +52,28 @@ def test_the_flag_reaches_a_new_model_and_refuses_one_without(tmp_path: Path) ->
 def test_its_cost_is_measured_where_there_is_one() -> None:
     device, fp32 = torch.device("cpu"), torch.float32
     model = tiny("gpt2")
-    assert cost_of_attention_dropout(model, 4, 48, device, fp32) is None
+    assert cost_of_attention_dropout(model, 4, 48, device, fp32, causal=True) is None
     set_attention_dropout(model, 0.1)
     state = torch.get_rng_state()
-    measured = cost_of_attention_dropout(model, 4, 48, device, fp32)
+    measured = cost_of_attention_dropout(model, 4, 48, device, fp32, causal=True)
     assert measured is not None and all(seconds > 0 for seconds in measured)
     assert torch.equal(torch.get_rng_state(), state), "measuring must not change what is drawn later"
-    assert cost_of_attention_dropout(SimpleNamespace(config=model.config, modules=list), 4, 48, device, fp32) is None
+    assert (
+        cost_of_attention_dropout(SimpleNamespace(config=model.config, modules=list), 4, 48, device, fp32, causal=True)
+        is None
+    )
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_what_is_timed_is_the_model_s_own_attention(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = torch.nn.functional.scaled_dot_product_attention, []
+
+    def watched(*args: Any, **options: Any) -> torch.Tensor:
+        seen.append((options["dropout_p"], options["is_causal"]))
+        return real(*args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    model = tiny("gpt2")
+    set_attention_dropout(model, 0.25)
+    cost_of_attention_dropout(model, 4, 48, torch.device("cpu"), torch.float32, causal=causal)
+    assert set(seen) == {(0.25, causal), (0.0, causal)}

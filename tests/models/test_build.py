@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from lmtrain.config.options import ModelOptions
 from lmtrain.core.errors import UserError
 from lmtrain.models import describe, load_model, load_tokenizer, max_positions, purpose_of
-from tiny_models import PURPOSE, SMALL, checkpoint, make, save_tokenizer
+from tiny_models import MORE, PURPOSE, SMALL, checkpoint, make, save_tokenizer
 
 
 def load(purpose="clm", tokenizer=None, **options):
@@ -33,12 +33,16 @@ def rewrite_config(folder, **values):
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
-@pytest.mark.parametrize("kind", sorted(PURPOSE))
+@pytest.mark.parametrize("kind", sorted(PURPOSE | MORE))
 def test_a_new_model_takes_vocabulary_and_ids_from_the_tokenizer(tmp_path, kind):
     model, tokenizer = make(kind, tmp_path)
     assert model.config.vocab_size == model.get_input_embeddings().weight.shape[0] == len(tokenizer)
+    written = model.config.to_dict()
     for role in ("bos", "eos", "pad"):
-        assert getattr(model.config, f"{role}_token_id") == getattr(tokenizer, f"{role}_token_id")
+        assert written[f"{role}_token_id"] == getattr(tokenizer, f"{role}_token_id")
+    for role in ("cls", "sep"):  # only some types have them
+        assert written.get(f"{role}_token_id", "none") in ("none", getattr(tokenizer, f"{role}_token_id"))
+    assert ("cls_token_id" in written) == (kind == "modernbert")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 

@@ -3,12 +3,14 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from lmtrain.models import save_model
+from no_room import files_of_at_most
 from tiny_models import PURPOSE, make
 
 
@@ -48,20 +50,30 @@ def test_other_files_stay_and_weights_of_an_earlier_model_go(tmp_path):
     AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
-def test_a_full_disk_leaves_the_earlier_model_and_no_scratch(tmp_path, monkeypatch):
+def _full(tokenizer: Any, *_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _full_for_tokenizers(tokenizer: Any, *_: object, **__: object) -> None:
+    """Of its own it raises a bare ``Exception``."""
+    tokenizer.backend_tokenizer.save("/dev/full")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's own")
+@pytest.mark.parametrize("full", [_full, _full_for_tokenizers])
+def test_a_full_disk_leaves_the_earlier_model_and_no_scratch(tmp_path, monkeypatch, full):
     """The disk is full when the tokenizer is to be written: after the weights, before anything was moved."""
     old, tokenizer = make("gpt2", tmp_path / "t", seed=1)
     run = tmp_path / "run"
     save_model(old, tokenizer, run)
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     new, _ = make("gpt2", tmp_path / "t", seed=2)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    with files_of_at_most(10_000), pytest.raises(OSError, match="File too large"):
+        save_model(new, tokenizer, run)  # the weights, whose library has an error of its own
     monkeypatch.setattr(type(tokenizer), "save_pretrained", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as failed:
         save_model(new, tokenizer, run)
+    assert failed.value.errno == errno.ENOSPC
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 

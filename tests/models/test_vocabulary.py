@@ -101,6 +101,22 @@ def test_the_tokenizer_decides_and_what_changed_is_said(tmp_path):
     assert agree_on_special_ids(model, tokenizer) == []
 
 
+def test_the_roles_of_some_types_follow_too(tmp_path):
+    """A ModernBERT's own ids of cls and sep lie far beyond a small vocabulary."""
+    model, tokenizer = make("modernbert", tmp_path)
+    assert agree_on_special_ids(model, tokenizer) == []
+    model.config.cls_token_id, model.config.sep_token_id = 50281, 50282
+    assert agree_on_special_ids(model, tokenizer) == [
+        "special ids of the model follow the tokenizer: cls 50281 → 2, sep 50282 → 3"
+    ]
+    assert (model.config.cls_token_id, model.config.sep_token_id) == (2, 3)
+    model.save_pretrained(tmp_path / "saved")
+    bare = PreTrainedTokenizerFast(tokenizer_object=gpt2_style().backend_tokenizer, pad_token="!")
+    model.config.sep_token_id = 50
+    agree_on_special_ids(model, bare)
+    assert (model.config.sep_token_id, bare.sep_token_id) == (None, None), "an ordinary word of another vocabulary"
+
+
 def test_a_role_the_tokenizer_lost_comes_back_from_the_configuration(tmp_path):
     model, _ = make("gpt2", tmp_path)
     bare = PreTrainedTokenizerFast(tokenizer_object=gpt2_style().backend_tokenizer)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lmtrain.objectives import IGNORED
 from lmtrain.objectives.linear_cross_entropy import DEFAULT, PLAIN, Kernel, LinearLoss, linear_cross_entropy
+from lmtrain.objectives.linear_cross_entropy import kernel as sizes
 
 CHUNKED = Kernel("chunked", 4)
 VOCABULARY_FIRST = Kernel("chunked", 4, vocabulary_first=True)
@@ -107,12 +108,36 @@ def problems(draw):
     return operands, kernel, weights, terms
 
 
+CACHES = (1, 50, 1 << 20)  # logits: a row at a time, some, all
+
+
 @settings(deadline=None, max_examples=100)
-@given(problems())
-def test_value_and_gradients_are_those_of_the_formula(problem) -> None:
+@given(problems(), st.sampled_from(CACHES))
+def test_value_and_gradients_are_those_of_the_formula(problem, cache: int) -> None:
     operands, kernel, weights, terms = problem
-    assert_is_the_formula(operands, kernel, torch.float64, 1e-12, weights, **terms)
-    assert_is_the_formula(operands, kernel, torch.float32, 2e-5, weights, **terms)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizes, "_CACHED", cache)
+        assert_is_the_formula(operands, kernel, torch.float64, 1e-12, weights, **terms)
+        assert_is_the_formula(operands, kernel, torch.float32, 2e-5, weights, **terms)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 9), st.integers(1, 7), st.integers(0, 99), st.sampled_from(CACHES), st.booleans())
+def test_hits_are_those_of_arg_max_however_many_are_equal(
+    n: int, vocab: int, seed: int, cache: int, capped: bool
+) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    logits = torch.randint(3, (n, vocab), generator=chance).float()
+    labels = torch.randint(vocab, (n,), generator=chance)
+    expected = logits.argmax(-1).eq(labels).sum().item()
+    terms = {"accuracy": True, "softcap": 0.1 if capped else None}  # which makes ties of what differs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizes, "_CACHED", cache)
+        for kernel in (PLAIN, CHUNKED, VOCABULARY_FIRST):
+            for learns in (False, True):
+                weight = logits.t().contiguous().requires_grad_(learns)
+                found = linear_cross_entropy(torch.eye(n), weight, None, labels, kernel=kernel, **terms)
+                assert found.correct.item() == expected
 
 
 @pytest.mark.parametrize("kernel", KERNELS[:4], ids=ids)
@@ -122,8 +147,10 @@ def test_bf16_is_within_its_rounding(kernel, terms) -> None:
     assert_is_the_formula(Operands(13, 23, 8), kernel, torch.bfloat16, 2e-2, **terms)
 
 
+@pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("kernel", [CHUNKED, VOCABULARY_FIRST], ids=ids)
-def test_autocast_multiplies_in_its_format_and_keeps_fp32_gradients(kernel) -> None:
+def test_autocast_multiplies_in_its_format_and_keeps_fp32_gradients(kernel, cache: int, monkeypatch) -> None:
+    monkeypatch.setattr(sizes, "_CACHED", cache)
     operands = Operands(13, 23, 8)
     h, w, b, labels = operands.to(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -139,6 +166,16 @@ def test_autocast_multiplies_in_its_format_and_keeps_fp32_gradients(kernel) -> N
     for mine, theirs in zip(gradients(found.loss, (h, w, b)), gradients(reference, (h, w, b)), strict=True):
         assert mine.dtype == torch.float32
         assert_near(mine, theirs, 2e-2)
+
+
+@pytest.mark.parametrize("kernel", [CHUNKED, VOCABULARY_FIRST], ids=ids)
+def test_narrow_logits_are_capped_in_fp32(kernel) -> None:
+    h, w, b, labels = Operands(13, 23, 8).to(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, plain = (
+            linear_cross_entropy(h, w, b, labels, softcap=2.0, kernel=one).loss.item() for one in (kernel, PLAIN)
+        )
+    assert found == pytest.approx(plain, rel=2e-6)
 
 
 def test_autocast_leaves_fp64_alone() -> None:
@@ -260,6 +297,18 @@ def test_the_weights_of_positions_are_given_not_learned(kernel) -> None:
     found = linear_cross_entropy(h, w, b, labels, weights, kernel=kernel)
     found.loss.backward()
     assert weights.grad is None and not found.weight.requires_grad
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=ids)
+def test_who_knows_that_all_are_predicted_may_say_so(kernel) -> None:
+    operands = Operands(9, 7, 3)
+    h, w, b, labels = operands.to(torch.float32)
+    found, expected = (
+        linear_cross_entropy(h, w, b, labels, operands.weights, kernel=kernel, accuracy=True, all_predicted=known)
+        for known in (True, False)
+    )
+    assert (found.loss.item(), found.correct.item()) == (expected.loss.item(), expected.correct.item())
+    assert (found.count.item(), found.weight.item()) == (9, expected.weight.item())
 
 
 def test_operands_are_left_as_they_were() -> None:

@@ -7,7 +7,14 @@ import json
 import pytest
 import torch
 
-from lmtrain.objectives.linear_cross_entropy import PLAIN, Kernel, choose_kernel, linear_cross_entropy
+from lmtrain.objectives.linear_cross_entropy import (
+    DEFAULT,
+    PLAIN,
+    Kernel,
+    bounded,
+    choose_kernel,
+    linear_cross_entropy,
+)
 from lmtrain.objectives.linear_cross_entropy.choose import decide
 from lmtrain.objectives.linear_cross_entropy.kernel import Terms
 from lmtrain.objectives.linear_cross_entropy.proof import Proof, Sample
@@ -165,3 +172,87 @@ def test_small_logits_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmtrain.objectives.linear_cross_entropy.choose._SMALL", 1 << 20)
     choice = choose_kernel(768, 128, 65, CPU, torch.float32, planned_steps=2000)
     assert (choice.kernel, choice.measured) == (PLAIN, {})
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def test_chunks_fit_an_eighth_of_what_is_free() -> None:
+    choice = choose_kernel(200, 8, 50, CPU, torch.float32, free=8 * 50 * 4 * 100, budget_s=0.01)
+    names = {*choice.measured, *choice.dropped}
+    assert "chunked by 64 positions" in names and not any("512" in name for name in names)
+    narrow = choose_kernel(200, 8, 50, CPU, torch.bfloat16, free=8 * 50 * 4 * 100, budget_s=0.01)
+    names = {*narrow.measured, *narrow.dropped}
+    assert "chunked by 128 positions" in names, "half as wide, so twice as many"
+    assert "chunked by 128 positions, vocabulary first" not in names, "which would be made fp32 as a whole"
+
+
+def test_of_a_large_vocabulary_chunks_are_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sample, "seconds", lambda sample, kernel: 1.0)
+    monkeypatch.setattr(Proof, "__init__", lambda proof, sample: None)  # nothing of that size is computed here
+    monkeypatch.setattr(Proof, "difference", lambda proof, kernel: None)
+    choice = choose_kernel(4096, 1, 262_144, CPU, torch.float32)
+    assert set(choice.measured) >= {"chunked by 256 positions", "chunked by 256 positions, vocabulary first"}
+    assert not any("512" in name for name in choice.measured)
+
+
+def test_without_room_for_a_trial_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sample, "draw", None)
+    choice = choose_kernel(200, 1000, 2**20, CPU, torch.float32, free=2**30)
+    assert (choice.kernel, choice.reason) == (DEFAULT, "trying others takes 15.6 GiB, and 1.0 are free")
+
+
+CPU_MESSAGE = "[enforce fail] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(CPU_MESSAGE)], ids=["GPU", "CPU"]
+)
+@pytest.mark.parametrize("positions", [20, 100], ids=["at the first look", "when it is timed"])
+def test_what_runs_out_of_memory_is_no_candidate(monkeypatch: pytest.MonkeyPatch, error, positions: int) -> None:
+    real = Sample.seconds
+
+    def seconds(sample: Sample, kernel: Kernel) -> float:
+        if kernel == PLAIN and sample.labels.numel() > positions:
+            raise error
+        return real(sample, kernel)
+
+    monkeypatch.setattr(Sample, "seconds", seconds)
+    choice = choose_kernel(200, 8, 50, CPU, torch.float32, budget_s=0.01)
+    assert choice.kernel.name != "plain" and choice.dropped["plain"] == "there is not the memory to try it"
+
+
+@pytest.mark.parametrize("where", ["draw", "results", "seconds"])
+def test_where_nothing_can_be_tried_the_default_is_taken(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def fail(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Sample, where, fail)
+    choice = choose_kernel(200, 8, 50, CPU, torch.float32)
+    assert (choice.kernel, choice.reason) == (DEFAULT, "there is not the memory to try it")
+
+
+def test_another_error_is_no_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(sample: Sample, kernel: Kernel) -> float:
+        raise RuntimeError("illegal instruction")
+
+    monkeypatch.setattr(Sample, "seconds", fail)
+    with pytest.raises(RuntimeError, match="illegal"):
+        choose_kernel(200, 8, 50, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("positions", "vocab", "learns", "stays"),
+    [
+        (1000, 1000, False, True),
+        (8 * 1024, 50_257, False, False),  # an evaluation of what 1 × 1,024 was chosen for
+        (1024, 50_257, True, True),
+        (2048, 50_257, True, False),
+    ],
+)
+def test_plain_is_kept_for_as_many_logits_as_may_lie_about(
+    monkeypatch: pytest.MonkeyPatch, positions: int, vocab: int, learns: bool, stays: bool
+) -> None:
+    monkeypatch.setattr("lmtrain.objectives.linear_cross_entropy.choose._SMALL", 1 << 20)
+    assert bounded(PLAIN, positions, vocab, gradients=learns) == (PLAIN if stays else DEFAULT)
+    assert bounded(LARGE, positions, vocab, gradients=learns) == LARGE

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lmtrain.objectives.linear_cross_entropy import PLAIN, Kernel, linear_cross_entropy
+from lmtrain.objectives.linear_cross_entropy import kernel as sizes
 
 N, D, V = 512, 8, 1000
 
@@ -37,10 +38,10 @@ class Allocations(TorchDispatchMode):
             weakref.finalize(storage, self.alive.pop, key, None)
 
 
-def peak(kernel: Kernel, n: int = N, **terms) -> int:
+def peak(kernel: Kernel, n: int = N, dtype: torch.dtype = torch.float32, **terms) -> int:
     chance = torch.Generator().manual_seed(0)
-    hidden = torch.randn(n, D, generator=chance, requires_grad=True)
-    weight = torch.randn(V, D, generator=chance, requires_grad=True)
+    hidden = torch.randn(n, D, generator=chance).to(dtype).requires_grad_()
+    weight = torch.randn(V, D, generator=chance).to(dtype).requires_grad_()
     labels = torch.randint(V, (n,), generator=chance)
     with Allocations() as seen:
         linear_cross_entropy(hidden, weight, None, labels, kernel=kernel, **terms).loss.backward()
@@ -80,3 +81,21 @@ def test_without_gradients_none_are_made() -> None:
         linear_cross_entropy(hidden, weight, None, torch.zeros(N, dtype=torch.long), kernel=Kernel("chunked", 16))
     operands = V * D * 4 + N * D * 4  # seen too; their gradients would be as much again
     assert seen.peak < 16 * V * 4 + 1.5 * operands
+
+
+def test_what_is_made_of_logits_is_made_of_a_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a larger chunk only its bf16 logits are more: neither their fp32 nor their tanh."""
+    monkeypatch.setattr(sizes, "_CACHED", V // torch.get_num_threads())
+    small, large = (peak(Kernel("chunked", rows), dtype=torch.bfloat16, softcap=3.0) for rows in (16, 256))
+    assert large - small < 1.1 * 240 * V * 2
+
+
+def test_fp16_holds_all_logits_only_for_its_gradients() -> None:
+    def seen(learns: bool) -> int:
+        hidden, weight = torch.randn(N, D).half(), torch.randn(V, D).half().requires_grad_()
+        with Allocations() as seen, torch.set_grad_enabled(learns):
+            linear_cross_entropy(hidden, weight, None, torch.zeros(N, dtype=torch.long), kernel=Kernel("chunked", 16))
+        return seen.peak
+
+    assert seen(True) > N * V * 4
+    assert seen(False) < N * V

@@ -124,6 +124,22 @@ def test_special_ids_are_never_hidden_even_inside_a_text() -> None:
     assert (masked(probability=0.9).batch(examples)["labels"][:, 10] == IGNORED).all()
 
 
+def test_ids_with_gaps_and_ids_that_nobody_named() -> None:
+    """The ids of a tokenizer need not be 0 to n - 1, and a data set may bring any: neither is an index of a table."""
+    vocabulary = np.array([*range(10), *range(900, VOCABULARY)])
+    gapped = Masked(MASK, len(vocabulary), special_ids=SPECIAL_IDS, vocabulary=vocabulary, probability=0.5)
+    examples = some(40, 100)
+    examples.ids[:] = np.where(examples.ids % 2, 950, 7)
+    batch = gapped.batch(examples)
+    put = batch["input_ids"][(batch["labels"] != IGNORED) & (batch["input_ids"] != MASK)]
+    assert set(put.tolist()) <= set(vocabulary.tolist()) and len(set(put.tolist()) - {7, 950}) > 50
+    examples.ids[:, 3] = 10**6
+    starts = np.ones(20, dtype=bool)
+    for objective in (masked(), gapped, Masked(MASK, 20, special_ids=SPECIAL_IDS, starts_word=starts)):
+        labels = objective.batch(examples)["labels"]
+        assert 0 < int((labels[:, 3] == 10**6).sum()) < 40 and set(labels[:, 3].tolist()) == {IGNORED, 10**6}
+
+
 def test_whole_words_are_hidden_whole() -> None:
     starts = np.ones(VOCABULARY, dtype=bool)
     starts[500:] = False  # ids from 500 on continue a word

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lmtrain.core.errors import UserError
-from lmtrain.objectives import Masked, word_starts
+from lmtrain.core.types import Examples
+from lmtrain.objectives import IGNORED, Masked, word_starts
 
 TEXT = ["unbelievable readers are reading unreadable books", "believers read and reread the books"] * 20
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -67,6 +69,22 @@ def test_a_vocabulary_of_characters_is_refused() -> None:
     tokenizer.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=40, special_tokens=SPECIAL))
     with pytest.raises(UserError, match="--mask_whole_words"):
         word_starts(wrapped(tokenizer))
+
+
+def test_gaps_between_the_ids_stand_by_themselves() -> None:
+    vocabulary = {"[UNK]": 0, "[MASK]": 1, "read": 2, "##ers": 6, "##ing": 9}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", mask_token="[MASK]")
+    assert len(tokenizer) == 5
+    assert word_starts(tokenizer).tolist() == [True] * 6 + [False, True, True, False]
+    objective = Masked.for_tokenizer(tokenizer, whole_words=True)
+    assert objective.vocab_size == 5
+    ids = np.array([[2, 6, 2, 9, 2, 9]] * 50)
+    examples = Examples(ids, np.full(50, 6), np.zeros_like(ids, dtype=bool), np.arange(50), 0)
+    batch = objective.batch(examples)
+    assert set(batch["input_ids"].unique().tolist()) <= set(vocabulary.values())
+    hidden = batch["labels"].numpy() != IGNORED
+    assert hidden.any() and (hidden[:, 0::2] == hidden[:, 1::2]).all(), "words as a whole"
 
 
 def test_an_objective_takes_ids_and_words_from_its_tokenizer() -> None:

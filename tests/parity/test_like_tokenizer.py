@@ -171,6 +171,13 @@ def test_fewer_tokens_than_its_alphabet(kind: str, size: int) -> None:
     assert error.value.problems[0].flag == "--vocab_size"
 
 
+def test_a_frequency_is_for_kinds_that_count() -> None:
+    for kind in ("gpt2", "bert"):
+        TokenizerPlan(like=KINDS[kind](), min_frequency=3).check()
+    with pytest.raises(UserError, match="--min_frequency"):
+        TokenizerPlan(like=t5_kind(), min_frequency=3).check()
+
+
 def test_the_command(tmp_path: Path) -> None:
     gpt2_kind().save_pretrained(tmp_path / "old")
     (tmp_path / "text.py").write_text(TEXT)

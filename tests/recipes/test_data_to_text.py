@@ -99,6 +99,9 @@ def test_every_stage_leaves_its_files_and_is_not_repeated(
     table = (out / "table.txt").read_text()
     assert "gpt2-medium, LoRA r=4 (published)" in table and "70.4 ± 0.1" in table
     assert "METEOR: not computed" in table
+    assert Path(asked.model_name_or_path or "").name + ", LoRA r=4, 3 of 8 inputs" in table
+    assert "training: LoRA of rank 4, α 32, dropout 0.1, 4 steps, 8 examples a step, learning rate 0.0002" in table
+    assert "beam search: 2 beams, length penalty 0.8, no 4 tokens in a row twice, at most 8 tokens" in table
     assert any("LoRA" in text for _, text in said)
 
     monkeypatch.setattr(decoding, "beam_search", None)  # neither trained nor decoded again
@@ -146,6 +149,30 @@ def test_webnlg_is_scored_by_part(tmp_path: Path, model: str) -> None:
     folder = tmp_path / "out/seed-110/references"
     assert sorted(path.name for path in folder.iterdir()) == [f"reference{n}" for n in range(6)]
     assert (folder / "reference1").read_text() == "by the river is clowns .\nphobos is a moon of mars .\n"
+
+    said: list[str] = []
+    unknown = [Record(row.context, row.completion, None if row is test[2] else row.seen) for row in test]
+    asked.test = records("unknown.jsonl", unknown)  # the training is found finished
+    found = run_task(asked, say=lambda topic, text: said.append(text))[110]
+    assert {part: scores.inputs for part, scores in found.items()} == {"all": 2}
+    assert any("not all records say whether their category was seen" in text for text in said)
+
+
+def test_an_input_without_room_is_dealt_with_before_anything_is_trained(tmp_path: Path, model: str) -> None:
+    asked = options(tmp_path, model)
+    long = "name : " + "Clowns " * 60
+    Path(asked.test or "").write_text(f"{long}||Clowns.\nname : Zizzi||Zizzi.\nname : Zizzi||It is Zizzi.\n")
+    with pytest.raises(UserError) as error:
+        run_task(asked, say=lambda topic, text: None)
+    [problem] = error.value.problems
+    assert problem.flag == "--test" and "1 input of 2 longer than the 152 tokens" in problem.text
+    assert "--on_long skip" in problem.text and "--max_new_tokens" not in problem.text
+    assert not (tmp_path / "out/seed-110").exists()
+    asked.on_long = "skip"
+    assert run_task(asked, say=lambda topic, text: None)[110]["all"].inputs == 1
+    assert "1 of 2 inputs" in (tmp_path / "out/table.txt").read_text()
+    asked.on_long = "truncate"
+    assert run_task(asked, say=lambda topic, text: None)[110]["all"].inputs == 2
 
 
 def test_all_that_is_missing_is_said_at_once() -> None:

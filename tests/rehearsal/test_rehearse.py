@@ -214,6 +214,56 @@ def test_tensors_without_a_gradient_are_named(
     assert "does not depend on 27 of the 28 trained tensors" in said["--model_name_or_path"]
 
 
+def sever(model: Any) -> None:
+    """A layer learns nothing from now on, though the loss depends on it; and on another one it does not depend."""
+    linear = model.transformer.h[1].mlp.c_fc
+    linear.forward = lambda x: type(linear).forward(linear, x).detach()
+    model.pooler = nn.Linear(4, 4)
+
+
+def skip_at_random(model: Any) -> None:
+    """A layer is left out of every other pass, by chance, as LayerDrop does it."""
+    block = model.transformer.h[1]
+    block.forward = lambda x, *a, **k: x if torch.rand([]) >= 0.5 else type(block).forward(block, x, *a, **k)
+
+
+def test_tensors_that_are_cut_off_are_told_from_those_that_are_not_used(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsing, "_on_a_twin", lambda *_: None)  # saving knows nothing of this pooler
+    stage = stage_of(f"{runs['gpt2']} --dropout 0.2", tmp_path / "out", spoil=sever)
+    assert stage.trainer.fast_paths
+    before = state_of(stage.parts.model)[0]
+    said = problems(stage)["--model_name_or_path"]
+    assert said.startswith("the loss changes with transformer.h.1.ln_2.weight, ")
+    assert "mlp.c_fc.weight" in said and "pooler" not in said and "--skip_check" in said
+    after = state_of(stage.parts.model)[0]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_layer_that_the_pass_left_out_by_chance_is_not_cut_off(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsing, "_on_a_twin", lambda *_: None)
+    found = rehearse(stage_of(runs["gpt2"], tmp_path / "out", spoil=skip_at_random))
+    assert "12 of 28 trained tensors get no gradient" in found.lines[0], "it was left out"
+
+
+def test_what_there_was_no_time_for_is_said(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsing, "_TOKENIZER_S", 1.0)
+    monkeypatch.setattr(rehearsing.Budget, "left", 1.0)
+    monkeypatch.setattr(rehearsing.Budget, "left_at_most", 0.0)
+    said: list[str] = []
+    stage = stage_of(runs["gpt2"], tmp_path / "out")
+    stage.say = lambda topic, text: said.append(text)
+    rehearse(stage, plan=False)
+    assert said[-1] == (
+        "save, reload, generate, gradients: fine (not tried, for want of time: saving the tokenizer, an evaluation)"
+    )
+
+
 def test_ids_without_a_row(runs: dict[str, str], tmp_path: Path) -> None:
     said = problems(stage_of(runs["gpt2"], tmp_path / "out", spoil=lambda model: model.resize_token_embeddings(50)))
     assert "50 embedding rows" in said["--tokenizer_name"]

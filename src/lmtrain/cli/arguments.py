@@ -93,7 +93,10 @@ def _values(table: FlagTable, name: str, rest: Sequence[str]) -> list[str]:
     if (found and found[0].is_switch) or (old and old.is_switch):
         # `--fsdp full_shard` and the like take a word too; a plain switch takes only true or false
         takes_words = found is not None and "str" in found[0].types
-        stray = not _has_positional(table) and not following[0].endswith(_CONFIG_ENDINGS) if following else False
+        new = table.find(old.new) if old else None
+        hides = new is not None and new[0].about.secret  # a token behind the old switch is no prompt
+        alone = _has_positional(table) and not hides
+        stray = not alone and not following[0].endswith(_CONFIG_ENDINGS) if following else False
         return following[:1] if following and (takes_words or stray or is_truth_word(following[0])) else []
     takes_many = found is not None and "list" in found[0].types
     if not takes_many and _has_positional(table):

@@ -119,8 +119,8 @@ _LIST = (
         "nlg train",
         "The training of a data-to-text task alone, with the published settings.",
         (
-            ("On token ids of nlg encode",
-             "lmtrain nlg train --train train.ids.jsonl --valid valid.ids.jsonl --model ./gpt2 --output_dir runs/e2e"),
+            ("On texts of nlg convert, or token ids of nlg encode",
+             "lmtrain nlg train e2e --train train.jsonl --valid valid.jsonl --model ./gpt2 --output_dir runs/e2e"),
         ),
     ),
     Command(
@@ -135,7 +135,7 @@ _LIST = (
         "Records to token ids, as the original GPT-2 data-to-text example reads them.",
         (
             ("With the end-of-text token behind context and completion",
-             "lmtrain nlg encode train.jsonl train_ids.jsonl --tokenizer_name ./gpt2 --add_bos --add_eos"),
+             "lmtrain nlg encode train.jsonl train.ids.jsonl --tokenizer_name ./gpt2 --add_bos --add_eos"),
         ),
     ),
     Command(
@@ -143,7 +143,16 @@ _LIST = (
         "What a model writes for each input of a data-to-text set: beam search over token ids.",
         (
             ("The test set of E2E, with the settings of the published results",
-             "lmtrain nlg decode --model runs/e2e --input test.jsonl --output predictions.jsonl"),
+             "lmtrain nlg decode --model runs/e2e --input test.ids.jsonl --output predictions.jsonl"),
+        ),
+    ),
+    Command(
+        "nlg text",
+        "Token ids of nlg decode to texts, and references beside them, as the official scorers read both.",
+        (
+            ("The test set of E2E",
+             "lmtrain nlg text e2e --predictions predictions.jsonl --records test.jsonl --tokenizer_name ./gpt2 "
+             "--output_dir texts"),
         ),
     ),
     Command(

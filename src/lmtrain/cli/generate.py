@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmtrain.config.flags import option_flags
 from lmtrain.core.console import counted, say
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.files import atomic_file
 from lmtrain.core.startup import heavy_imports
 from lmtrain.generate.prompt_files import read_prompts, read_stdin
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from lmtrain.config.options import GenerateOptions
 
 Record = dict[str, Any]
+_OF_MASKED_TOO = frozenset(
+    {"prompt", "prompts_file", "interactive", "seed", "top", "batch_size", "precision", "use_cpu", "json", "output"}
+)
 
 
 def run(options: GenerateOptions) -> int:
@@ -40,6 +44,9 @@ def run(options: GenerateOptions) -> int:
     purpose = purpose_of(options)
     if purpose == "mlm":
         _fits_a_masked_model(options, prompts)
+    elif options.top != type(options).top:
+        raise UserError("is for masked models; this is a causal one, which gives several texts with "
+                        "--num_return_sequences", flag="--top")  # fmt: skip
     tokenizer = load_tokenizer(options, "mlm" if purpose == "mlm" else None)
     loaded = load_model(options, purpose, tokenizer)
     say("model", "\n".join([describe(loaded.model), *loaded.lines]))
@@ -76,27 +83,32 @@ def _output(name: str | None) -> Path | None:
     path, flag = Path(name).expanduser(), "--output"
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file", flag=flag)
-    trial = path.with_name(path.name + ".trial")
     try:
-        with atomic_file(trial):
-            pass
-        trial.unlink()
+        with suppress(_TriedError), atomic_file(path):
+            raise _TriedError  # nothing is left of it, and nothing that was there is touched
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}", flag=flag) from error
     return path
 
 
+class _TriedError(Exception):
+    """The file could be written."""
+
+
 def _fits_a_masked_model(options: GenerateOptions, prompts: list[str]) -> None:
+    problems = Problems()
     if not prompts and not options.interactive:
-        raise UserError("this is a masked model: give a text with a mask to fill in, as prompt")
-    for given, flag in (
-        (options.stream, "--stream"),
-        (options.chat, "--chat"),
-        (options.logprobs is not None, "--logprobs"),
-        (options.stop, "--stop"),
-    ):
-        if given:
-            raise UserError("is for causal models; this is a masked one, which fills masks", flag=flag)
+        problems.add("this is a masked model: give a text with a mask to fill in, as prompt")
+    for name in _of_causal_models(options):
+        problems.add("is for causal models; this is a masked one, which fills masks", flag=name)
+    problems.raise_if_any()
+
+
+def _of_causal_models(options: GenerateOptions) -> Iterator[str]:
+    """What was typed about the writing of text. A seed may stand: it says nothing about the result."""
+    for name, flag in option_flags(type(options)).items():
+        if flag.group == options.title and name not in _OF_MASKED_TOO and getattr(options, name) != flag.default:
+            yield f"--{flag.about.off or name}"
 
 
 def _complete(

@@ -12,9 +12,11 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from lmtrain.core.console import is_first_process, say
 from lmtrain.core.errors import ExitCode, Interrupted, OwnResultWrong, Problem, UserError
+from lmtrain.core.files import NO_RIGHT, NO_ROOM
 from lmtrain.core.launching import is_first_here, processes, under_slurm
 from lmtrain.core.ranklog import is_told
 
@@ -37,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         if is_first_process() or error.heard is False or (error.heard is None and is_first_here()):
-            print(problem_block(name, error.problems), file=sys.stderr, flush=True)
+            before = "go on" if error.exit_code == ExitCode.NO_SAVE_SUCCEEDED else "run"
+            print(problem_block(name, error.problems, before), file=sys.stderr, flush=True)
         return int(error.exit_code)
     except OwnResultWrong as error:
         if is_first_process():
@@ -45,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.exit_code)
     except Interrupted as stopped:
         if is_first_process():
-            print(f"\nlmtrain {name}: interrupted ({stopped}); the same command goes on", file=sys.stderr, flush=True)
+            onward = getattr(stopped, "onward", "the same command goes on")
+            print(f"\nlmtrain {name}: interrupted ({stopped}); {onward}", file=sys.stderr, flush=True)
         return ExitCode.INTERRUPTED
     except KeyboardInterrupt:
         from lmtrain.config.flags import TRAINING_COMMANDS
@@ -61,12 +65,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if is_told(error):
             return ExitCode.OUR_FAULT
+        if (refused := _refused_by_the_system(error)) is not None:
+            print(f"\nlmtrain {name}: {_what_to_do(error, refused)}", file=sys.stderr, flush=True)
+            return refused
         traceback.print_exc()
         print(
             f"\nlmtrain {name}: this is a fault of lmtrain, not of your input. {_where_to_report()}",
             file=sys.stderr,
         )
         return ExitCode.OUR_FAULT
+
+
+def _refused_by_the_system(error: Exception) -> ExitCode | None:
+    """The exit code where a full disk or a missing right ended it, which is no fault of lmtrain; None elsewhere."""
+    number = error.errno if isinstance(error, OSError) else None
+    return ExitCode.NO_SAVE_SUCCEEDED if number in NO_ROOM else ExitCode.WRONG_INPUT if number in NO_RIGHT else None
+
+
+def _what_to_do(error: Any, code: ExitCode) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    first = "make room" if code == ExitCode.NO_SAVE_SUCCEEDED else "allow it"
+    return f"{error.strerror}{where}: {first}, then type the same command again"
 
 
 def _name_of(words: list[str]) -> str:
@@ -118,8 +137,8 @@ def _run(name: str, rest: list[str]) -> int:
     return int(importlib.import_module(COMMANDS[name].module).run(parsed.options))
 
 
-def problem_block(command: str, problems: Sequence[Problem]) -> str:
-    """All problems under one heading, the flags in a column of their own.
+def problem_block(command: str, problems: Sequence[Problem], before: str = "run") -> str:
+    """All problems under one heading, the flags in a column of their own; they are in the way of what ``before`` says.
 
     ::
 
@@ -129,7 +148,7 @@ def problem_block(command: str, problems: Sequence[Problem]) -> str:
                            use at most --block_size 1024
     """
     count = f"{len(problems)} things" if len(problems) != 1 else "1 thing"
-    lines = [f"{f'lmtrain {command}'.strip()}: {count} to change before this can run"]
+    lines = [f"{f'lmtrain {command}'.strip()}: {count} to change before this can {before}"]
     column = max((len(p.flag) for p in problems if p.flag), default=0)
     for problem in problems:
         head = f"  {(problem.flag or '').ljust(column)}   " if column else "  "

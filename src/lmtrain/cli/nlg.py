@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 def run(options: NlgOptions) -> int:
     with Stop().listening() as stop:
         with heavy_imports():
+            from lmtrain.engine.processes import to_the_end
             from lmtrain.models.quiet import quiet_for_commands
             from lmtrain.recipes.data_to_text.run import run_task
 
         quiet_for_commands()
-        run_task(options, stop=stop)
+        to_the_end(lambda: run_task(options, stop=stop))
     folder = Path(str(options.output_dir)).expanduser()
     if is_first_process():
         if options.json:

@@ -37,7 +37,8 @@ def run(options: NlgDecodeOptions) -> int:
         with heavy_imports():
             from lmtrain.models import describe, load_model, max_positions
             from lmtrain.models.quiet import quiet_for_commands
-            from lmtrain.recipes.data_to_text.decoding import Search, decode, ends_of, fitting
+            from lmtrain.recipes.data_to_text.decoding import Search, decode, ends_of
+            from lmtrain.recipes.data_to_text.inputs import fitting
 
         quiet_for_commands()
         loaded = load_model(options, "clm", None)

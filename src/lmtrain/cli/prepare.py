@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,8 @@ def run(options: PrepareOptions) -> int:
         from lmtrain.cli.prepare_shard import make
 
         return make(options, tokenizer, sources, folder)
-    corpus = prepare_corpus(
+    prepared = partial(
+        prepare_corpus,
         options,
         tokenizer,
         options.objective,
@@ -58,6 +60,7 @@ def run(options: PrepareOptions) -> int:
         store_folder=folder,
         say=say,
     )
+    corpus = _compared(prepared)
     if far:
         _upload(corpus, far, options)
     shared = None
@@ -81,6 +84,22 @@ def run(options: PrepareOptions) -> int:
     else:
         print("\n".join(corpus.ledger.lines()))
     return ExitCode.OK
+
+
+def _compared(prepared: Callable[[], Corpus]) -> Corpus:
+    """What ``prepared`` finds or makes, with every byte compared."""
+    from lmtrain.data.store import DamagedStoreError
+
+    def compared() -> Corpus:
+        corpus = prepared()
+        for made in corpus.stores.values():
+            made.store.finish_watching()
+        return corpus
+
+    try:
+        return compared()
+    except DamagedStoreError:
+        return compared()  # it is written down now, so the store is made again, or refused with what to type
 
 
 def _upload(corpus: Corpus, address: str, options: PrepareOptions) -> None:

@@ -15,6 +15,7 @@ from lmtrain.core.startup import heavy_imports
 def run(options: TokenizerOptions) -> int:
     """Train, save, say how well it packs."""
     from lmtrain.data.corpus import sources_of
+    from lmtrain.data.tokenizer_text import advice
     from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 
     problems = Problems()
@@ -37,6 +38,8 @@ def run(options: TokenizerOptions) -> int:
         if "train" not in sources:
             raise UserError("there is no text to learn from; name some", flag="--train_file")
     problems.raise_if_any()
+    if not options.sample_bytes and (line := advice(sources["train"])):
+        say("tokenizer", line)
     trained = train_tokenizer(sources["train"], plan)
     try:
         trained.save(folder)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from lmtrain.config.filter import FilterOptions
 from lmtrain.config.mix import Mix
 from lmtrain.config.options import (
@@ -16,6 +14,7 @@ from lmtrain.config.shard import shard_of
 from lmtrain.config.values import user_path
 from lmtrain.core.addresses import is_address
 from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.missing import no_such
 
 _DATA_FILES = {
     "train_file": "--train_file",
@@ -44,12 +43,24 @@ def check_data(data: TextOptions, problems: Problems) -> None:
         for path in found:
             _exists(path, flag_of[name], problems)
     if isinstance(data, DataOptions):
+        check_linebreaks(data, problems)
         stdin = [name for name in named if "-" in getattr(data, name)]
         if len(stdin) > 1:
             problems.add(
                 f"standard input is read once, and {_DATA_FILES[stdin[0]]} reads it",
                 flag=_DATA_FILES[stdin[1]],
             )
+
+
+def check_linebreaks(data: DataOptions, problems: Problems) -> None:
+    """``--keep_linebreaks`` is about lines that are documents; a text that is one keeps all of its own."""
+    lines = data.documents == "lines" or data.compat or getattr(data, "line_by_line", False)
+    if data.keep_linebreaks is False and not lines:
+        problems.add(
+            "a text file is one document here, with all of its line breaks; --documents lines makes each line one, "
+            "without its break (so does --compat)",
+            flag="--keep_linebreaks",
+        )
 
 
 def _mixed_files(data: DataOptions | FilterOptions) -> list[str]:
@@ -68,7 +79,7 @@ def _text_flag(data: TextOptions) -> str:
 
 
 def _exists(path: str, flag: str, problems: Problems) -> None:
-    """A file that is not there, with the neighbour of the most similar name."""
+    """A file that is not there."""
     if path == "-" or is_address(path) or any(sign in path for sign in "*?["):
         return
     if not path.strip():
@@ -78,12 +89,9 @@ def _exists(path: str, flag: str, problems: Problems) -> None:
     try:
         if file.exists():
             return
-        neighbours = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
     except (OSError, ValueError):
         return  # unreadable folders and impossible names are the reader's to report
-    close = difflib.get_close_matches(file.name, neighbours, n=1)
-    hint = f"; did you mean {file.parent / close[0]}?" if close else ""
-    problems.add(f"no such file or folder: {path}{hint}", flag=flag)
+    problems.add(no_such(path, file), flag=flag)
 
 
 def check_has_text(data: TextOptions, problems: Problems) -> None:

@@ -10,6 +10,7 @@ from lmtrain.config.muon import MuonArgs
 from lmtrain.config.options import (
     Resolved,
 )
+from lmtrain.config.sharding import KINDS, launcher_sharding, sharding_of
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import Problems
 
@@ -27,14 +28,14 @@ def check_batch(options: Resolved, problems: Problems) -> None:
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
             if name in given:
                 problems.add(f"sizes the step, and so does --{name}; give one of them", flag="--batch_tokens")
-    for name in ("fsdp", "deepspeed"):
-        if given.get(name) and (run.auto_batch or run.batch_tokens is not None):
-            flag = "--auto_batch" if run.auto_batch else "--batch_tokens"
-            problems.add(
-                f"tries the whole model in one process, and --{name} divides it; give --per_device_train_batch_size "
-                "and --gradient_accumulation_steps",
-                flag=flag,
-            )
+    sharding = sharding_of(given)
+    if sharding and (run.auto_batch or run.batch_tokens is not None):
+        flag = "--auto_batch" if run.auto_batch else "--batch_tokens"
+        problems.add(
+            f"tries the whole model in one process, and {sharding.who} divides it; give --per_device_train_batch_size "
+            "and --gradient_accumulation_steps",
+            flag=flag,
+        )
 
 
 def check_precision(options: Resolved, problems: Problems) -> None:
@@ -56,12 +57,19 @@ def check_precision(options: Resolved, problems: Problems) -> None:
 
 
 def check_muon(given: dict[str, Any], problems: Problems) -> None:
-    for name in ("fsdp", "deepspeed"):
-        if given.get(name):
-            problems.add(
-                "cuts the matrices into pieces, and --optim muon needs each whole; leave out one of the two",
-                flag=f"--{name}",
-            )
+    sharding = sharding_of(given)
+    if sharding and sharding.by_launcher:
+        problems.add(
+            f"muon steps whole matrices, and {sharding.who} cuts them into pieces behind its back; take an AdamW, or "
+            f"{sharding.without}",
+            flag="--optim",
+        )
+    elif sharding:
+        problems.add(
+            "cuts the matrices into pieces behind the optimizer's back, and --optim muon needs each whole; leave out "
+            "one of the two",
+            flag=f"--{sharding.kind}",
+        )
     if given.get("optim_target_modules"):
         problems.add("belongs to optimizers such as galore_adamw, not to --optim muon", flag="--optim_target_modules")
     if not given.get("optim_args") or all("=" in pair for pair in given["optim_args"].split(",")):
@@ -110,12 +118,29 @@ def check_schedule(options: Resolved, problems: Problems) -> None:
         problems.add("nccl joins GPUs; leave out --ddp_backend or --use_cpu", flag="--ddp_backend")
     if given.get("fsdp") and given.get("deepspeed"):
         problems.add("does the same work as --deepspeed; give one of them", flag="--fsdp")
+    _launcher(given, problems)
     if given.get("fsdp_config") and not given.get("fsdp"):
         problems.add("has no effect without --fsdp", flag="--fsdp_config")
     for name in ("hub_model_id", "hub_revision", "hub_private_repo"):
         if given.get(name) is not None and not given.get("push_to_hub"):
             problems.add("has no effect without --push_to_hub", flag=f"--{name}")
     _json_files(given, problems)
+
+
+def _launcher(given: dict[str, Any], problems: Problems) -> None:
+    """What ``accelerate launch`` asks for, beside the options."""
+    asked = launcher_sharding()
+    if asked is None:
+        return
+    if given.get("use_cpu"):
+        problems.add(
+            f"{asked.who} divides a model over GPUs, and on CPUs Accelerate would silently leave it whole; leave out "
+            f"--use_cpu, or {asked.without}",
+            flag="--use_cpu",
+        )
+    for kind in KINDS:
+        if given.get(kind) and kind != asked.kind:
+            problems.add(f"does the same work as {asked.who}; leave out --{kind}, or {asked.without}", flag=f"--{kind}")
 
 
 def _metric(options: Resolved, name: str | None, problems: Problems) -> None:

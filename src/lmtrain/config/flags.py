@@ -17,7 +17,7 @@ from lmtrain.config.export import ExportOptions
 from lmtrain.config.filter import FilterOptions
 from lmtrain.config.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.nlg import NlgDemoOptions, NlgOptions, NlgTrainOptions
-from lmtrain.config.nlg_data import NlgConvertOptions, NlgEncodeOptions
+from lmtrain.config.nlg_data import NlgConvertOptions, NlgEncodeOptions, NlgTextOptions
 from lmtrain.config.nlg_decode import NlgDecodeOptions
 from lmtrain.config.nlg_score import NlgScoreOptions
 from lmtrain.config.push import PushOptions
@@ -50,6 +50,7 @@ COMMAND_OPTIONS: dict[str, type] = {
     "nlg convert": NlgConvertOptions,
     "nlg encode": NlgEncodeOptions,
     "nlg decode": NlgDecodeOptions,
+    "nlg text": NlgTextOptions,
     "nlg score": NlgScoreOptions,
     "demo": options.DemoOptions,
     "profile": options.ProfileOptions,

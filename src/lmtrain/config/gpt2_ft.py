@@ -125,6 +125,14 @@ def check_gpt2_ft(options: Gpt2FtOptions) -> None:
         _check_cycle(options, problems)
     elif options.max_step is None and options.max_epoch is None:
         problems.add("says when the training ends, and so does --max_step; give one of them", flag="--max_epoch")
+    if options.lora_dim == 0:
+        for item in fields(options):
+            if item.name in ("lora_alpha", "lora_dropout") and getattr(options, item.name) != item.default:
+                problems.add(
+                    "is about LoRA, and --lora_dim 0, the default, trains all weights; give its rank, such as "
+                    "--lora_dim 4, or leave this out",
+                    flag=f"--{item.name}",
+                )
     if options.fp16 and options.precision not in ("fp32", "fp16"):
         problems.add(f"says something else than --precision {options.precision}; give one of them", flag="--fp16")
     problems.raise_if_any()

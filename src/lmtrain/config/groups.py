@@ -70,7 +70,6 @@ class ModelOptions:
         None,
         "Access token for private or gated models on the hub. Never written into the run.",
         secret=True,
-        aliases=("use_auth_token",),
         shown_default="that of `hf auth login`, if any",
     )
     trust_remote_code: bool = option(False, "Run Python code that comes with a hub model: only for authors you trust.")
@@ -241,8 +240,9 @@ class DataOptions(TextOptions):
     )
     compat: Literal["run_clm", "run_mlm"] | None = option(
         None,
-        "Treat text as that script does: each line a document without its line break, blank lines kept, no "
-        "end-of-text tokens, the first column, the first per cent of the rows for validation.",
+        "Treat text as that script did before transformers 4.10: each line a document without its line break, blank "
+        "lines kept, no end-of-text tokens, the first column, the first per cent of the rows for validation. With "
+        "--keep_linebreaks as today's run_clm does.",
     )
 
 
@@ -287,6 +287,12 @@ class RunOptions:
         unit="tokens",
         at_least=1,
         shown_default="a number of examples",
+    )
+    z_loss: float = option(
+        0.0,
+        "Add so much of the squared logarithm of the softmax's denominator to the loss of training, which keeps logits "
+        "from drifting away (PaLM: 1e-4); scores are without it.",
+        at_least=0,
     )
     compile: Literal["auto", "on", "off"] = option(
         "auto",
@@ -354,5 +360,6 @@ class RunOptions:
     )
     overwrite_output_dir: bool = option(
         False,
-        "Start anew in an --output_dir that holds another run; without it that run is continued or refused.",
+        "Start anew in an --output_dir that holds another run; without it that run is continued or refused. An "
+        "unfinished run that this very command began is continued all the same.",
     )

@@ -86,6 +86,11 @@ def _fsdp_setting(key: str) -> str:
     return f"this setting is now part of a JSON object: --fsdp true --fsdp_config '{{\"{key}\": ...}}'"
 
 
+def _token(words: list[str]) -> list[str] | None:
+    """A token, or the earlier switch: on means the stored login, which is used anyway."""
+    return None if not words or (len(words) == 1 and is_truth_word(words[0])) else words
+
+
 _AMP = _only(frozenset({"auto", "amp", "cuda_amp", "cpu_amp"}), "Apex is gone; mixed precision is torch's own: --fp16")
 _LENGTH = _refuse_on(
     "the order of the examples is a function of the seed and the epoch, so that a run resumes exactly; "
@@ -116,6 +121,7 @@ LEGACY: dict[str, Old] = {
     "test_data_file": Old("test_file"),
     "whole_word_mask": Old("mask_whole_words", is_switch=True),
     "wwm": Old("mask_whole_words", is_switch=True),
+    "use_auth_token": Old("token", value=_token, is_switch=True),
     "use_slow_tokenizer": Old("use_fast_tokenizer", value=_opposite, is_switch=True),
     "with_tracking": Old(refused=True, why="name the tracker: --report_to tensorboard", is_switch=True),
     "checkpointing_steps": Old(refused=True, why="write --save_strategy steps --save_steps N, or --save_strategy epoch"),

@@ -240,7 +240,9 @@ def _take_old(gathered: Gathered, setting: Setting, old: Old) -> str | None:
         return None
     if words is None:
         return None
-    flag = gathered.table.flags[old.new]
+    found = gathered.table.find(old.new)
+    assert found is not None, "asked before"
+    flag, _ = found
     shown = f"--{old.new}" + ("" if flag.about.secret else "".join(f" {word}" for word in words))
     why = f" ({old.why})" if old.why else ""
     gathered.notes.append(f"{setting.label} is now written {shown}{why}")

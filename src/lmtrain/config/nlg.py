@@ -58,9 +58,13 @@ class NlgTrainOptions(NlgTraining):
 
     title: ClassVar[str] = "Data"
 
+    task: Literal["e2e", "webnlg", "dart"] | None = option(
+        None, "Whose published settings stand where none are given.", positional=True, shown_default="e2e"
+    )
     train: str | None = option(
         None,
-        "Training data: JSONL of nlg convert (texts) or nlg encode (ids).",
+        "Training data: JSONL of nlg convert (texts, encoded with the end-of-text token behind context and completion) "
+        "or of nlg encode (ids, as they are).",
         metavar="FILE",
         aliases=("train_data",),
     )
@@ -102,6 +106,11 @@ class NlgOptions(NlgTraining):
         None, "Inputs decoded at once; the results do not depend on it.", unit="inputs", at_least=1,
         shown_default="by the memory there is",
     )  # fmt: skip
+    on_long: Literal["truncate", "skip", "error"] = option(
+        "error",
+        "On an input of --test that leaves no room for --max_new_tokens: keep its end, leave it out, or stop before "
+        "anything is trained. Either is counted.",
+    )
     bootstrap: int = option(1000, "Resamples of the test set for the confidence intervals; 0 for none.", at_least=0)
     json: bool = option(False, "Print the scores as one JSON object.")
 

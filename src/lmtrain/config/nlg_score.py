@@ -18,7 +18,9 @@ class NlgScoreOptions:
     task: Literal["e2e", "webnlg", "dart"] | None = option(
         None, "Which task's scorer to follow.", metavar="TASK", positional=True
     )
-    predictions: str | None = option(None, "Generated texts, one a line.", metavar="FILE")
+    predictions: str | None = option(
+        None, "Generated texts, one a line; lmtrain nlg text makes them of token ids.", metavar="FILE"
+    )
     references: list[str] = option(
         [],
         "References. E2E: one file, a blank line between inputs. WebNLG and DART: a file for each rank of references, "

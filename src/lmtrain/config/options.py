@@ -63,7 +63,7 @@ class TokenizerOptions(TextOptions):
     )
     min_frequency: int | None = option(
         None,
-        "A pair must occur so often to become a token.",
+        "A pair must occur so often to become a token; a unigram model counts none.",
         unit="times",
         at_least=0,
         shown_default="2; with --like what transformers takes, 0",
@@ -167,7 +167,7 @@ class DemoOptions:
     vocab_size: int = option(8192, "Size of the tokenizer's vocabulary.", unit="tokens", at_least=300)
     source: str | None = option(
         None,
-        "A folder of text or code to learn from.",
+        "A folder of text or code to learn from: its files in UTF-8, one in forty held out.",
         metavar="FOLDER",
         shown_default="Python's standard library",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lmtrain.config.about import option
+from lmtrain.config.sharding import sharding_of
 from lmtrain.core.errors import Problems
 
 
@@ -47,6 +48,5 @@ def check_samples(
         problems.add("shows how a model learns, and nothing is trained here; lmtrain generate completes", flag=flag)
     elif not evaluates:
         problems.add("are completed at each evaluation, and there is none; add --eval_strategy steps", flag=flag)
-    for name in ("fsdp", "deepspeed"):
-        if training.get(name):
-            problems.add(f"needs the whole model on the first process, and --{name} divides it", flag=flag)
+    if sharding := sharding_of(training):
+        problems.add(f"needs the whole model on the first process, and {sharding.who} divides it", flag=flag)

@@ -14,6 +14,7 @@ from lmtrain.core.errors import UserError
 # The spellings of HfArgumentParser.
 YES = frozenset({"yes", "true", "t", "y", "1"})
 NO = frozenset({"no", "false", "f", "n", "0"})
+NEVER = NO | {"never"}  # to --resume_from_checkpoint
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def from_file(flag: Flag, value: Any) -> Any:
         if "none" in flag.types:
             return None
         raise flag.fail(f"cannot be empty (null); wanted: {_wanted(flag)}")
-    if isinstance(value, bool):
+    if isinstance(value, bool) and flag.name == "resume_from_checkpoint":
+        value, fits = str(value).lower(), True  # Trainer.train takes a truth, the flag a word
+    elif isinstance(value, bool):
         fits = "bool" in flag.types
     elif isinstance(value, int):
         if "float" in flag.types and not flag.name.endswith("_steps"):

@@ -70,7 +70,7 @@ MORE_CHOICES: dict[str, tuple[str, ...]] = {"optim": (muon.NAME,)}
 
 METAVARS: dict[str, str] = {
     "output_dir": "FOLDER",
-    "resume_from_checkpoint": "FOLDER",
+    "resume_from_checkpoint": "FOLDER|never",
     "report_to": "TRACKER",
     "run_name": "TEXT",
     "hub_token": "TOKEN",
@@ -86,7 +86,7 @@ HELP: dict[str, str] = {
     "output_dir": "Folder of the run: checkpoints, log, results, and in the end the model and its tokenizer.",
     "do_train": "Train. With neither --do_train nor --do_eval both happen, as far as there is data.",
     "do_eval": "Evaluate at the end (and during training with --eval_strategy).",
-    "resume_from_checkpoint": "Go on from this checkpoint. Without it the same command goes on from the newest.",
+    "resume_from_checkpoint": "Begin at this checkpoint; never: at the first step. Later checkpoints are set aside. Without it the same command goes on from the newest.",
     "per_device_train_batch_size": "Examples that each device takes in one forward pass.",
     "per_device_eval_batch_size": "Examples that each device takes in one forward pass of evaluation; no score depends on it.",
     "gradient_accumulation_steps": "Forward passes whose gradients are summed for one optimizer step: 8 x 1, 4 x 2 and 1 x 8 are the same step.",

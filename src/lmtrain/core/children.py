@@ -6,6 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
+
+from lmtrain.core.stopping import SAME_MOMENT
 
 
 def cores() -> int:
@@ -19,6 +23,28 @@ def begin_child() -> None:
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def begin_loader(number: int, then: Callable[[int], None] | None = None) -> None:
+    """The same for worker ``number`` of a torch ``DataLoader``, before ``then``; torch sees to its end.
+
+    Schedulers and torchrun signal whole process groups. A worker that ends then breaks the step which its trainer has
+    yet to finish. SIGTERM is also how torch ends a worker that is stuck, some seconds before it asks again: the second
+    time it is heeded.
+    """
+    first: list[float] = []
+
+    def ended(*_: object) -> None:
+        first.append(time.monotonic())
+        if first[-1] - first[0] > SAME_MOMENT:
+            os._exit(0)
+
+    for name in ("SIGINT", "SIGUSR1"):
+        if kind := getattr(signal, name, None):
+            signal.signal(kind, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, ended)
+    if then is not None:
+        then(number)
 
 
 def _end_with_parent() -> None:

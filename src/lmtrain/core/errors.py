@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 
 class ExitCode(IntEnum):
@@ -52,14 +53,23 @@ class OwnResultWrong(Exception):  # noqa: N818 -- says what happened, as the oth
     exit_code = ExitCode.OUR_FAULT
 
 
-class Interrupted(Exception):  # noqa: N818 -- nothing went wrong
-    """Stopped by a signal or because the time was up; the same command goes on. ``together``: so are all processes."""
+class Interrupted(BaseException):
+    """Stopped by a signal or because the time was up; the same command goes on. ``together``: so are all processes.
+
+    As ``KeyboardInterrupt`` it is no ``Exception``: what takes a library's errors for an answer does not take it too.
+    """
 
     exit_code = ExitCode.INTERRUPTED
 
     def __init__(self, text: str, *, together: bool = False) -> None:
         self.together = together
         super().__init__(text)
+
+
+class Lost(Interrupted):
+    """Another process is gone or does not answer: there may be nobody left to tell, or no way to them."""
+
+    SAID: Final = "another process of this run is gone or does not answer"  # how its text begins
 
 
 class Problems:

@@ -6,15 +6,37 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 _CHUNK = 1 << 17  # larger ones are mapped afresh by each read, which doubles the time for small files
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS}  # network file systems, of a folder
+_IN_RUST = re.compile(r"\(os error (\d+)\)")
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_RIGHT: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+@contextmanager
+def as_os_errors() -> Iterator[None]:
+    """Let what libraries written in Rust say of the file system be an ``OSError`` with its number.
+
+    tokenizers raises a bare ``Exception`` ("No space left on device (os error 28)"), safetensors its own kind.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        found = _IN_RUST.search(str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number)) from error
 
 
 def sync_folder(folder: Path) -> None:

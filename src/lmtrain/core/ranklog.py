@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lmtrain.core.console import hear, hear_no_more, is_first_process, told_to
-from lmtrain.core.errors import Interrupted, OwnResultWrong, UserError
+from lmtrain.core.errors import Interrupted, Lost, OwnResultWrong, UserError
 from lmtrain.core.launching import processes, rank
 from lmtrain.core.secrets import without_keys
 
@@ -240,16 +240,18 @@ def remove_others(run: Path) -> None:
                 path.unlink()
 
 
-def failures(run: Path, since: float, patience: float = 0.0) -> list[str]:
+def failures(run: Path, since: float, patience: float = 0.0, *, interrupted: bool = False) -> list[str]:
     """Which other processes of the run failed after ``since`` (seconds since the epoch), as their logs tell:
-    ``rank 3 on b failed: ValueError: ...; see logs/rank-3.log``. It may take ``patience`` seconds until one does."""
+    ``rank 3 on b failed: ValueError: ...; see logs/rank-3.log``. It may take ``patience`` seconds until one does.
+    ``interrupted``: also those that were interrupted, but for those that only missed another one."""
+    words = "failed|interrupted" if interrupted else "failed"
     until = time.monotonic() + patience
-    while not (found := list(_failures(run / FOLDER, since))) and time.monotonic() < until:
+    while not (found := list(_failures(run / FOLDER, since, words))) and time.monotonic() < until:
         time.sleep(0.1)
     return found
 
 
-def _failures(folder: Path, since: float) -> Iterator[str]:
+def _failures(folder: Path, since: float, words: str) -> Iterator[str]:
     logs = [(int(named[1]), path) for path in folder.glob("rank-*.log") if (named := _NAMED.match(path.name))]
     for number, path in sorted(logs):
         with suppress(OSError):
@@ -259,12 +261,13 @@ def _failures(folder: Path, since: float) -> Iterator[str]:
                 stream.seek(max(0, path.stat().st_size - _TAIL))
                 text = stream.read().decode("utf-8", errors="replace")
             last_start = text.rpartition("==== start: ")[2]
-            if found := re.search(r"==== failed: rank \d+ on (\S+): (.*)", last_start):
-                yield f"{_failed(number, found[1], found[2])}; see {FOLDER}/{path.name}"
+            found = re.search(rf"==== ({words}): rank \d+ on (\S+): (.*)", last_start)
+            if found and not found[3].startswith(Lost.SAID):
+                yield f"{_failed(number, found[2], found[3], found[1])}; see {FOLDER}/{path.name}"
 
 
-def _failed(number: int, where: str, what: str) -> str:
-    return f"rank {number} on {where} failed: {what}"
+def _failed(number: int, where: str, what: str, how: str = "failed") -> str:
+    return f"rank {number} on {where} {'was ' if how == 'interrupted' else ''}{how}: {what}"
 
 
 def _named(error: BaseException) -> str:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Final, Protocol
+
+from lmtrain.core.console import say
+
+_MOST_KEPT: Final = 1 << 20  # bytes of events that wait for room on the disk
 
 
 class Events(Protocol):
@@ -31,26 +37,59 @@ def _plain(value: Any) -> Any:
 
 
 class RunLog:
-    """Appends events to a file. Each is flushed, so a killed run loses at most the line being written."""
+    """Appends events to a file. Each is handed to the system at once, so a killed run loses at most the line being
+    written; the next part of the run begins a line of its own.
+
+    A file that cannot be written (a full disk, a lost right) stops no training: that is said once, and the events wait
+    in memory, at most 1 MiB of them, until it can be.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = path.open("a", encoding="utf-8")
+        self._stream: BinaryIO = path.open("ab+", buffering=0)
+        self._waiting = b"" if _ends_with_a_line(self._stream) else b"\n"
+        self._fails = False
 
     def event(self, kind: str, **values: Any) -> None:
         line = json.dumps({"event": kind, "time": round(time.time(), 3), **_plain(values)}, ensure_ascii=False)
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        if len(self._waiting) < _MOST_KEPT:
+            self._waiting += f"{line}\n".encode(errors="replace")
+        try:
+            self._write()
+            self._fails = False
+        except OSError as error:
+            failed, self._fails = self._fails, True
+            if not failed:
+                say("attention", f"{self.path} cannot be written ({error.strerror}); training goes on, and what would "
+                                 "stand there waits in memory")  # fmt: skip
+
+    def _write(self) -> None:
+        while self._waiting:  # the system may take less than it is given
+            self._waiting = self._waiting[self._stream.write(self._waiting) :]
 
     def close(self) -> None:
-        self._stream.close()
+        with suppress(OSError):
+            self._write()
+        with suppress(OSError):
+            self._stream.close()
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _ends_with_a_line(stream: BinaryIO) -> bool:
+    """Whether what is appended begins a line: a power cut or a full disk may have left a part of one."""
+    try:
+        if not stream.seek(0, os.SEEK_END):
+            return True
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+    except OSError:  # no file that can be read back, such as a pipe
+        return True
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@
     <cache>/stores/.<key>.shards/  parts of a store made one by one, until they are merged (see preparing/shards.py)
     <cache>/locks/<key>.lock       held while its store is made
     <cache>/elsewhere/<key>        where a store lies that was made outside the cache
+    <cache>/checked/<path>.json    of large stores: whether their bytes are what was written (see checksums.py)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json, write_text
+from lmtrain.core.files import read_json, read_record, write_text
 from lmtrain.data.store import MANIFEST
 
 _KEY_LENGTH = 32  # hex digits of the key used as a name: 128 bits
@@ -115,13 +116,23 @@ def list_stores(cache: Path) -> list[StoredInfo]:
     for folder in sorted(stores.iterdir()) if stores.is_dir() else []:
         if not folder.is_dir():
             continue
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        size = _bytes_in(folder)
         manifest = None
         if not folder.name.startswith("."):
             with suppress(OSError, ValueError):
                 manifest = read_json(folder / MANIFEST)
         found.append(StoredInfo(folder, size, manifest))
     return sorted(found, key=lambda info: -info.bytes)
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of the files below it; those of a store that is being made come and go meanwhile."""
+    size = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += (Path(where) / name).stat().st_size
+    return size
 
 
 def clean(cache: Path) -> tuple[list[StoredInfo], list[StoredInfo]]:
@@ -144,4 +155,7 @@ def clean(cache: Path) -> tuple[list[StoredInfo], list[StoredInfo]]:
             freed.append(info)
         except (Timeout, OSError):
             busy.append(info)
+    for note in (cache / "checked").glob("*.json"):
+        if not Path(read_record(note).get("folder", "")).is_dir():
+            note.unlink(missing_ok=True)
     return freed, busy

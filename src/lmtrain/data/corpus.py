@@ -229,10 +229,17 @@ def wanted_sources(
     sources = {name: found for name, found in sources.items() if _split_of(name) in (*wanted, "train")}
     percentage = options.validation_split_percentage
     trains = [name for name in sources if _split_of(name) == "train"]
-    splitting = bool(trains) and "validation" in wanted and "validation" not in sources and percentage > 0
+    offered = "validation_split_percentage" not in getattr(options, "without", ())  # not where nothing is trained
+    splitting = offered and bool(trains) and "validation" in wanted and "validation" not in sources and percentage > 0
     if not splitting and "train" not in wanted:
         for name in trains:
             del sources[name]
+        if trains and not sources and options.dataset_name:
+            raise UserError(
+                f"{options.dataset_name} has the split train alone, and none to be scored; give a text of your own: "
+                "--validation_file",
+                flag="--dataset_name",
+            )
     return sources, splitting
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from lmtrain.core.console import Say, silent
+from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.core.types import Tally
 from lmtrain.data.cache import locked, store_folder
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing import Prepared, versions
+from lmtrain.data.preparing.finding import MADE_AGAIN
 from lmtrain.data.sources.pairs import PairSource
 from lmtrain.data.store import (
     FORMAT,
@@ -47,10 +49,10 @@ def prepare_encoded(
     reading = {"encoded": [[*source.columns.names, source.skips] for source in sources]}
     key = sha256_json({"format": FORMAT, "sources": hashes, "reading": reading, "n_ids": tokenizer.n_ids})
     target = store_folder(cache, key)
-    if not overwrite and (found := _find(target, say)):
+    if not overwrite and (found := _find(target, cache, say)):
         return found
     with locked(cache, key, "another process is preparing these pairs; waiting for it"):
-        if not overwrite and (found := _find(target, say)):
+        if not overwrite and (found := _find(target, cache, say)):
             return found  # the other process has made it
         began = time.perf_counter()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +66,9 @@ def prepare_encoded(
                 before = tally.documents
                 _copy(source, writer, tally)
                 documents.append(2 * (tally.documents - before))
+            if not tally.documents:  # a store of nothing would be found again and again
+                named = ", ".join(source.name for source in sources[:3])
+                raise UserError(f"there is no pair in {named}", flag="--train_file")
             ledger = Ledger.of(tally, writer.n_tokens)
             writer.finish(
                 {
@@ -86,15 +91,16 @@ def prepare_encoded(
         return Prepared(TokenStore.open(target), ledger, False)
 
 
-def _find(target: Path, say: Say) -> Prepared | None:
+def _find(target: Path, cache: Path, say: Say) -> Prepared | None:
     if not (target / MANIFEST).exists():
         return None
     try:
         store = TokenStore.open(target)
+        store.watch(cache, MADE_AGAIN)
     except DamagedStoreError as error:
-        say("store", f"{error}; making it again")
+        say("store", f"{error.found}; making it again")
         return None
-    return Prepared(store, Ledger.from_manifest(store.manifest["ledger"]), True)
+    return Prepared(store, Ledger.of_store(store.manifest), True)
 
 
 def _copy(source: PairSource, writer: StoreWriter, tally: Tally) -> None:

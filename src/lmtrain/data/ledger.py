@@ -77,10 +77,12 @@ class SplitLedger:
 
 @dataclass(slots=True)
 class Ledger:
-    """The account of one command, over all its splits."""
+    """The account of one command, over all its splits. ``bytes_read`` are as they lie on disk; ``text_bytes`` the UTF-8
+    bytes of the documents' text, 0 where it is not known."""
 
     files: int = 0
     bytes_read: int = 0
+    text_bytes: int = 0
     documents: int = 0
     tokens: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
@@ -88,12 +90,14 @@ class Ledger:
     splits: dict[str, SplitLedger] = field(default_factory=dict)
 
     @classmethod
-    def from_manifest(cls, value: dict[str, Any]) -> Ledger:
-        return cls(**{**value, "splits": {}})
+    def of_store(cls, manifest: dict[str, Any]) -> Ledger:
+        """As the store says that has this manifest."""
+        return cls(**{"text_bytes": manifest.get("text_bytes", 0), **manifest["ledger"], "splits": {}})
 
     @classmethod
-    def of(cls, tally: Tally, tokens: int) -> Ledger:
-        return cls(tally.files, tally.bytes_read, tally.documents, tokens, dict(tally.skipped), list(tally.notes))
+    def of(cls, tally: Tally, tokens: int, text_bytes: int = 0) -> Ledger:
+        counts = tally.files, tally.bytes_read, text_bytes, tally.documents, tokens
+        return cls(*counts, dict(tally.skipped), list(tally.notes))
 
     def __add__(self, other: Ledger) -> Ledger:
         skipped = dict(self.skipped)
@@ -103,6 +107,7 @@ class Ledger:
         return Ledger(
             self.files + other.files,
             self.bytes_read + other.bytes_read,
+            self.text_bytes + other.text_bytes,
             self.documents + other.documents,
             self.tokens + other.tokens,
             skipped,
@@ -118,7 +123,8 @@ class Ledger:
 
     def lines(self) -> list[str]:
         """The account for people, one fact a line; the splits as a table."""
-        rate = f" · {self.bytes_read / self.tokens:.2f} bytes per token" if self.tokens else ""
+        known = self.tokens and self.text_bytes
+        rate = f" · {self.text_bytes / self.tokens:.2f} bytes per token" if known else ""
         documents = counted(self.documents, "document")
         lines = [f"read       {counted(self.files, 'file')}, {counted(self.bytes_read, 'byte')}, {documents}"]
         if self.skipped:

@@ -36,7 +36,7 @@ def train_like(
     known = old.get_vocab()
     new_ones = [token for token in dict.fromkeys(special_tokens) if token not in known]
     options: dict[str, Any] = {"show_progress": False}
-    if min_frequency is not None and model != "Unigram":
+    if min_frequency is not None:
         options["min_frequency"] = min_frequency
     least = _least(state) + len(new_ones)
     if vocab_size <= least:
@@ -67,6 +67,11 @@ def describe(tokenizer: Any) -> str:
     if _is_byte_level(state):
         return f"byte-level {kind}"
     return f"{kind} with byte fallback" if state["model"].get("byte_fallback") else kind
+
+
+def is_unigram(tokenizer: Any) -> bool:
+    """Whether its pieces are chosen by a unigram model."""
+    return bool(_state(tokenizer)["model"]["type"] == "Unigram")
 
 
 def is_gpt2s_kind(tokenizer: Any) -> bool:

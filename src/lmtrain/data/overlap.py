@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from lmtrain.data.store import TokenStore
 WINDOW = 50
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplying by it loses nothing: 2**64 divided by the golden ratio
 _CHUNK = 1 << 20  # tokens hashed at once: 8 MB for each array in work
+_DOCUMENTS = 1 << 18  # of training, compared at once
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ Documents = Sequence[tuple[TokenStore, np.ndarray]]  # of stores made with one t
 def overlap(train: Documents, validation: Documents, window: int = WINDOW) -> Overlap:
     """Compare chosen documents (numbers, int64); both sides may be of one store.
 
-    Takes one pass over the training tokens, some 20 ns a token, and memory of about 30 bytes a validation token.
+    Takes one pass over the training tokens, some 20 ns a token, and memory of about 30 bytes a validation token and
+    500 bytes a validation document; of training 8 bytes a document.
     """
     lengths = np.concatenate([store.lengths[numbers].astype(np.int64) for store, numbers in validation])
     shared = _equal_documents(train, validation)
@@ -78,32 +81,48 @@ def overlap(train: Documents, validation: Documents, window: int = WINDOW) -> Ov
 
 def _equal_documents(train: Documents, validation: Documents) -> np.ndarray:
     """(D,) bool: which validation documents training has too. Empty ones are no repetition."""
-    signs = {
-        sign: (store, number)
-        for store, numbers in train
-        for sign, number in zip(_signs(store, numbers), numbers.tolist(), strict=True)
-    }
-    equal = []
+    waiting: dict[int, list[tuple[int, np.ndarray]]] = {}  # by sign: validation documents not found so far
+    count = 0
     for store, numbers in validation:
-        for sign, number in zip(_signs(store, numbers), numbers.tolist(), strict=True):
-            twin, at = signs.get(sign, (None, 0))
-            same = twin is not None and np.array_equal(store.document(number), twin.document(at))
-            equal.append(bool(same and store.lengths[number]))
-    return np.array(equal, bool)
+        for sign, number in zip(_signs(store, numbers).tolist(), numbers.tolist(), strict=True):
+            if store.lengths[number]:
+                waiting.setdefault(sign, []).append((count, store.document(number)))
+            count += 1
+    equal = np.zeros(count, bool)
+    if not waiting:
+        return equal
+    wanted = np.sort(np.fromiter(waiting, np.uint64, len(waiting)))
+    for store, numbers in train:
+        for start in range(0, len(numbers), _DOCUMENTS):
+            part = numbers[start : start + _DOCUMENTS]
+            signs = _signs(store, part)
+            alike = wanted[np.minimum(np.searchsorted(wanted, signs), len(wanted) - 1)] == signs
+            for sign, number in zip(signs[alike].tolist(), part[alike].tolist(), strict=True):
+                if not waiting[sign]:
+                    continue
+                document = store.document(number)
+                same = [np.array_equal(tokens, document) for _, tokens in waiting[sign]]
+                equal[[at for (at, _), found in zip(waiting[sign], same, strict=True) if found]] = True
+                waiting[sign] = [one for one, found in zip(waiting[sign], same, strict=True) if not found]
+    return equal
 
 
-def _signs(store: TokenStore, numbers: np.ndarray) -> list[tuple[int, ...]]:
-    columns = (store.crc32[numbers], store.n_bytes[numbers], store.lengths[numbers])
-    return list(zip(*(column.tolist() for column in columns), strict=True))
+def _signs(store: TokenStore, numbers: np.ndarray) -> np.ndarray:
+    """(D,) uint64: equal for documents of equal text."""
+    checksum, size = store.crc32[numbers].astype(np.uint64), store.n_bytes[numbers].astype(np.uint64)
+    with np.errstate(over="ignore"):
+        return (checksum << np.uint64(32)) ^ (size * _FACTOR) ^ store.lengths[numbers].astype(np.uint64)
 
 
 def _runs(documents: Documents) -> Iterator[np.ndarray]:
     """The tokens of documents that lie side by side in a store, as one row each: windows go across their borders."""
     for store, numbers in documents:
-        if len(numbers):
-            for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
-                begin = int(store.starts(run[:1])[0])
-                yield store.tokens[begin : begin + int(store.lengths[run].sum())]
+        if not len(numbers):
+            continue
+        borders = np.flatnonzero(np.diff(numbers) != 1) + 1
+        for first, last in pairwise([0, *borders.tolist(), len(numbers)]):
+            begin = int(store.starts(numbers[first : first + 1])[0])
+            yield store.tokens[begin : begin + int(store.lengths[numbers[first:last]].sum(dtype=np.int64))]
 
 
 def _windows(documents: Documents, window: int) -> tuple[np.ndarray, np.ndarray]:

@@ -40,7 +40,7 @@ def ready_store(request: Request, cache: Path, cache_gb: float) -> Prepared | No
             flag=first.flag,
         )
     lines = _otherwise(store.manifest.get("reading", {}), request.reading)
-    return Prepared(store, Ledger.from_manifest(store.manifest["ledger"]), True, lines)
+    return Prepared(store, Ledger.of_store(store.manifest), True, lines)
 
 
 def open_store(
@@ -48,7 +48,9 @@ def open_store(
 ) -> TokenStore:
     """The store in a folder or at an address; ``token`` is for the hub's."""
     if not is_address(place):
-        return TokenStore.open(place)
+        store = TokenStore.open(place)
+        store.watch(cache)
+        return store
     from lmtrain.data.remote.store import open_remote_store
 
     return open_remote_store(place, cache, int(cache_gb * _GB), flag, token)

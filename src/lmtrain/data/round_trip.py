@@ -16,10 +16,19 @@ def lost(backend: Any, texts: Iterable[str]) -> str | None:
     Special tokens are neither added nor left out. Looked at: ``texts``; characters with every byte of UTF-8; and
     whether each of the 256 bytes has a token, those too that no valid text holds.
     """
+    return tried(backend, texts)[0]
+
+
+def tried(backend: Any, texts: Iterable[str]) -> tuple[str | None, int]:
+    """(what :func:`lost` says, how many tokens ``texts`` are): together, since encoding them is what takes the time."""
     characters = "".join(chr(c) for c in _CHARACTERS if not 0xD800 <= c < 0xE000)
-    for text in (*texts, characters):
-        ids = backend.encode(text, add_special_tokens=False).ids
-        back = backend.decode(ids, skip_special_tokens=False)
+    whole = [*texts, characters]
+    ids = [encoding.ids for encoding in backend.encode_batch_fast(whole, add_special_tokens=False)]
+    return _lost(backend, whole, ids), sum(map(len, ids[:-1]))
+
+
+def _lost(backend: Any, texts: list[str], ids: list[list[int]]) -> str | None:
+    for text, back in zip(texts, backend.decode_batch(ids, skip_special_tokens=False), strict=True):
         if back != text:
             return _difference(text, back)
     names = zip(_letters(), _BYTE_NAMES, strict=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json, sha256_file
+from lmtrain.core.files import read_json
+from lmtrain.data.checksums import AT_ONCE, DamagedStoreError, Watch, difference, stamp_of
 
 FORMAT = 1
 BIN, IDX, DOCUMENTS, MANIFEST = "tokens.bin", "tokens.idx", "documents.bin", "manifest.json"
@@ -34,11 +35,8 @@ HEADER = struct.Struct("<9sQBQQ")
 MAGIC = b"MMIDIDX\x00\x00"
 CODES: dict[int, type] = {8: np.uint16, 4: np.int32}
 RECORD = np.dtype([("n_bytes", "<i8"), ("crc32", "<u4")])
+REMEDY = "prepare it again with --overwrite_cache"
 CHUNK_BYTES = 32 << 20  # of tokens.bin, with a checksum of its own: what is fetched at once from object storage
-
-
-class DamagedStoreError(UserError):
-    """A store whose files do not fit together, or are not what was written."""
 
 
 def token_dtype(n_ids: int) -> np.dtype[Any]:
@@ -71,35 +69,45 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 
 class TokenStore:
-    """A store on disk, memory-mapped: opening it costs nothing however large it is.
+    """A store on disk, memory-mapped: opening it costs next to nothing however large it is.
 
     ``tokens`` (N,) uint16 or int32; ``lengths`` (D,) int32 tokens of each document; ``n_bytes`` (D,) int64
     UTF-8 bytes of its text; ``crc32`` (D,) uint32 of those bytes. Pickles as its path, so sending one to a
-    loader's worker is cheap.
+    loader's worker is cheap. Reading ``tokens`` raises :class:`DamagedStoreError` once it is known that the bytes
+    are not what was written; see checksums.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], tokens: Any = None) -> None:
         """``tokens``: what stands for those of ``folder``, where they lie elsewhere."""
         self.folder = folder.absolute()
         self.manifest = manifest
-        self.tokens: np.ndarray = _map(folder / BIN, np.dtype(manifest["dtype"])) if tokens is None else tokens
+        self._tokens: np.ndarray = _map(folder / BIN, np.dtype(manifest["dtype"])) if tokens is None else tokens
+        self._watch: Watch | None = None
         index: np.ndarray = _map(folder / IDX, np.dtype(np.uint8))
         n = manifest["documents"]
         at = HEADER.size
         self.lengths = index[at : at + 4 * n].view("<i4")
         pointers = index[at + 4 * n : at + 12 * n].view("<i8")
-        itemsize = self.tokens.dtype.itemsize
+        itemsize = self._tokens.dtype.itemsize
         self._pointers = pointers
-        if n and (int(pointers[0]) != 0 or int(pointers[-1]) + int(self.lengths[-1]) * itemsize != self.tokens.nbytes):
-            raise DamagedStoreError(_damage(folder, f"{IDX} points past the end of {BIN}"))
+        if n and (int(pointers[0]) != 0 or int(pointers[-1]) + int(self.lengths[-1]) * itemsize != self._tokens.nbytes):
+            raise _damage(folder, f"{IDX} points past the end of {BIN}")
         records: np.ndarray = _map(folder / DOCUMENTS, RECORD)
         self.n_bytes, self.crc32 = records["n_bytes"], records["crc32"]
 
     @classmethod
     def open(cls, folder: str | Path) -> TokenStore:
-        """Open a store; sizes and headers are compared with the manifest. Raises
-        :class:`DamagedStoreError`."""
-        folder = Path(folder)
+        """Open a store; sizes and headers are compared with the manifest, and the bytes of files of up to ``AT_ONCE``
+        bytes with their checksums (:meth:`watch` is for larger ones). Raises :class:`DamagedStoreError`."""
+        store = cls._opened(Path(folder))
+        for name in store._files(large=False):
+            if wrong := store._difference(name):
+                raise _damage(store.folder, wrong)
+        return store
+
+    @classmethod
+    def _opened(cls, folder: Path) -> TokenStore:
+        """As :meth:`open`, without a look at the bytes."""
         if not (folder / MANIFEST).exists():
             raise DamagedStoreError(f"{folder} is no token store: it has no {MANIFEST}")
         try:
@@ -107,14 +115,14 @@ class TokenStore:
             expected = cls.sizes_of(manifest, str(folder))
             sizes = {name: about["bytes"] for name, about in manifest["files"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedStoreError(_damage(folder, f"{MANIFEST} cannot be read ({error!r})")) from error
+            raise _damage(folder, f"{MANIFEST} cannot be read ({error!r})") from error
         for name, size in expected.items():
             file = folder / name
             if not file.exists():
-                raise DamagedStoreError(_damage(folder, f"{name} is missing"))
+                raise _damage(folder, f"{name} is missing")
             found = file.stat().st_size
             if found != size or sizes.get(name) != size:
-                raise DamagedStoreError(_damage(folder, f"{name} has {found:,} bytes instead of {size:,}"))
+                raise _damage(folder, f"{name} has {found:,} bytes instead of {size:,}")
         cls.require_header(folder, manifest)
         return cls(folder, manifest)
 
@@ -140,13 +148,53 @@ class TokenStore:
         with (folder / IDX).open("rb") as stream:
             magic, version, code, sequences, documents = HEADER.unpack(stream.read(HEADER.size))
         if (magic, version, sequences, documents) != (MAGIC, 1, n, n + 1) or CODES.get(code) != dtype.type:
-            raise DamagedStoreError(_damage(folder, f"the header of {IDX} does not fit {MANIFEST}"))
+            raise _damage(folder, f"the header of {IDX} does not fit {MANIFEST}")
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """All ids in a row (N,)."""
+        if self._watch is not None:
+            self._watch.look()
+        return self._tokens
 
     def verify(self) -> None:
         """Read every byte and compare the checksums; raises :class:`DamagedStoreError`."""
-        for name, about in self.manifest["files"].items():
-            if sha256_file(self.folder / name) != about["sha256"]:
-                raise DamagedStoreError(_damage(self.folder, f"the bytes of {name} have changed since it was written"))
+        for name in self.manifest["files"]:
+            if wrong := self._difference(name):
+                raise _damage(self.folder, wrong)
+
+    def watch(self, cache: Path, remedy: str = REMEDY) -> None:
+        """Have the files that were too large to be compared on opening compared beside the work, once: what was found
+        is written down in ``cache``. Raises :class:`DamagedStoreError` with this ``remedy`` where it was found
+        before."""
+        if self._files(large=True):
+            self._watch = Watch(self.folder, cache, self._stamp, self._compare, remedy)
+            self._watch.begin()
+
+    def finish_watching(self) -> None:
+        """Compare what is not compared yet, at full speed; raises :class:`DamagedStoreError`."""
+        if self._watch is not None:
+            self._watch.finish()
+
+    def _files(self, *, large: bool) -> list[str]:
+        """The names of the large files, or of the others, the smallest first."""
+        sizes = {name: int(about["bytes"]) for name, about in self.manifest["files"].items()}
+        return sorted((name for name, size in sizes.items() if (size > AT_ONCE) == large), key=lambda name: sizes[name])
+
+    def _difference(self, name: str, rest: Callable[[], None] = lambda: None) -> str | None:
+        chunks = self.manifest.get("chunks") if name == BIN else None
+        found = difference(self.folder / name, self.manifest["files"][name]["sha256"], chunks, rest)
+        return found and f"the bytes of {name} have changed since it was written ({found})"
+
+    def _compare(self, rest: Callable[[], None]) -> str | None:
+        """The damage of the large files."""
+        for name in self._files(large=True):
+            if wrong := self._difference(name, rest):
+                return _damage(self.folder, wrong).found
+        return None
+
+    def _stamp(self) -> dict[str, list[int]]:
+        return stamp_of(self.folder, (MANIFEST, BIN, IDX, DOCUMENTS))
 
     @property
     def place(self) -> str:
@@ -168,7 +216,15 @@ class TokenStore:
         return self.tokens[start + min(first, length) : start + min(length, length if last is None else last)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TokenStore.open, (self.folder,)
+        return TokenStore._again, (self.folder, self._watch and (self._watch.cache, self._watch.remedy))
+
+    @classmethod
+    def _again(cls, folder: Path, watched: tuple[Path, str] | None) -> TokenStore:
+        """For another process of the run: it hears what the one finds that opened the store first."""
+        store = cls._opened(folder)
+        if watched is not None:
+            store._watch = Watch(folder, watched[0], store._stamp, remedy=watched[1])
+        return store
 
 
 def _map(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
@@ -177,5 +233,5 @@ def _map(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, mode="r"))
 
 
-def _damage(folder: Path, what: str) -> str:
-    return f"the token store {folder} is damaged: {what}; prepare it again with --overwrite_cache"
+def _damage(folder: Path, what: str) -> DamagedStoreError:
+    return DamagedStoreError(f"the token store {folder} is damaged: {what}", REMEDY)

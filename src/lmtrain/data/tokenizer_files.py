@@ -43,7 +43,8 @@ class Loading(Generic[T]):
     def start(self) -> None:
         """Begin, if that was not done before."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True)
+            # No daemon: native code that is in the middle of something when Python ends aborts the process.
+            self._thread = threading.Thread(target=self._run)
             self._thread.start()
 
     def result(self) -> T:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
+from lmtrain.core.console import amount
 from lmtrain.core.types import Source, Tally
+from lmtrain.data.sources.segments import size_of
 
 _HELD_OUT_ONE_IN = 20
 _HELD_OUT_BYTES = 2 << 20
 _CHUNK = 1 << 16  # characters given to the trainer at once
 _LEAST_CHUNK = 1 << 10
 _PLACES = 64  # from how many places of the text a sample comes, at least
+_LARGE = 4 << 30  # bytes on disk from which on a sample is advised, and of how many of text
+_SAMPLE = 1_000_000_000
 _FILE_SHARE = 8  # where there are many files, none gives more than this part of a sample
 
 
 class TrainingText:
-    """The sources as chunks for a trainer; one in twenty, chosen by content, is kept back to measure on.
+    """The sources as chunks for a trainer; one in twenty, chosen by content, is kept back to measure on (never the
+    first: a short text is one chunk).
 
     With ``sample_bytes`` about so many bytes are taken, spread over the whole text: of fewer than 64 sources evenly
     from all of them (which reads them twice, the first time to see how much there is); of more, whole ones in an order
@@ -35,18 +40,17 @@ class TrainingText:
         self.held_out: list[str] = []
         self.held_out_bytes = 0
         self.trained_bytes = 0
-        self.first = ""
 
     def __iter__(self) -> Iterator[str]:
         for chunk in self._chosen():
             if chunk in self._without:
                 continue
             data = chunk.encode("utf-8")
-            if self.held_out_bytes < _HELD_OUT_BYTES and zlib.crc32(data) % _HELD_OUT_ONE_IN == 0:
+            held_out = zlib.crc32(data) % _HELD_OUT_ONE_IN == 0 and self.held_out_bytes < _HELD_OUT_BYTES
+            if held_out and self.trained_bytes:
                 self.held_out.append(chunk)
                 self.held_out_bytes += len(data)
                 continue
-            self.first = self.first or chunk
             self.trained_bytes += len(data)
             yield chunk
             if self._limit and self.trained_bytes >= self._limit:
@@ -68,6 +72,17 @@ class TrainingText:
         for source in sources:
             for piece in source.pieces(tally):
                 yield from chunks(piece.text, self._chunk)
+
+
+def advice(sources: Sequence[Source]) -> str | None:
+    """What a sample would save, for a corpus that takes long; None for others."""
+    size = sum(size_of(part) for source in sources for part in getattr(source, "parts", [source]))
+    if size < _LARGE:
+        return None
+    return (
+        f"all of the {amount(size, 'B')} on disk are read; --sample_bytes {_SAMPLE} takes {amount(_SAMPLE, 'B')} of "
+        f"text from all over them, in about 1/{size / _SAMPLE:.0f} of the time"
+    )
 
 
 def _spread(read: Callable[[Tally], Iterator[str]], most: int, tally: Tally) -> Iterator[str]:

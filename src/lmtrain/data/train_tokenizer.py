@@ -10,15 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from lmtrain.core.console import counted
+from lmtrain.core.console import amount, counted
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import atomic_folder, write_json
+from lmtrain.core.files import as_os_errors, atomic_folder, write_json
 from lmtrain.core.types import Source, Tally
-from lmtrain.data.like_tokenizer import describe, is_gpt2s_kind, train_like
-from lmtrain.data.round_trip import lost
+from lmtrain.data.like_tokenizer import describe, is_gpt2s_kind, is_unigram, train_like
+from lmtrain.data.round_trip import tried
 from lmtrain.data.tokenizer_text import TrainingText
 
 Kind = Literal["bpe", "wordpiece", "unigram"]
@@ -57,6 +58,12 @@ class TokenizerPlan:
 
     def check(self) -> None:
         """Raise :class:`UserError` for a plan that cannot give a tokenizer."""
+        if self.min_frequency is not None and (self.kind == "unigram" if self.like is None else is_unigram(self.like)):
+            raise UserError(
+                "counts pairs that become tokens, and a unigram model starts from many pieces and drops the least "
+                "useful ones; leave it out, or choose --type bpe or wordpiece",
+                flag="--min_frequency",
+            )
         if self.like is not None:
             return  # its own alphabet and special tokens count; see train_like
         specials = len(self.all_special_tokens())
@@ -108,7 +115,7 @@ class Trained:
 
     def save(self, folder: Path) -> None:
         """Write the folder that ``AutoTokenizer.from_pretrained`` loads."""
-        with atomic_folder(folder) as scratch:
+        with atomic_folder(folder) as scratch, as_os_errors():
             if self.tokenizer is not None:
                 self.tokenizer.model_max_length = self.plan.model_max_length or self.tokenizer.model_max_length
                 self.tokenizer.save_pretrained(scratch)
@@ -136,17 +143,19 @@ def train_tokenizer(sources: Sequence[Source], plan: TokenizerPlan) -> Trained:
     plan.check()
     began = time.perf_counter()
     text = TrainingText(sources, plan.sample_bytes)
+    chunks = iter(text)
+    if (first := next(chunks, None)) is None:  # what the trainers make of nothing is theirs: nothing, or a panic
+        raise UserError("there is no text to learn from", flag="--train_file")
+    chunks = chain([first], chunks)
     tokenizer, backend = None, None
     if plan.like is not None:
         asked: dict[str, Any] = {"special_tokens": plan.special_tokens, "min_frequency": plan.min_frequency}
-        tokenizer = train_like(plan.like, text, plan.vocab_size, **asked)
+        tokenizer = train_like(plan.like, chunks, plan.vocab_size, **asked)
         backend = tokenizer.backend_tokenizer
     else:
         backend, trainer = _build(plan)
-        backend.train_from_iterator(iter(text), trainer)
+        backend.train_from_iterator(chunks, trainer)
     seconds = time.perf_counter() - began
-    if text.trained_bytes == 0:
-        raise UserError("there is no text to learn from", flag="--train_file")
     if (size := backend.get_vocab_size()) > plan.vocab_size:
         raise UserError(
             f"{plan.vocab_size} tokens are too few: the characters of this text and the special tokens alone are "
@@ -155,14 +164,14 @@ def train_tokenizer(sources: Sequence[Source], plan: TokenizerPlan) -> Trained:
         )
     if tokenizer is None and plan.kind == "wordpiece":
         _put_around(backend)
-    held_out = text.held_out or [text.first]
-    gone = lost(backend, held_out)
+    held_out = text.held_out or [first]
+    gone, tokens = tried(backend, held_out)
     if gone and tokenizer is None and plan.kind != "wordpiece":
         raise RuntimeError(f"the trained tokenizer loses text: {gone}")
     n_bytes = sum(len(chunk.encode("utf-8")) for chunk in held_out)
     beside = _beside(sources, plan, text, tokenizer)
     return Trained(
-        backend, plan, seconds, text.trained_bytes, n_bytes, _count(backend, held_out), bool(text.held_out), text.tally,
+        backend, plan, seconds, text.trained_bytes, n_bytes, tokens, bool(text.held_out), text.tally,
         tokenizer, gone, tuple((name, n_bytes / max(1, _count(other, held_out))) for name, other in beside),
         tuple(held_out[:4]),
     )  # fmt: skip
@@ -185,7 +194,8 @@ def _beside(
     whole = text.trained_bytes <= most
     same = TrainingText(sources, plan.sample_bytes if whole else most, without=frozenset(text.held_out))
     backend.train_from_iterator(iter(same), trainer)
-    found.append((f"a BPE like GPT-2's of {backend.get_vocab_size():,}", backend))
+    learned = "" if whole else f" that learned from {amount(same.trained_bytes, 'B')}"
+    found.append((f"a BPE like GPT-2's of {backend.get_vocab_size():,}{learned}", backend))
     return found
 
 

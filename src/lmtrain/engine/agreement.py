@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from lmtrain import __version__
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
@@ -32,6 +34,8 @@ OF_ONE_MACHINE = frozenset(
     }
 )  # fmt: skip
 _LONGEST = 60  # characters of a value
+_SAMPLED = 1024  # numbers of a weight
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def require_same_start(resolved: Resolved) -> None:
@@ -57,19 +61,37 @@ def require_same_folder(found: Found, decided: Mapping[str, Any]) -> None:
     _require("folder", facts, "--output_dir has to be a folder that all processes see", say)
 
 
-def require_same_parts(corpus: Any, tokenizer: Any, model: Any, say: Say = say) -> None:
+def require_same_parts(corpus: Any, tokenizer: Any, model: Any, say: Say = say, *, weights: bool = False) -> None:
     """Wait until all processes have their data; raise :class:`UserError` when it is not the same, nor the tokenizer,
-    nor the model's configuration. ``corpus`` is a :class:`lmtrain.data.corpus.Corpus`."""
+    nor the model's configuration. ``corpus`` is a :class:`lmtrain.data.corpus.Corpus`. ``weights``: compare these too,
+    where no process sends its own to the others."""
     if processes() == 1:  # writing out a large vocabulary takes a tenth of a second
         return
     facts = {
         "the tokenizer": _short(tokenizer_text(tokenizer)),
         "the model's configuration": _short(json.dumps(_lasting(model.config.to_dict()), sort_keys=True, default=str)),
     }
+    if weights:
+        facts["the model's weights"] = weights_text(model)
     for split, layout in corpus.splits.items():
-        key = corpus.stores[split].store.manifest["key"][:12] if split in corpus.stores else ""
-        facts[f"the {split} data"] = f"{len(layout):,} examples {key}".rstrip()
+        facts[f"the {split} data"] = " ".join([f"{len(layout):,} examples", *_keys(corpus.stores, split)])
     _require("parts", facts, "every process needs the same text, tokenizer and model", say)
+
+
+def _keys(stores: Mapping[str, Any], split: str) -> list[str]:
+    """What says which text is in the stores of a split: one, or those of a mix, in their order."""
+    return [made.store.manifest["key"][:12] for name, made in stores.items() if name.partition("/")[0] == split]
+
+
+def weights_text(model: Any) -> str:
+    """A hash of all weights, in one pass over them: for each a sum of its bits, which is exact in any order and so on
+    any number of threads, and some of them in their places."""
+    digest = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        bits = weight.detach().contiguous().reshape(-1).view(_BITS[weight.element_size()])
+        some = bits[:: max(1, len(bits) // _SAMPLED)].cpu().numpy().tobytes()
+        digest.update(f"{name} {tuple(weight.shape)} {int(bits.sum(dtype=torch.int64))} ".encode() + some)
+    return digest.hexdigest()[:12]
 
 
 def tokenizer_text(tokenizer: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,6 +34,8 @@ OURS: dict[str, Any] = {
 }
 
 _UPLOAD = [name for name, treated in TREATMENT.items() if treated.group == "Hub"]  # engine.uploading does that
+
+_log = logging.getLogger(__name__)
 
 _LIBRARYS_TIMEOUT = 1800  # seconds: the default of --ddp_timeout
 
@@ -86,9 +90,25 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
     if values.get("use_cpu"):
         make_group(values.get("ddp_backend") or "gloo", values.get("ddp_timeout", _LIBRARYS_TIMEOUT))
     try:
-        return LMTrainingArguments(**values)
+        arguments = LMTrainingArguments(**values)
     except (ValueError, ImportError) as error:  # conflicts that only the library knows
         raise UserError(f"the training options do not fit together: {error}") from error
+    use_one_gpu(arguments)  # before a batch is worked out from it
+    return arguments
+
+
+def use_one_gpu(arguments: TrainingArguments) -> None:
+    """One process uses one GPU; the library would copy the model to all of them (``nn.DataParallel``)."""
+    if arguments.n_gpu > 1:
+        _say_one_of(arguments.n_gpu)
+        arguments._n_gpu = 1
+
+
+@cache
+def _say_one_of(gpus: int) -> None:
+    _log.warning(
+        "This machine has %d GPUs and one of them is used. To use all: torchrun --nproc_per_node %d …", gpus, gpus
+    )
 
 
 def examples_of_a_step(arguments: TrainingArguments) -> int:

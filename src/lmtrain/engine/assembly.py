@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,32 +16,39 @@ import torch
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.core.console import Say, amount, counted, duration, is_first_process, say
-from lmtrain.core.errors import Interrupted
-from lmtrain.core.files import read_json
+from lmtrain.core.files import read_json, read_record
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.agreement import require_same_folder, require_same_start
 from lmtrain.engine.arguments import examples_of_a_step, training_arguments
+from lmtrain.engine.attention_cost import what_attention_dropout_costs
+from lmtrain.engine.ending import interrupted, writing_down
 from lmtrain.engine.exporting import export_trained
-from lmtrain.engine.found import Found, inspect, refuse_other_runs_results
+from lmtrain.engine.found import Found, refuse_other_runs_results, require_unchanged
 from lmtrain.engine.looking import Look
 from lmtrain.engine.making import make_trainer
 from lmtrain.engine.meeting import begun_before, note_begun, telling_others
 from lmtrain.engine.ordering import choose_order
 from lmtrain.engine.parts import Parts, assemble
-from lmtrain.engine.precision import compute_dtype
 from lmtrain.engine.processes import noticing_lost_ones
 from lmtrain.engine.rehearsing import Rehearse, Stage
 from lmtrain.engine.requirements import require_a_step
 from lmtrain.engine.results import named_as_the_scripts_do, speed_line, summary, write_results
-from lmtrain.engine.resume import require_same_data, resume_point
+from lmtrain.engine.resume import goes_on_with_it, require_same_data, where_to_begin
 from lmtrain.engine.run_folder import DECISIONS, RunFolder
 from lmtrain.engine.sizing import settle_micro_batch, steps_in
+from lmtrain.engine.threads import threads_for
 from lmtrain.engine.trainer import LMTrainer
-from lmtrain.models.attention_dropout import cost_of_attention_dropout
+from lmtrain.engine.unfinished import (
+    EXPORTED,
+    is_saved,
+    lacks_only_scores,
+    noting_interruptions,
+    require_unasked,
+    why_stopped,
+)
 
 _DYING = 30.0  # seconds for which the lock of a process that a launcher has given up may still be held
-_MATTERS = 1.5  # times as slow: less is not worth a line
 _MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(
     ("model_type", "model_size", "config_name", "config_overrides", "tokenizer_name")
 )
@@ -49,11 +56,13 @@ _MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. ``metrics`` are those of the result files; ``was_finished``: nothing was left to do."""
+    """How a run ended. ``metrics`` are those of the result files; ``was_finished``: nothing was left to do.
+    ``uploaded``: whether the hub took the model, on the first process; None where that was not asked for."""
 
     folder: Path | None
     metrics: dict[str, Any] = field(default_factory=dict)
     was_finished: bool = False
+    uploaded: bool | None = None
 
 
 @telling_others()
@@ -84,41 +93,47 @@ def train(
     folder = Path(resolved.output_dir).expanduser()
     options = as_dict(resolved)
     again = begun_before(str(folder))  # torchrun starts it anew: what it was to do away with is gone
-    overwrite = resolved.run.overwrite_output_dir and not again
-    found = inspect(folder, resolved.command, options, overwrite=overwrite, patience=_DYING if again else 0)
-    if found.state != "finished":
-        asked = resolved.training.get("resume_from_checkpoint")
-        found = resume_point(None if again and found.checkpoint else asked, found)
+    patience = _DYING if again else 0
+    found = where_to_begin(folder, resolved.command, options, argv, again=again, patience=patience)
     decided = _decided(folder, found)
     require_same_folder(found, decided)
+    for line in found.lines:
+        say("run", line)
     if found.state == "finished":
         return _already_finished(folder, resolved, say)
-    parts = assemble(resolved, decided, made_ahead=made_ahead, say=say)
-    if found.state == "unfinished" and not resolved.run.accept_changes:
-        require_same_data(folder, parts.corpus.manifest())
-    arguments = training_arguments(resolved, parts.precision)
-    require_a_step(arguments, len(parts.corpus.splits["train"]))
-    choose_order(parts.corpus.splits["train"], resolved.data, examples_of_a_step(arguments), decided)  # or refuse it
-    looks = None if look is None else look(parts)
-    micro_batch = settle_micro_batch(resolved, parts, decided, say)
-    sizes = micro_batch.arguments if micro_batch else {}
-    known = _decisions(parts) | ({"micro_batch": micro_batch.as_dict()} if micro_batch else {})
-    worked_out: dict[str, Any] = {}
-    if minutes is not None:
-        worked_out["max_steps"] = decided.get("max_steps") or steps_in(resolved, parts, minutes, decided, say)
-    run = RunFolder(folder, overwrite=overwrite, writes=is_first_process())
-    make = partial(
-        make_trainer, resolved, parts, run, decided=decided, stop=stop, look=looks, say=say, **sizes, **worked_out
-    )
-    stage = Stage(resolved, parts, folder, found, make, say)
-    if rehearse is not None and not resolved.run.skip_check:
-        rehearse(stage)
+    if lacks_only_scores(folder, found, options):
+        return _evaluate_exported(folder, resolved, found, say)
+    with noting_interruptions(folder, found):
+        parts = assemble(resolved, decided, made_ahead=made_ahead, say=say)
+        if goes_on_with_it(found) and not resolved.run.accept_changes:
+            require_same_data(folder, parts.corpus.manifest(), options)
+        arguments = training_arguments(resolved, parts.precision)
+        require_a_step(arguments, len(parts.corpus.splits["train"]))
+        # or refuse it
+        choose_order(parts.corpus.splits["train"], resolved.data, examples_of_a_step(arguments), decided)
+        looks = None if look is None else look(parts)
+        micro_batch = settle_micro_batch(resolved, parts, decided, say)
+        sizes = micro_batch.arguments if micro_batch else {}
+        known = _decisions(parts) | ({"micro_batch": micro_batch.as_dict()} if micro_batch else {})
+        worked_out: dict[str, Any] = {}
+        if minutes is not None:
+            worked_out["max_steps"] = decided.get("max_steps") or steps_in(resolved, parts, minutes, decided, say)
+        run = RunFolder(
+            folder, overwrite=found.overwrites, keep=found.checkpoint, set_aside=found.set_aside,
+            still=partial(require_unchanged, folder, found.seen), writes=is_first_process(),
+        )  # fmt: skip
+        make = partial(
+            make_trainer, resolved, parts, run, decided=decided, stop=stop, look=looks, say=say, **sizes, **worked_out
+        )
+        stage = Stage(resolved, parts, folder, found, make, say)
+        if rehearse is not None and not resolved.run.skip_check:
+            rehearse(stage)
     with run, noticing_lost_ones():
         if is_first_process():  # which has cleared it
             note_begun(str(folder))
         run.describe(resolved.command, without_secrets(resolved.command, argv), options)
         run.data(parts.corpus.manifest())
-        run.status("preparing", step=found.step)
+        run.status("preparing", step=found.step, **{EXPORTED: False})
         trainer = stage.trainer
         known |= {"examples_a_step": examples_of_a_step(trainer.args), "peak": trainer.peak.as_dict()}
         known |= {"order": trainer.ordering.decision}
@@ -128,7 +143,7 @@ def train(
 
 def _decided(folder: Path, found: Found) -> dict[str, Any]:
     """What an unfinished run decided when it began."""
-    if found.state == "unfinished":
+    if goes_on_with_it(found):
         with suppress(OSError, ValueError):
             decisions: dict[str, Any] = read_json(folder / DECISIONS)
             return decisions
@@ -140,6 +155,7 @@ def _decisions(parts: Parts) -> dict[str, Any]:
         "precision": {"choice": parts.precision.name, "reason": parts.precision.reason},
         "device": str(parts.device),
         "threads": torch.get_num_threads(),
+        "threads_for": threads_for(),
         "example_length": parts.length,
         "attention": getattr(parts.model.config, "_attn_implementation", None),
         "tokenization": parts.corpus.lines,
@@ -147,36 +163,30 @@ def _decisions(parts: Parts) -> dict[str, Any]:
 
 
 def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say) -> Outcome:
-    for line in (*trainer.fast_paths.lines, *_what_attention_dropout_costs(trainer, parts)):
+    for line in (*trainer.fast_paths.lines, *what_attention_dropout_costs(trainer, parts)):
         say("model", line)
-    metrics = _train(trainer, resolved, parts, run, found, say)
-    for split in ("validation", "test"):
-        if split in parts.corpus.splits and (resolved.do_eval or split == "test"):
-            run.status("evaluating")
-            known = trainer.evaluated_at_the_end() if split == "validation" else None
-            scores = _score(trainer, resolved, parts, run.path, split, say, known)
-            metrics |= scores
-    run.status("finished", step=trainer.state.global_step)
+    with ExitStack() as waiting:  # a signal waits until there is a checkpoint of what was trained, or the model
+        if trainer.stop is not None:
+            waiting.enter_context(trainer.stop.deferred())
+        figures = _train(trainer, run, found, say)
+        if is_saved(trainer, found):
+            waiting.close()
+        with writing_down(trainer, run.path):
+            metrics = _leave(trainer, resolved, parts, run, figures, say)
+            run.status("evaluating", **{EXPORTED: True})
+    with writing_down(trainer, run.path):
+        for split in ("validation", "test"):
+            if split in parts.corpus.splits and (resolved.do_eval or split == "test"):
+                known = trainer.evaluated_at_the_end() if split == "validation" else None
+                if known is None:
+                    require_unasked(trainer, split)
+                scores = _score(trainer, resolved, parts, run.path, split, say, known)
+                metrics |= scores
+        run.status("finished", step=trainer.state.global_step)
     return Outcome(run.path, metrics)
 
 
-def _what_attention_dropout_costs(trainer: LMTrainer, parts: Parts) -> list[str]:
-    dtype = compute_dtype(trainer.args, parts.model)
-    length = round(float(parts.corpus.splits["train"].lengths.mean()))
-    with trainer.dropping():
-        cost = cost_of_attention_dropout(parts.model, trainer.args.train_batch_size, length, parts.device, dtype)
-    if cost is None or cost[0] < _MATTERS * cost[1]:
-        return []
-    slow, fast = (1000 * seconds * trainer.args.gradient_accumulation_steps for seconds in cost)
-    return [
-        f"dropout of attention weights keeps the fast attention kernel from being used: {slow:,.0f} ms of a step "
-        f"instead of {fast:,.0f}, which --attention_dropout 0 would gain"
-    ]
-
-
-def _train(
-    trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, found: Found, say: Say
-) -> dict[str, Any]:
+def _train(trainer: LMTrainer, run: RunFolder, found: Found, say: Say) -> dict[str, Any]:
     checkpoint = found.checkpoint
     for line in found.passed_over:
         say("attention", f"passed over {line}")
@@ -186,16 +196,21 @@ def _train(
         say("run", "starts over: it stopped before there was a checkpoint to go on from")
     run.status("training", step=found.step)
     try:
-        with trainer.stop.deferred() if trainer.stop else nullcontext():
-            result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if trainer.is_asked_to_stop:
-            reason = trainer.stop.reason if trainer.stop else None
-            at = f"saved at step {trainer.state.global_step}"
-            raise Interrupted(f"{reason or 'another process was asked to stop'}; {at}", together=True)
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.was_stopped:
+            raise interrupted(trainer, run.path, why_stopped(trainer))
     except BaseException:
-        run.status("training", step=trainer.state.global_step)  # how far it came; the folder writes down why it ended
+        with suppress(OSError):  # the folder may be why; else it writes down why it ended, and here how far it came
+            run.status("training", step=trainer.state.global_step)
         raise
-    metrics: dict[str, Any] = {**result.metrics, "train_samples": len(parts.corpus.splits["train"])}
+    return result.metrics
+
+
+def _leave(
+    trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, figures: dict[str, Any], say: Say
+) -> dict[str, Any]:
+    """Export the model, and write and say what training came to; ``figures`` are the Trainer's."""
+    metrics: dict[str, Any] = {**figures, "train_samples": len(parts.corpus.splits["train"])}
     tokens, seconds = trainer.state.num_input_tokens_seen, metrics.get("train_runtime") or 0
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if losses:
@@ -273,6 +288,23 @@ def _already_finished(folder: Path, resolved: Resolved, say: Say) -> Outcome:
 
 def _evaluate_finished(folder: Path, resolved: Resolved, say: Say) -> dict[str, Any]:
     """The scores that a run which only trained lacks: ``--do_train`` first, ``--do_eval`` added later."""
+    return _evaluate_model_in(folder, resolved, say).get("validation", {})
+
+
+def _evaluate_exported(folder: Path, resolved: Resolved, found: Found, say: Say) -> Outcome:
+    """The scores that a run lacks which ended when its model was written."""
+    say("run", f"goes on with the model that it has trained and written to {folder}: only scores are missing")
+    run = RunFolder(folder, still=partial(require_unchanged, folder, found.seen), writes=is_first_process())
+    with run, noticing_lost_ones():
+        run.status("evaluating")
+        metrics = read_record(folder / "all_results.json")
+        for scores in _evaluate_model_in(folder, resolved, say).values():
+            metrics |= scores
+        run.status("finished")
+    return Outcome(folder, metrics)
+
+
+def _evaluate_model_in(folder: Path, resolved: Resolved, say: Say) -> dict[str, dict[str, Any]]:
     model = replace(resolved.model, model_name_or_path=str(folder), **_MAKES_A_MODEL)
     training = {**resolved.training, "do_train": False, "do_eval": True}
-    return evaluate(replace(resolved, model=model, training=training), say=say).get("validation", {})
+    return evaluate(replace(resolved, model=model, training=training), say=say)

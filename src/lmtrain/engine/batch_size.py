@@ -21,7 +21,7 @@ from transformers import TrainingArguments
 from lmtrain.config.global_batch import Division
 from lmtrain.core.console import amount, counted
 from lmtrain.core.errors import UserError
-from lmtrain.engine.memory import PeakMemory, available, needed_by
+from lmtrain.engine.memory import PeakMemory, free_here, needed_by
 
 if TYPE_CHECKING:
     from lmtrain.engine.trainer import LMTrainer
@@ -101,7 +101,7 @@ def choose_micro_batch(trainer: LMTrainer, examples: int) -> MicroBatch:
     if chosen is None and getattr(trainer.model, "supports_gradient_checkpointing", False):
         chosen = _tried(trainer, candidates, examples, checkpointing=True)
     if chosen is None:
-        free = amount(available(trainer.args.device), "B")
+        free = amount(free_here(trainer.args.device), "B")
         raise UserError(
             f"not even {counted(candidates[0], 'example')} at a time fits into the {free} that are free; use a smaller "
             "model or shorter examples",
@@ -171,7 +171,7 @@ class _Trials:
             self._order = np.argsort(-np.asarray(lengths), kind="stable")
         # What is not there yet but will be at every step
         self._later = needed_by(trainer.model)["optimizer"]
-        self._limit = int(_USABLE * available(self._device))
+        self._limit = int(_USABLE * free_here(self._device))
 
     def run(self, candidates: Sequence[int]) -> list[_Tried]:
         """Those that fit, from the smallest on, until one does not, none gets faster, or the time is up."""

@@ -129,8 +129,10 @@ class Collate:
         if not isinstance(rows, Rows):  # from an iterable data set, whose items have no numbers
             rows = rows_of(rows, np.full(len(rows), -1), 0, self.pad_id)
         examples = rows.examples
+        longest = int(examples.lengths.max())
+        self.limits.check(examples.ids, longest, examples.index)  # before an objective hides what is wrong with them
         batch = self._labelled(rows)
-        self.limits.check(batch["input_ids"].numpy(), int(examples.lengths.max()), examples.index)
+        self.limits.check(batch["input_ids"].numpy(), longest, examples.index)
         shifted = self.objective.shifted
         if examples.segments is not None:
             segments = np.where(real_positions(examples), examples.segments, 0)  # a filler is shorter than it was
@@ -227,3 +229,12 @@ def _one_row(value: Any) -> Any:
         say_squeezed()
         return value[0]
     return value
+
+
+def filler(tokenizer: Any) -> int:
+    """An id to fill rows with. Any does: labels end where a row ends, whatever follows."""
+    for name in ("pad_token_id", "eos_token_id"):
+        token = getattr(tokenizer, name, None)
+        if isinstance(token, int):
+            return token
+    return 0

@@ -5,13 +5,18 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from lmtrain.engine.fast_paths import FastPaths
+from lmtrain.engine.proof import prove_compiled
 from lmtrain.models.layers import compile_layers, leave_uncompiled, repeated_layers
+
+if TYPE_CHECKING:
+    from lmtrain.engine.trainer.settling import SettlingTrainer
 
 Compile = Literal["auto", "on", "off"]
 
@@ -33,6 +38,61 @@ class Compiling:
 
     def as_json(self) -> dict[str, Any]:
         return {"choice": "on" if self.on else "off", "reason": self.reason, "seconds": self.seconds}
+
+
+def with_compiling(trainer: SettlingTrainer, paths: FastPaths, decided: Mapping[str, Any]) -> FastPaths:
+    """``paths``, with the model's layers compiled where that was ``decided`` before, or is asked for and found to pay.
+
+    ``paths`` have to be those of the trainer already: its passes are run. Where it was asked for and is not done, a
+    line says why.
+    """
+    if "head" in decided:
+        return _compiled_again(trainer, paths)
+    decision = _decide(trainer, paths)
+    if decision is None:
+        return paths
+    decisions = {**paths.decisions, "compile": decision.as_json()}
+    lines = paths.lines
+    if trainer.compiles == "on" and not decision.on:
+        lines = (*lines, f"the layers are not compiled, although --compile on asks for it: {decision.reason}")
+    return replace(paths, compiled=decision.on, decisions=decisions, lines=lines)
+
+
+def _compiled_again(trainer: SettlingTrainer, paths: FastPaths) -> FastPaths:
+    if paths.decisions.get("compile", {}).get("choice") != "on":
+        return paths
+    compile_layers(trainer.model)
+    batch = trainer.first_batch()
+    if batch is not None:  # makes the code, for the shape that was compiled before
+        with trainer.leaving_no_trace():
+            trainer.one_pass(batch)
+    return replace(paths, compiled=True)
+
+
+def _decide(trainer: SettlingTrainer, paths: FastPaths) -> Compiling | None:
+    """None where there is nothing to decide: it is not asked for, or nothing is trained."""
+    asked, args = trainer.compiles, trainer.args
+    if asked == "off" or trainer.train_dataset is None:
+        return None
+    batch = None
+    if args.world_size > 1:  # what one measures, and whether its proof succeeds, would have to be told to all
+        cannot = f"there are {args.world_size} processes, and they would have to agree on it"
+    elif args.torch_compile:
+        cannot = "--torch_compile compiles the whole model"
+    elif asked == "auto" and (paths.packing is not None or paths.by_length):
+        cannot = "batches differ in shape, and each shape would be compiled"
+    elif (batch := trainer.first_batch()) is None:
+        cannot = "there is no labelled example to try it on beforehand"
+    if batch is None:
+        return Compiling(False, cannot)
+    with trainer.leaving_no_trace():
+        return choose_compiling(
+            asked,
+            trainer.model,
+            lambda: trainer.one_pass(batch),
+            lambda: prove_compiled(paths.scoring, trainer.model, batch, trainer.objective),
+            trainer.planned_passes,
+        )
 
 
 def choose_compiling(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lmtrain.core.children import begin_loader
 from lmtrain.engine.sampling import RankBatches
 from lmtrain.evaluate.measures import bits_per_byte, perplexity
 from lmtrain.objectives import LossSums
@@ -39,12 +40,14 @@ class EvaluationLoader:
     ) -> None:
         self.dataset = dataset
         self._own: int | None = None
+        self.common_batches: int | None = None  # that no process has fewer than, where that is known
         self._rank, self._world, self._equal = rank, world, equal
+        options["worker_init_fn"] = begin_loader
         if isinstance(dataset, IterableDataset):
             self._loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate, **options)
         else:
             batches = RankBatches(len(dataset), batch_size, rank=rank, world=world, equal=equal, lengths=lengths)
-            self._own = batches.own
+            self._own, self.common_batches = batches.own, batches.common
             self._loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **options)
 
     def __len__(self) -> int:

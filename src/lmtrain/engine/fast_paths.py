@@ -12,17 +12,17 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from lmtrain.core.errors import UserError
-from lmtrain.engine.compiling import Compiling, choose_compiling
+from lmtrain.engine.memory import free_here
 from lmtrain.engine.packed import Packing
 from lmtrain.engine.precision import compute_dtype
-from lmtrain.engine.proof import prove_compiled, prove_scoring
+from lmtrain.engine.proof import prove_scoring
 from lmtrain.engine.scoring import Scoring
-from lmtrain.models.activations import fuse_activations, put_back
+from lmtrain.models.activations import fuse_activations, put_back, spell_out
 from lmtrain.models.fast_dropout import drops_on_cpu
 from lmtrain.models.head import find_head
 from lmtrain.models.isolation import Isolation, break_even
 from lmtrain.models.isolation_proof import prove_isolation
-from lmtrain.models.layers import compile_layers
+from lmtrain.models.layers import leave_uncompiled
 from lmtrain.models.sharding import is_sharded, put_away
 from lmtrain.objectives import Objective
 from lmtrain.objectives.linear_cross_entropy import DEFAULT, Choice, Kernel, choose_kernel
@@ -61,8 +61,11 @@ class FastPaths:
 def settle(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
     """The fast paths of a trainer: those ``decided`` before, else tried by the first process for all.
 
-    Raises :class:`UserError` where documents are to be isolated and the model cannot.
+    What another trainer of the same model left in it is undone first: what is tried, and what is taken over, begins
+    with the model as it is made. Raises :class:`UserError` where documents are to be isolated and the model cannot.
     """
+    spell_out(trainer.model)
+    leave_uncompiled(trainer.model)
     if "head" in decided:
         return _again(trainer, decided)
     args = trainer.args
@@ -113,6 +116,7 @@ def _as_the_first_has_it(mine: _T) -> _T:
 
 def _again(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
     kept = {name: decided[name] for name in _DECISIONS if name in decided}
+    spell_out(trainer.model)
     if decided.get("activations", {}).get("choice") == "fused":
         fuse_activations(trainer.model)
     scoring = Scoring()
@@ -120,45 +124,6 @@ def _again(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
         scoring = Scoring(find_head(trainer.model), Kernel.from_json(decided["kernel"]["choice"]))
     isolation = Isolation(**decided["packing"]) if "packing" in decided else _NOT_NEEDED
     return _with_packing(trainer, trainer.pads_training, scoring, isolation, kept)
-
-
-# ---- compiling -----------------------------------------------------------------------------------
-
-
-def with_compiling(trainer: SettlingTrainer, paths: FastPaths, decided: Mapping[str, Any]) -> FastPaths:
-    """``paths``, with the model's layers compiled where that was ``decided`` before, or is asked for and found to pay.
-
-    ``paths`` have to be those of the trainer already: its passes are run. What one process measures would have to be
-    told to all, so several do not try.
-    """
-    if "head" in decided:
-        if paths.decisions.get("compile", {}).get("choice") != "on":
-            return paths
-        compile_layers(trainer.model)
-        batch = trainer.first_batch()
-        if batch is not None:  # makes the code, for the shape that was compiled before
-            with trainer.leaving_no_trace():
-                trainer.one_pass(batch)
-        return replace(paths, compiled=True)
-    args = trainer.args
-    if trainer.compiles == "off" or trainer.train_dataset is None or args.torch_compile or args.world_size > 1:
-        return paths
-    batch = trainer.first_batch()
-    if batch is None:
-        return paths
-    if trainer.compiles == "auto" and (paths.packing is not None or paths.by_length):
-        decision = Compiling(False, "batches differ in shape, and each shape would be compiled")
-    else:
-        with trainer.leaving_no_trace():
-            decision = choose_compiling(
-                trainer.compiles,
-                trainer.model,
-                lambda: trainer.one_pass(batch),
-                lambda: prove_compiled(paths.scoring, trainer.model, batch, trainer.objective),
-                trainer.planned_passes,
-            )
-    decisions = {**paths.decisions, "compile": decision.as_json()}
-    return replace(paths, compiled=decision.on, decisions=decisions)
 
 
 # ---- packing -------------------------------------------------------------------------------------
@@ -234,6 +199,7 @@ def _choose_scoring(trainer: SettlingTrainer) -> tuple[Scoring, dict[str, Any], 
         dtype=compute_dtype(args, trainer.model),
         trains=trainer.train_dataset is not None,
         label_smoothing=args.label_smoothing_factor,
+        z_loss=trainer.z_loss,
         passes=trainer.planned_passes,
         seed=args.seed,
         agree=_as_the_first_has_it if together else None,
@@ -248,6 +214,7 @@ def choose_scoring(
     dtype: torch.dtype,
     trains: bool = True,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     passes: int = 0,
     seed: int = 42,
     agree: Callable[[Choice], Choice] | None = None,
@@ -259,6 +226,7 @@ def choose_scoring(
     ``agree`` gives processes that try together the kernel that one of them chose.
     Returns how to score, the decisions and lines for the user.
     """
+    spell_out(model)
     try:
         head = find_head(model)
     except LookupError as error:
@@ -270,8 +238,8 @@ def choose_scoring(
     else:
         choice = choose_kernel(
             positions, width, vocabulary, batch["labels"].device, dtype, bias=head.bias is not None,
-            weighted=objective.weights(batch) is not None, label_smoothing=label_smoothing, softcap=head.softcap,
-            planned_steps=passes, seed=seed,
+            weighted=objective.weights(batch) is not None, label_smoothing=label_smoothing, z_loss=z_loss,
+            softcap=head.softcap, planned_steps=passes, free=free_here(batch["labels"].device), seed=seed,
         )  # fmt: skip
     if agree is not None:
         choice = agree(choice)

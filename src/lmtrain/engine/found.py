@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
 from lmtrain.core.launching import processes, rank
-from lmtrain.engine.checkpoints.read import newest
+from lmtrain.engine.checkpoints.read import checkpoints, newest
 from lmtrain.engine.run_folder import CHECKPOINT, DECISIONS, LOCK, METRICS, MODEL_FILES, RUN, STATUS
 
 # Options that may differ between the first start and the next without changing what is computed.
@@ -44,16 +46,25 @@ _LENGTH = {"num_train_epochs": 3.0, "max_steps": 0}  # of a run; where none is g
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What lies in an output folder before a command starts.
+    """What lies in an output folder before a command starts, and what the command is going to do with it.
 
     ``state`` is ``"new"`` (nothing of ours), ``"unfinished"`` (resume, from ``checkpoint`` when there is one) or
-    ``"finished"`` (the same command has ended there). ``passed_over`` says what is wrong with newer checkpoints.
+    ``"finished"`` (the same command has ended there). ``passed_over`` says what is wrong with newer checkpoints,
+    ``unusable`` why none of those that are there will do. ``ended``: it is finished, and was asked to go on.
+    ``overwrites``: what lies there is removed first, but for ``checkpoint``. ``set_aside`` are checkpoints of a
+    training that is left behind. ``lines`` are worth saying.
     """
 
     state: Literal["new", "unfinished", "finished"]
     checkpoint: Path | None = None
     step: int = 0
     passed_over: tuple[str, ...] = ()
+    unusable: str = ""
+    ended: bool = False
+    overwrites: bool = False
+    set_aside: tuple[Path, ...] = ()
+    lines: tuple[str, ...] = ()
+    seen: str = field(default="", compare=False)  # the folder's fingerprint then
 
 
 def differing(command: str, before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -95,7 +106,54 @@ def _longer(changed: dict[str, tuple[Any, Any]]) -> set[str]:
     return {key for key, (was, now) in changed.items() if key in _LENGTH and now and now > (was or _LENGTH[key])}
 
 
+def to_start_over(options: dict[str, Any]) -> str:
+    """How, for a message. A command with --overwrite_output_dir that began the run goes on with it."""
+    if not options.get("overwrite_output_dir"):
+        return "add --overwrite_output_dir to start over"
+    return "remove this one, or add --resume_from_checkpoint never, to start over"
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes when a run begins or ends in ``folder``, or has a checkpoint more or less."""
+    text, state = b"", None
+    with suppress(OSError, ValueError):
+        text = (folder / RUN).read_bytes()
+        state = read_json(folder / STATUS)["state"]
+    names = [place.name for _, place in checkpoints(folder)]
+    return hashlib.sha256(repr((text, state == "finished", names)).encode()).hexdigest()
+
+
+def require_unchanged(folder: Path, before: str) -> None:
+    """Raise :class:`UserError` when the :func:`fingerprint` of ``folder`` is no longer what it was ``before``."""
+    if fingerprint(folder) != before:
+        raise UserError(
+            f"another command has worked on the run in {folder} while this one prepared; give the command again, which "
+            "then goes by what lies there now",
+            flag="--output_dir",
+        )
+
+
 def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool, patience: float = 0) -> Found:
+    """:func:`look`, and refuse an unfinished run that has checkpoints and none that can be gone on from."""
+    found = look(folder, command, options, overwrite=overwrite, patience=patience)
+    require_usable(folder, found, options)
+    return found
+
+
+def require_usable(folder: Path, found: Found, options: dict[str, Any]) -> None:
+    """Raise :class:`UserError` where ``found`` has checkpoints and none that can be gone on from: it would silently
+    start over."""
+    if found.checkpoint is None and found.unusable:
+        run = "a finished run" if found.ended else "an unfinished run"
+        raise UserError(
+            f"{folder} holds {run}, and none of its checkpoints can be gone on from{found.unusable}\nChoose another "
+            f"folder, or {to_start_over(options)}; to train on from weights, give that checkpoint as "
+            "--model_name_or_path and another --output_dir",
+            flag="--output_dir",
+        )
+
+
+def look(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool, patience: float = 0) -> Found:
     """Look at ``folder`` without changing it, and refuse what would write over something else.
 
     ``patience`` is for how many seconds another process may go on holding it.
@@ -112,18 +170,20 @@ def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: b
         raise UserError(
             f"another process is working on the run in {folder}; wait for it or choose another folder", flag=flag
         )
+    seen = fingerprint(folder)
     if overwrite or not folder.is_dir():
-        return Found("new")
+        return Found("new", overwrites=overwrite, seen=seen)
     if not (folder / RUN).is_file():
         foreign = sorted(e.name for e in folder.iterdir() if MODEL_FILES.match(e.name) or CHECKPOINT.match(e.name))
         if foreign:
+            keeps = ", which keeps the checkpoint that is named" if options.get("resume_from_checkpoint") else ""
             raise UserError(
                 f"{folder} holds a model that this command would write over ({', '.join(foreign[:3])}); "
-                "choose another folder, or add --overwrite_output_dir",
+                f"choose another folder, or add --overwrite_output_dir{keeps}",
                 flag=flag,
             )
-        return Found("new")
-    return _inspect_run(folder, command, options, flag)
+        return Found("new", seen=seen)
+    return replace(_inspect_run(folder, command, options, flag), seen=seen)
 
 
 def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str) -> Found:
@@ -147,29 +207,22 @@ def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str)
     if ran != command:
         lines = [f"it was made by lmtrain {ran}"]
     if lines and not (ran == command and options.get("accept_changes")):
-        shown = "\n".join(f"    {line}" for line in lines[:8])
-        more = f"\n    and {len(lines) - 8} more" if len(lines) > 8 else ""
+        shown = "\n".join(f"    {line}" for line in lines)
         ways = ", or --accept_changes to go on otherwise" if ran == command and "accept_changes" in options else ""
         if changed and longer == changed.keys():
             ways = ", or --extend to go on for longer"
         raise UserError(
-            f"{folder} holds another run; choose another folder, or add --overwrite_output_dir to start over{ways}:\n"
-            f"{shown}{more}",
+            f"{folder} holds another run; choose another folder, or {to_start_over(options)}{ways}:\n{shown}",
             flag=flag,
         )
-    if status.get("state") == "finished" and not changed:
+    ended = status.get("state") == "finished"
+    if ended and not changed:
         return Found("finished", step=int(status.get("step", 0)))
     if before.get("save_only_model"):  # without the optimizer's state a checkpoint is only a model
-        return Found("unfinished")
+        return Found("unfinished", ended=ended)
     found = newest(folder)
-    if found.checkpoint is None and found.reasons:
-        raise UserError(
-            f"{folder} holds an unfinished run, and none of its checkpoints can be gone on from{found.reasons}\n"
-            "To start over add --overwrite_output_dir; to train on from weights, give that checkpoint as "
-            "--model_name_or_path and another --output_dir",
-            flag=flag,
-        )
-    return Found("unfinished", found.checkpoint, found.step, found.passed_over)
+    unusable = found.reasons if found.checkpoint is None else ""
+    return Found("unfinished", found.checkpoint, found.step, found.passed_over, unusable, ended)
 
 
 def _require_writable(folder: Path, flag: str) -> None:

@@ -54,6 +54,7 @@ def make_trainer(
         make_optimizer=maker_of(resolved.training, parts.precision.name),
         packing=resolved.run.packing,
         compiles=resolved.run.compile,
+        z_loss=resolved.run.z_loss,
         decided=decided,
         saving=_saving(resolved, run),
         guarding=_guarding(resolved, run),

@@ -22,11 +22,10 @@ from typing import Any, Final
 import torch
 
 from lmtrain.core.console import Say, say
-from lmtrain.core.errors import Interrupted, OwnResultWrong, Problem, UserError
+from lmtrain.core.errors import Interrupted, Lost, OwnResultWrong, Problem, UserError
 from lmtrain.core.launching import processes, rank
 from lmtrain.engine.interface import choose_interface
 from lmtrain.engine.lives import agree_on_life
-from lmtrain.engine.processes import Lost
 
 PATIENCE: Final = "LMTRAIN_MEETING_TIMEOUT"  # an environment variable, in seconds
 _PATIENCE_S: Final = 300.0  # between the first process that has imported torch and the last

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 
+from lmtrain.core.launching import processes_here
 from lmtrain.engine.allocator import release_freed_memory
 
 _CLEAR = Path("/proc/self/clear_refs")  # proc(5): writing 5 sets the peak to what is resident now
@@ -67,6 +68,11 @@ def available(device: torch.device) -> int:
         with suppress(OSError, ValueError):  # no such group, or "max"
             free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
     return max(free, 0)
+
+
+def free_here(device: torch.device) -> int:
+    """Bytes that this process may count on: of main memory, its share among the launcher's on this machine."""
+    return available(device) // (processes_here() if device.type == "cpu" else 1)
 
 
 def needed_by(model: torch.nn.Module, optimizer: Any = None) -> dict[str, int]:

@@ -14,9 +14,9 @@ import numpy as np
 from lmtrain.config.options import DataOptions
 from lmtrain.core.console import amount
 from lmtrain.core.errors import UserError
-from lmtrain.data.layouts.base import store_of
+from lmtrain.data.layouts.base import ByNumber, store_of
 from lmtrain.data.store import CHUNK_BYTES, TokenStore
-from lmtrain.engine.windows import InWindows
+from lmtrain.engine.windows import InWindows, ascends
 
 _GB = 10**9
 _OF_THE_CACHE = 4  # a window being read and the next one being fetched, each begun and ended inside chunks
@@ -28,13 +28,13 @@ class Ordering:
     """``windows``: None where all examples are shuffled with all. ``decision`` is for ``decisions.json``.
 
     ``remote``: the :class:`~lmtrain.data.remote.tokens.RemoteTokens` to read ahead in, where the store lies far away;
-    ``first_tokens``, ``lengths`` (n,): where each example begins in it, and how many tokens it reads.
+    ``first_tokens``, ``lengths``: where each example begins in it, and how many tokens it reads.
     """
 
     windows: InWindows | None = None
     decision: dict[str, Any] = field(default_factory=lambda: {"choice": _ALL})
     remote: Any = None
-    first_tokens: np.ndarray | None = None
+    first_tokens: np.ndarray | ByNumber | None = None
     lengths: np.ndarray | None = None
 
 
@@ -54,7 +54,7 @@ def choose_order(layout: Any, options: DataOptions, step_size: int, decided: Map
     if not (before or remote or options.shuffle_window):
         return Ordering()
     first = layout.first_tokens
-    if len(first) > 1 and (np.diff(first) < 0).any():
+    if len(first) > 1 and not ascends(first):
         if not (remote or options.shuffle_window):
             return Ordering()
         raise UserError(

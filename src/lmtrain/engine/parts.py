@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from lmtrain.config.options import Resolved
+from lmtrain.config.sharding import sharding_of
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems
 from lmtrain.core.types import Source
@@ -22,7 +23,7 @@ from lmtrain.engine.fast_paths import require_isolation
 from lmtrain.engine.machine import best_device
 from lmtrain.engine.precision import Decision, choose_precision
 from lmtrain.engine.requirements import check_requirements
-from lmtrain.engine.threads import choose_threads
+from lmtrain.engine.threads import threads_again
 from lmtrain.models import check_kind, describe, load_model, load_tokenizer, max_positions, require_positions
 from lmtrain.models.lora import adapted
 from lmtrain.objectives import Causal, Completion, KeyIds, KeyTokens, Masked, Objective, find_key_ids
@@ -57,7 +58,10 @@ def assemble(
     device = best_device(use_cpu=bool(resolved.training.get("use_cpu")))
     if device.type == "cpu":
         keep_freed_memory()
-        torch.set_num_threads((decided or {}).get("threads") or choose_threads(torch.get_num_threads())[0])
+        number, line = threads_again(decided or {}, torch.get_num_threads())
+        torch.set_num_threads(number)
+        if line:
+            say("attention", line)
     tokenizer = loaded = sources = precision = keys = None
     length = 0
     problems = Problems()
@@ -73,7 +77,7 @@ def assemble(
         loaded = load_model(resolved.model, purpose, tokenizer, _asked_length(resolved))
         length = example_length(resolved, loaded.model.config)
         if resolved.do_train and resolved.lora.use_peft:
-            shards = resolved.training.get("fsdp") or resolved.training.get("deepspeed")  # one format for all weights
+            shards = sharding_of(resolved.training)  # which takes one format for all weights
             loaded = adapted(loaded, resolved.lora, precision.name if precision and not shards else "fp32")
     if resolved.do_train and loaded is not None and precision is not None:
         with problems.collect():
@@ -91,7 +95,10 @@ def assemble(
         files = TokenizerFiles.from_transformers(tokenizer)
         corpus = prepare_corpus(resolved.data, files, purpose, block_size=length, made_ahead=made_ahead, **asked)
     say("data", "\n".join(corpus.ledger.lines()))
-    require_same_parts(corpus, tokenizer, loaded.model, say)
+    # DDP and DeepSpeed send the first process's weights to all; FSDP cuts what each has, and evaluating sends nothing.
+    sharding = sharding_of(resolved.training)
+    weights = not resolved.do_train or (sharding is not None and sharding.kind == "fsdp")
+    require_same_parts(corpus, tokenizer, loaded.model, say, weights=weights)
     objective = _objective(resolved, tokenizer, seed, keys)
     if resolved.data.isolate_documents:
         require_isolation(loaded.model, next(iter(corpus.splits.values())), objective)
@@ -126,14 +133,16 @@ def example_length(resolved: Resolved, config: Any) -> int:
 
 
 def _precision(resolved: Resolved, device: torch.device, decided: dict[str, Any]) -> Decision:
-    requested = resolved.run.precision
+    requested, flag = resolved.run.precision, "--precision"
     for name in ("bf16", "fp16"):
         if resolved.training.get(name):
-            requested = name  # the stock flags; config/ has refused contradictions
+            requested, flag = name, f"--{name}"  # the stock flags; config/ has refused contradictions
     before = decided.get("precision", {}).get("choice")
     if requested == "auto" and before:
         return Decision(before, "as this run began")
-    return choose_precision(requested, device)
+    if requested == "auto" and resolved.training.get("bf16") is False:
+        return Decision("fp32", "bf16 is switched off")
+    return choose_precision(requested, device, flag)
 
 
 def _objective(resolved: Resolved, tokenizer: Any, seed: int, keys: KeyIds | None) -> Objective:

@@ -34,8 +34,8 @@ class Decision:
         return {} if self.name == "fp32" else {self.name: True}
 
 
-def choose_precision(requested: str, device: torch.device) -> Decision:
-    """``requested`` if ``device`` can; for ``auto`` bf16 where the hardware is fast at it, else fp32.
+def choose_precision(requested: str, device: torch.device, flag: str = "--precision") -> Decision:
+    """``requested`` by ``flag`` if ``device`` can; for ``auto`` bf16 where the hardware is fast at it, else fp32.
 
     Raises :class:`UserError` for fp16 on a CPU. Takes at most about 50 ms.
     """
@@ -44,10 +44,9 @@ def choose_precision(requested: str, device: torch.device) -> Decision:
     if requested not in ("fp32", "bf16", "fp16"):
         raise UserError(f"{requested} is not one of auto, fp32, bf16, fp16", flag="--precision")
     if requested == "fp16" and device.type == "cpu":
+        instead = "use auto, bf16 or fp32" if flag == "--precision" else "leave it out, or give --bf16"
         raise UserError(
-            "fp16 is not trained on a CPU: no CPU is faster at it, and small gradients become 0; "
-            "use auto, bf16 or fp32",
-            flag="--precision",
+            f"fp16 is not trained on a CPU: no CPU is faster at it, and small gradients become 0; {instead}", flag=flag
         )
     if requested == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
         return Decision("bf16", "as asked; this CPU has no bf16 instructions, so fp32 is faster")

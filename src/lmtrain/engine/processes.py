@@ -14,20 +14,17 @@ from typing import TypeVar
 import torch
 
 from lmtrain.core.console import is_first_process
-from lmtrain.core.errors import Interrupted, OwnResultWrong
+from lmtrain.core.errors import Interrupted, Lost, OwnResultWrong
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-# What gloo, NCCL and the store that processes meet at say when one of them is gone or no longer answers.
-_LOST = re.compile(
-    r"gloo/transport|NCCL (error|communicator)|nccl(Remote|System)Error|[Cc]onnection (was |likely )*(closed|reset)"
-    r"|Broken pipe|recvValue failed|[Tt]imed out|[Tt]imeout"
+# What NCCL says when a process is gone or no longer answers. It has other errors, of the device or of how it is used.
+_NCCL_LOST = re.compile(
+    r"ncclRemoteError|remote process exited|NCCL communicator was aborted|[Tt]imed out|[Tt]imeout|Broken pipe"
+    r"|[Cc]onnection (was |likely )*(closed|reset|refused)"
 )
+_NCCL_FAULT = re.compile("ncclUnhandledCudaError|ncclInvalid(Argument|Usage)|ncclInternalError")
 _PATIENCE = timedelta(days=7)  # --ddp_timeout is for steps, and writing a large model takes longer than one
-
-
-class Lost(Interrupted):
-    """Another process is gone or does not answer: there may be nobody left to tell, or no way to them."""
 
 
 def to_the_end(work: Callable[[], _T]) -> _T:
@@ -53,13 +50,23 @@ def noticing_lost_ones() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:  # DistBackendError, DistNetworkError, DistStoreError are
-        if not _are_several() or not _LOST.search(str(error)):
+    except RuntimeError as error:
+        if not _are_several() or not _is_of_a_lost_one(error):
             raise
-        reason = f"another process of this run is gone or does not answer: {_why(error)}"
+        lost = Lost(f"{Lost.SAID}: {_why(error)}")
         if not is_first_process():  # the first one says it when it ends; it may be the one that is gone
-            _log.error("process %s ends: %s", os.environ.get("RANK", "?"), reason)
-        raise Lost(reason) from None
+            _log.error("process %s ends: %s", os.environ.get("RANK", "?"), lost)
+        raise lost from None
+
+
+def _is_of_a_lost_one(error: RuntimeError) -> bool:
+    """By who says it: a data loader's, a kernel's or a file's timeout is a fault here, which would come again."""
+    distributed = torch.distributed
+    if isinstance(error, distributed.DistNetworkError | distributed.DistStoreError):  # of the store that all meet at
+        return True
+    if isinstance(error, distributed.DistBackendError):
+        return bool(_NCCL_LOST.search(str(error))) and not _NCCL_FAULT.search(str(error))
+    return "gloo/transport" in str(error)  # its errors have no class of their own, but say where in gloo they are from
 
 
 def _are_several() -> bool:
@@ -91,12 +98,12 @@ def by_the_first(work: Callable[[], None]) -> None:
         work()
         return
     group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
-    failure: Exception | None = None
+    failure: BaseException | None = None
     told: list[tuple[bool, str] | None] = [None]
     if distributed.get_rank() == 0:
         try:
             work()
-        except Exception as error:
+        except (Exception, Interrupted) as error:
             failure = error
             told = [(isinstance(error, Interrupted), str(error) or type(error).__name__)]
     distributed.broadcast_object_list(told, src=0, group=group)

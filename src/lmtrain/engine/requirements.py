@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments, get_scheduler
-from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
+from transformers.integrations import get_reporting_integration_callbacks, integration_utils
 
 from lmtrain.config.options import Resolved
+from lmtrain.config.sharding import KINDS, launcher_sharding
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.precision import Decision
@@ -77,18 +78,18 @@ def _accelerator(resolved: Resolved) -> None:
 
 def _without_gpus(resolved: Resolved) -> None:
     problems = Problems()
-    for name in ("fsdp", "deepspeed"):
-        if resolved.training.get(name):
+    for kind in KINDS:
+        if resolved.training.get(kind):
             problems.add(
-                f"divides the model over GPUs, and there is none here; leave out --{name}: processes on CPUs each hold "
+                f"divides the model over GPUs, and there is none here; leave out --{kind}: processes on CPUs each hold "
                 "the whole model",
-                flag=f"--{name}",
+                flag=f"--{kind}",
             )
-        elif os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true":
-            problems.add(
-                f"accelerate launch asks for {name}, which divides the model over GPUs, and there is none here; take a "
-                "configuration without it, such as examples/distributed/ddp.yaml"
-            )
+    if asked := launcher_sharding():
+        problems.add(
+            f"accelerate launch asks for {asked.kind}, which divides the model over GPUs, and there is none here; "
+            f"{asked.without}"
+        )
     if resolved.training.get("ddp_backend") == "nccl":
         problems.add("nccl joins GPUs, and there is none here; leave it out, or give gloo", flag="--ddp_backend")
     problems.raise_if_any()
@@ -100,10 +101,15 @@ def _trackers(arguments: TrainingArguments, model: Any) -> None:
         callbacks = get_reporting_integration_callbacks(named)
     except ValueError as error:
         raise UserError(_said(error), flag="--report_to") from error
-    available = get_available_reporting_integrations()
     for name, callback in zip(named, callbacks, strict=True):
-        if name not in available:  # made only then, as some trackers begin to write when they are made
+        if not _is_there(name):  # made only then, as some trackers begin to write when they are made
             _tried(callback, "--report_to")
+
+
+def _is_there(tracker: str) -> bool:
+    """Asked of it alone where that is possible: to list all that are there, the library imports some of them."""
+    asked = getattr(integration_utils, f"is_{tracker}_available", None)
+    return bool(asked()) if asked else tracker in integration_utils.get_available_reporting_integrations()
 
 
 def _optimizer(arguments: TrainingArguments, model: Any) -> None:

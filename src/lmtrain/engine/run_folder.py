@@ -10,6 +10,7 @@
 ``logs/rank-N.log``    what process N said, was warned of and died of; see :mod:`lmtrain.core.ranklog`
 ``export.json``        which step the model in the folder is of, why that one, its score, how it compared, its files
 ``checkpoint-N``       what a run resumes from
+``left-checkpoint-N``  one of a training that was left, when the run went on from an earlier one
 (the rest)             the model and tokenizer as ``from_pretrained`` reads them, and results
 =====================  =====================================================================
 """
@@ -20,7 +21,9 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,9 +33,9 @@ from filelock import FileLock, Timeout
 from lmtrain import __version__
 from lmtrain.core import ranklog
 from lmtrain.core.console import say
-from lmtrain.core.errors import Interrupted, UserError
+from lmtrain.core.errors import Interrupted, Lost, UserError
 from lmtrain.core.files import read_json, write_json
-from lmtrain.core.launching import processes
+from lmtrain.core.launching import launcher, processes
 from lmtrain.core.runlog import RunLog
 from lmtrain.core.secrets import without_keys
 from lmtrain.engine.versions import machine, process, versions
@@ -44,6 +47,7 @@ MODEL_FILES = re.compile(
     r"(model.*\.safetensors|pytorch_model.*\.bin|adapter_model\.\w+|model\.safetensors\.index\.json|(adapter_)?config\.json)$"
 )
 CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
+_LEFT = re.compile(r"left\d*-checkpoint-\d+$")  # set aside when the run went on from an earlier one
 _ENDS = ("finished", "interrupted", "failed")
 _PATIENCE = 1.0  # seconds for what another process wrote of its end to be seen here
 
@@ -56,12 +60,26 @@ class RunFolder:
     ...     run.status("training", step=10)
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False, writes: bool = True) -> None:
-        """``writes`` is False on every process but the first: the others neither lock nor write, but for their
-        logs."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        keep: Path | None = None,
+        set_aside: Sequence[Path] = (),
+        still: Callable[[], None] | None = None,
+        writes: bool = True,
+    ) -> None:
+        """``overwrite`` removes an earlier run but for the checkpoint ``keep``; the checkpoints ``set_aside`` get other
+        names. ``still`` is called when the lock is held and before that, and raises where the folder is no longer what
+        it was when that was decided. ``writes`` is False on every process but the first: the others neither lock nor
+        write, but for their logs."""
         self.path = path
         self.writes = writes
         self._overwrite = overwrite
+        self._keep = keep
+        self._set_aside = tuple(set_aside)
+        self._still = still
         self._lock = FileLock(path / LOCK)
         self.log: RunLog | None = None
         self._rank_log: ranklog.RankLog | None = None
@@ -83,9 +101,17 @@ class RunFolder:
                 f"another process is working on the run in {self.path}; wait for it or choose another folder",
                 flag="--output_dir",
             ) from None
-        if self._overwrite:
-            self._clear()
-        self.log = RunLog(self.path / METRICS)
+        try:
+            if self._still is not None:
+                self._still()
+            if self._overwrite:
+                self._clear()
+            for checkpoint in self._set_aside:
+                checkpoint.rename(_free_name(checkpoint))
+            self.log = RunLog(self.path / METRICS)
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -122,15 +148,17 @@ class RunFolder:
         """What other processes died of, where that may be why this one ends; said too."""
         if processes() == 1 or self._rank_log is None or getattr(error, "together", False):
             return []
-        found = ranklog.failures(self.path, self._rank_log.opened, _PATIENCE)
+        since, lost = self._rank_log.opened, isinstance(error, Lost)
+        found = ranklog.failures(self.path, since, _PATIENCE, interrupted=lost)
         for line in found:
             say("attention", line)
         return found
 
     def _clear(self) -> None:
         """Remove an earlier run: its records, checkpoints and export, and nothing that we did not write."""
+        (self.path / RUN).unlink(missing_ok=True)  # first: what is left when this is cut short is nobody's run
+        kept = None if self._keep is None else self._keep.resolve()
         names = {
-            RUN,
             DECISIONS,
             DATA,
             STATUS,
@@ -142,9 +170,12 @@ class RunFolder:
         }
         ranklog.remove_others(self.path)
         for entry in self.path.iterdir():
-            if CHECKPOINT.match(entry.name) and entry.is_symlink():
+            is_checkpoint = CHECKPOINT.match(entry.name) or _LEFT.match(entry.name)
+            if is_checkpoint and kept is not None and entry.resolve() in (kept, *kept.parents):
+                continue
+            if is_checkpoint and entry.is_symlink():
                 entry.unlink()
-            elif entry.is_dir() and CHECKPOINT.match(entry.name):
+            elif is_checkpoint and entry.is_dir():
                 shutil.rmtree(entry)
             elif entry.name in names or MODEL_FILES.match(entry.name) or entry.name.endswith("_results.json"):
                 entry.unlink()
@@ -157,6 +188,7 @@ class RunFolder:
                 "lmtrain": __version__,
                 "command": command,
                 "argv": argv,
+                "launcher": launcher(),
                 "options": options,
                 "versions": versions(),
                 "machine": machine(),
@@ -194,3 +226,8 @@ class RunFolder:
         self._record(STATUS, {**before, **now, **values})
         if self.log is not None:
             self.log.event("status", state=state, **values)
+
+
+def _free_name(checkpoint: Path) -> Path:
+    names = (checkpoint.with_name(f"left{n if n > 1 else ''}-{checkpoint.name}") for n in count(1))
+    return next(name for name in names if not name.exists() and not name.is_symlink())

@@ -193,6 +193,7 @@ class RankBatches(Sampler[list[int]]):
         total = math.ceil(count / batch_size)
         self.own = len(range(rank, total, world))
         self._rounds = math.ceil(total / world) if equal else self.own
+        self.common = self._rounds if equal else total // world  # that no process has fewer than
 
     def __len__(self) -> int:
         return self._rounds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,16 +12,25 @@ from torch import Tensor
 from lmtrain.models.head import Head, scored_at
 from lmtrain.objectives import IGNORED, LossSums, Objective, model_loss_sums
 from lmtrain.objectives.base import inputs_of
-from lmtrain.objectives.linear_cross_entropy import DEFAULT, Kernel, linear_cross_entropy
+from lmtrain.objectives.linear_cross_entropy import DEFAULT, Kernel, bounded, linear_cross_entropy
 from lmtrain.objectives.loss import keyed_in
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How batches are scored. Without a ``head`` the model makes all its logits."""
+    """How batches are scored. Without a ``head`` the model makes all its logits. ``weight`` (V, D): the head's in the
+    format of the products, where it was made beforehand."""
 
     head: Head | None = None
     kernel: Kernel = DEFAULT
+    weight: Tensor | None = None
+
+    def ahead(self, dtype: torch.dtype) -> Scoring:
+        """For passes between which no weight changes: the same, with the head's weight in ``dtype`` already."""
+        if self.head is None:
+            return self
+        weight = self.head.output.weight.detach()
+        return replace(self, weight=weight.to(dtype) if weight.dtype is torch.float32 else None)
 
     def __call__(
         self,
@@ -31,16 +40,22 @@ class Scoring:
         *,
         weighted: bool = True,
         label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
         accuracy: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> LossSums:
         """The sums over the predicted positions of ``batch``, which has ``labels`` beside the model's inputs.
 
         ``weighted``: with the objective's weights, as training has them; without, examples with key tokens are summed
-        apart too. ``label_smoothing`` ε: (1 − ε)·nll + ε·mean over V of −log p. ``accuracy``: also count the labels
-        that are the most likely token. ``dtype`` is that of the sum.
+        apart too. ``label_smoothing`` ε: (1 − ε)·nll + ε·mean over V of −log p. ``z_loss`` ζ: ζ·logsumexp² is added.
+        ``accuracy``: also count the labels that are the most likely token. ``dtype`` is that of the sum.
         """
-        asked: dict[str, Any] = {"label_smoothing": label_smoothing, "accuracy": accuracy, "dtype": dtype}
+        asked: dict[str, Any] = {
+            "label_smoothing": label_smoothing,
+            "z_loss": z_loss,
+            "accuracy": accuracy,
+            "dtype": dtype,
+        }
         if self.head is None:
             return model_loss_sums(model, batch, objective, weighted=weighted, **asked)[0]
         targets = objective.targets(batch["labels"]).flatten()
@@ -52,9 +67,11 @@ class Scoring:
         head, labels, made = self.head, targets[positions], []
 
         def sums_of(hidden: Tensor, labels: Tensor) -> LossSums:
+            weight = head.output.weight if self.weight is None else self.weight
+            kernel = bounded(self.kernel, len(labels), len(weight), gradients=torch.is_grad_enabled())
             sums = linear_cross_entropy(
-                hidden, head.output.weight, head.bias, labels, weights,
-                softcap=head.softcap, scale=head.scale, kernel=self.kernel, **asked,
+                hidden, weight, head.bias, labels, weights,
+                softcap=head.softcap, scale=head.scale, all_predicted=True, kernel=kernel, **asked,
             )  # fmt: skip
             return LossSums(sums.loss, sums.count, sums.correct)
 

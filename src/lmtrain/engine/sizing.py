@@ -30,8 +30,11 @@ def settle_micro_batch(resolved: Resolved, parts: Parts, decided: dict[str, Any]
     if before := decided.get("micro_batch"):
         whole = examples_a_step(as_dict(resolved), processes()) or decided.get("examples_a_step")
         return _again(MicroBatch(**before), whole)
+    # Nothing is compiled for a size that may not even fit, nor anew for each size that is tried.
+    uncompiled = replace(resolved, run=replace(resolved.run, compile="off"))
+    known = {name: decision for name, decision in decided.items() if name != "compile"}
     with tempfile.TemporaryDirectory() as nowhere:
-        trainer = make_trainer(resolved, parts, decided=decided, output_dir=nowhere)
+        trainer = make_trainer(uncompiled, parts, decided=known, output_dir=nowhere)
         args = trainer.args
         examples = args.per_device_train_batch_size * args.gradient_accumulation_steps
         if tokens:

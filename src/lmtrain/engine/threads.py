@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of control groups v2: "200000 100000" is two CPUs, "max 100000" no limit
 
@@ -17,14 +18,57 @@ def choose_threads(current: int, environment: Mapping[str, str] = os.environ) ->
     container with a quota shows all of its host's CPUs, more threads than which may run only wait for each other.
     """
     usable = _usable_cpus()
-    mine = max(1, usable // int(environment.get("LOCAL_WORLD_SIZE") or 1))
-    if environment.get("OMP_NUM_THREADS") == "1" and "TORCHELASTIC_RUN_ID" in environment:
+    mine = max(1, usable // _processes_here(environment))
+    asked = _asked(environment)
+    if asked is None and "OMP_NUM_THREADS" in environment:
         return mine, f"{usable} CPUs shared by the processes of this machine"
-    if "OMP_NUM_THREADS" in environment:
+    if asked is not None:
         return current, "OMP_NUM_THREADS"
     if current > mine:
         return mine, f"{usable} CPUs may be used"
     return current, "torch's own choice"
+
+
+def threads_again(
+    decided: Mapping[str, Any], current: int, environment: Mapping[str, str] = os.environ
+) -> tuple[int, str | None]:
+    """Those of the run that goes on, whose decisions are ``decided``, so that its bits repeat; and a line where they
+    would be wrong here and others are taken: on another machine, or beside another number of processes.
+
+    Without earlier decisions it is :func:`choose_threads`.
+    """
+    before = decided.get("threads")
+    if not before:
+        return choose_threads(current, environment)[0], None
+    now, known = threads_for(environment), decided.get("threads_for")
+    if known == now or (known is None and before <= max(1, now["cpus"] // now["processes"])):
+        return int(before), None
+    number, why = choose_threads(current, environment)
+    if number == before:
+        return number, None
+    return number, (
+        f"computes with {number} instead of {before} threads ({why}): this is not what the run began on, so the last "
+        "bits of the results may differ"
+    )
+
+
+def threads_for(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What a number of threads was chosen for: CPUs that may be used, processes that share them, what was asked for."""
+    return {
+        "cpus": _usable_cpus(),
+        "processes": _processes_here(environment),
+        "OMP_NUM_THREADS": _asked(environment),
+    }
+
+
+def _processes_here(environment: Mapping[str, str]) -> int:
+    return int(environment.get("LOCAL_WORLD_SIZE") or 1)
+
+
+def _asked(environment: Mapping[str, str]) -> str | None:
+    """What the user asked for; not torchrun's own 1."""
+    asked = environment.get("OMP_NUM_THREADS")
+    return None if asked == "1" and "TORCHELASTIC_RUN_ID" in environment else asked
 
 
 def _usable_cpus() -> int:

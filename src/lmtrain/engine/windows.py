@@ -21,6 +21,7 @@ from functools import lru_cache
 import numpy as np
 
 from lmtrain.core.streams import stream
+from lmtrain.data.layouts.base import ByNumber
 
 MOST_LANES = 64
 _CHUNKS_A_LANE = 8  # of a window, which begins and ends inside chunks: of fewer, these would be much of what is kept
@@ -45,20 +46,23 @@ class InWindows:
             raise ValueError(f"{self.lanes} lanes in steps of {self.step_size}, windows of {self.window}")
 
     @classmethod
-    def of(cls, first_tokens: np.ndarray, chunk_tokens: int, window_tokens: int, step_size: int) -> InWindows | None:
+    def of(
+        cls, first_tokens: np.ndarray | ByNumber, chunk_tokens: int, window_tokens: int, step_size: int
+    ) -> InWindows | None:
         """The order of examples that begin at these tokens of a store, ascending; None where the windows would hold
         them all, and where there is no order in which they lie.
 
-        ``window_tokens``: of all lanes together.
+        ``window_tokens``: of all lanes together. Of the examples only some 30 a chunk are looked at.
         """
         count = len(first_tokens)
-        if count < 2 or (np.diff(first_tokens) < 0).any():
+        if count < 2 or not ascends(first_tokens):
             return None
-        span = int(first_tokens[-1]) - int(first_tokens[0]) + 1
+        start, end = int(first_tokens[0]), int(first_tokens[count - 1])
+        span = end - start + 1
         if window_tokens >= span:
             return None
-        chunk = first_tokens // chunk_tokens
-        borders = np.concatenate([[0], np.flatnonzero(np.diff(chunk)) + 1, [count]])
+        chunks = np.arange(start // chunk_tokens + 1, end // chunk_tokens + 1)
+        borders = np.unique(np.concatenate([[0], _first_from(first_tokens, chunks * chunk_tokens), [count]]))
         # A lane's window holds several chunks, and no lane has less than two.
         most = max(1, min(MOST_LANES, window_tokens // (_CHUNKS_A_LANE * chunk_tokens), (len(borders) - 1) // 2))
         lanes = next(n for n in range(min(most, step_size), 0, -1) if step_size % n == 0)
@@ -107,6 +111,26 @@ class InWindows:
         """The places of an epoch from ``start`` on, ``length`` at a time."""
         for begin in range(start, self.count, length):
             yield np.arange(begin, min(begin + length, self.count))
+
+
+def ascends(first_tokens: np.ndarray | ByNumber) -> bool:
+    """Whether examples that begin at these tokens come as they lie in the store."""
+    if isinstance(first_tokens, ByNumber):
+        return first_tokens.ascending
+    return not (np.diff(first_tokens) < 0).any()
+
+
+def _first_from(first_tokens: np.ndarray | ByNumber, tokens: np.ndarray) -> np.ndarray:
+    """(C,) number of the first example that begins at each of these ``tokens`` (C,) or behind it; there is one.
+
+    ``np.searchsorted`` for what is no array.
+    """
+    low, high = np.zeros(len(tokens), np.int64), np.full(len(tokens), len(first_tokens) - 1, np.int64)
+    while (low < high).any():
+        middle = (low + high) // 2
+        before = first_tokens[middle] < tokens
+        low, high = np.where(before, np.minimum(middle + 1, high), low), np.where(before, high, middle)
+    return low
 
 
 @lru_cache(maxsize=_KEPT)

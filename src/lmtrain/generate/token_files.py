@@ -66,3 +66,39 @@ def write_predictions(path: Path, ids: Sequence[int], results: Sequence[Sequence
         for number, result in zip(ids, results, strict=True):
             padded = [*result, *[0] * (width - len(result))]
             stream.write(json.dumps({"id": number, "predict": padded}).encode() + b"\n")
+
+
+def read_predictions(path: Path, flag: str) -> dict[int, list[int]]:
+    """The ids for each input by its number; of several lines about one input the last counts, as in the original.
+
+    Raises :class:`UserError` about ``flag`` that names the first bad lines and counts the others.
+    """
+    found: dict[int, list[int]] = {}
+    bad: list[str] = []
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.isspace():
+                    try:
+                        found.update([_prediction(line)])
+                    except ValueError as error:
+                        bad.append(f"{path}:{number}: {error}")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}", flag=flag) from error
+    problems = Problems()
+    problems.add_some(bad, "line", flag=flag)
+    problems.raise_if_any()
+    if not found:
+        raise UserError(f"{path} holds no prediction", flag=flag)
+    return found
+
+
+def _prediction(line: bytes) -> tuple[int, list[int]]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        record = None
+    number, ids = (record.get("id"), record.get("predict")) if isinstance(record, dict) else (None, None)
+    if type(number) is not int or not isinstance(ids, list) or any(type(token) is not int for token in ids):
+        raise ValueError('not a line of lmtrain nlg decode, {"id": number, "predict": [ids]}')
+    return number, ids

@@ -3,7 +3,7 @@
 Importing this package imports neither torch nor transformers; calling it does.
 """
 
-from lmtrain.models.build import LoadedModel, check_kind, describe, load_model, purpose_of
+from lmtrain.models.build import LoadedModel, check_kind, describe, load_model, positions_of, purpose_of
 from lmtrain.models.configuration import find_purpose, max_positions, require_positions
 from lmtrain.models.export import save_model
 from lmtrain.models.tokenizer import Purpose, load_tokenizer
@@ -20,6 +20,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "max_positions",
+    "positions_of",
     "purpose_of",
     "require_positions",
     "rows_needed",

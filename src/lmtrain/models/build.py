@@ -14,6 +14,7 @@ from lmtrain.models.configuration import (
     check_purpose,
     find_purpose,
     first_line,
+    max_positions,
     read_config,
 )
 from lmtrain.models.hub import hub_problem, locate
@@ -72,6 +73,11 @@ def purpose_of(options: Any) -> Purpose:
         check_purpose(config, "clm", options.model_name_or_path, "--model_name_or_path")
     assert purpose is not None
     return purpose
+
+
+def positions_of(options: Any) -> int | None:
+    """:func:`max_positions` of ``--model_name_or_path``, from its configuration alone."""
+    return max_positions(_config_of(options))
 
 
 def _config_of(options: Any) -> Any:

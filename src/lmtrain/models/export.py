@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.core.errors import OwnResultWrong
-from lmtrain.core.files import sync_folder
+from lmtrain.core.files import as_os_errors, sync_folder
 from lmtrain.models.configuration import max_positions
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.models.vocabulary import make_generation_config_valid
@@ -59,9 +59,10 @@ def save_model(
         if getattr(model, "generation_config", None) is not None and not hasattr(model, "peft_config"):
             make_generation_config_valid(model)
         with quiet_libraries(), as_pipelines_expect(model, tokenizer):
-            model.save_pretrained(scratch, state_dict=state and dict(state))  # which it empties as it goes
-            if tokenizer is not None:
-                tokenizer.save_pretrained(scratch)
+            with as_os_errors():
+                model.save_pretrained(scratch, state_dict=state and dict(state))  # which it empties as it goes
+                if tokenizer is not None:
+                    tokenizer.save_pretrained(scratch)
             new = sorted(
                 (path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name in _CONFIGS
             )

@@ -7,13 +7,12 @@ retries before an error about the wrong thing. Here the name is looked at first.
 from __future__ import annotations
 
 import re
-import threading
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lmtrain.core.errors import UserError
+from lmtrain.core.hub import why_unreachable
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILE_ENDINGS = (
@@ -28,7 +27,6 @@ _FILE_ENDINGS = (
     ".msgpack",
     ".model",
 )
-_PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,10 +59,10 @@ def locate(name: str, options: Any, flag: str, probe_file: str = "config.json") 
         "revision": options.model_revision,
         "token": options.token,
     }
-    if not _hub_answers():
+    if why := why_unreachable():
         if not _in_cache(name, probe_file, options):
             raise UserError(
-                f"there is no folder {name} here, and the hub cannot be reached ({_why_unreachable()}) nor "
+                f"there is no folder {name} here, and the hub cannot be reached ({why}) nor "
                 "was the model downloaded before; check the path, or give the folder of a downloaded copy",
                 flag=flag,
             )
@@ -92,11 +90,6 @@ def hub_problem(error: BaseException, name: str, flag: str) -> UserError | None:
         if isinstance(cause, errors.EntryNotFoundError):
             return UserError(f"{name} on the hub lacks a file that is needed: {_first_line(cause)}", flag=flag)
     return None
-
-
-def why_unreachable() -> str | None:
-    """Why nothing can be asked of the hub, decided within seconds and once a process; None when it answers."""
-    return None if _hub_answers() else _why_unreachable()
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -151,40 +144,3 @@ def _in_cache(name: str, file: str, options: Any) -> bool:
 
     found = try_to_load_from_cache(name, file, cache_dir=options.cache_dir, revision=options.model_revision)
     return isinstance(found, str)
-
-
-def _hub_answers() -> bool:
-    from huggingface_hub import constants
-
-    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
-
-
-@cache
-def _answers(endpoint: str) -> bool:
-    """Whether the hub answers at all, decided within seconds and once a process.
-
-    Asked in a thread because a name server that drops packets blocks longer than any timeout of the client.
-    """
-    answered = threading.Event()
-    done = threading.Event()
-
-    def ask() -> None:
-        from huggingface_hub.utils import get_session
-
-        try:
-            get_session().head(endpoint, timeout=_PROBE_SECONDS)
-            answered.set()
-        except Exception:  # whatever keeps it from answering: no network, no route, a refused connection
-            pass
-        finally:
-            done.set()
-
-    threading.Thread(target=ask, daemon=True).start()
-    done.wait(_PROBE_SECONDS + 1)
-    return answered.is_set()
-
-
-def _why_unreachable() -> str:
-    from huggingface_hub import constants
-
-    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"no answer from {constants.ENDPOINT}"

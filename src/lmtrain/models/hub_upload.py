@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmtrain.core.errors import ExitCode, Interrupted, UserError
+from lmtrain.core.errors import ExitCode, UserError
+from lmtrain.core.hub import why_unreachable
 from lmtrain.models.exported_files import CARD, WEIGHTS, exported_files
-from lmtrain.models.hub import why_unreachable
 from lmtrain.models.model_card import model_card
 from lmtrain.models.quiet import quiet_libraries
 
@@ -92,7 +92,7 @@ def _refusals() -> Iterator[None]:
     """What the hub's library raises, of many kinds, as :class:`HubError` in one line."""
     try:
         yield
-    except (UserError, Interrupted, MemoryError):
+    except (UserError, MemoryError):
         raise
     except Exception as error:
         raise HubError(_why(error)) from error

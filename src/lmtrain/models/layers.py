@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+_COMPILED_HERE = "compiled_here"
+
 
 def repeated_layers(model: nn.Module) -> list[nn.Module]:
     """The longest row of modules of one class: a transformer's layers. Empty where there is none."""
@@ -24,12 +26,14 @@ def compile_layers(model: nn.Module) -> None:
     """
     for layer in repeated_layers(model):
         layer.compile(dynamic=False)
+        layer.__dict__[_COMPILED_HERE] = True
 
 
 def leave_uncompiled(model: nn.Module) -> None:
-    """Undo :func:`compile_layers`."""
+    """Undo :func:`compile_layers`; what someone compiled otherwise stays so."""
     for layer in repeated_layers(model):
-        layer._compiled_call_impl = None
+        if layer.__dict__.pop(_COMPILED_HERE, False):
+            layer._compiled_call_impl = None
 
 
 def has_compiled_layers(model: nn.Module) -> bool:

@@ -23,7 +23,7 @@ from lmtrain.models.loaded import LoadedModel, attention_of, auto_class, speaks_
 from lmtrain.models.size import FLAG as SIZE_FLAG
 from lmtrain.models.size import KINDS, solve, told
 from lmtrain.models.tokenizer import Purpose
-from lmtrain.models.vocabulary import SPECIAL_ROLES, rows_needed
+from lmtrain.models.vocabulary import ROLES_OF_SOME, SPECIAL_ROLES, rows_needed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -121,7 +121,7 @@ def _fit_config(config: Any, tokenizer: Any, options: Any, flag: str, length: in
             f"a {text.model_type} counts its positions from the pad token's id, and the tokenizer has no pad token",
             flag=flag,
         )
-    for role in (*SPECIAL_ROLES, "cls", "sep", "mask"):
+    for role in (*SPECIAL_ROLES, *ROLES_OF_SOME):
         if hasattr(text, f"{role}_token_id"):
             setattr(text, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
     if options.config_name or "max_position_embeddings" in overridden(options.model_type, options.config_overrides):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmtrain.core.errors import Interrupted, OwnResultWrong
+from lmtrain.core.errors import OwnResultWrong
 
 _UNUSED = ".original_module."  # what PEFT keeps of a layer that is trained whole
 
@@ -92,7 +92,7 @@ def loading(what: str) -> Iterator[None]:
     """Whatever a library finds wrong with what was written is our mistake; a lack of memory is not."""
     try:
         yield
-    except (Interrupted, MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise OwnResultWrong(differs(f"{what} cannot be loaded ({type(error).__name__}: {one_line(error)})")) from error

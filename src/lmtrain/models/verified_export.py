@@ -31,6 +31,7 @@ from torch import Tensor
 
 from lmtrain.config.groups import ModelOptions
 from lmtrain.core.errors import OwnResultWrong
+from lmtrain.core.files import as_os_errors
 from lmtrain.models.activations import fuse_activations, is_fused
 from lmtrain.models.adapter_folder import merged, read_adapter
 from lmtrain.models.build import load_model
@@ -162,7 +163,8 @@ def _export(model: Any, tokenizer: Any | None, folder: Path, run: _Run) -> Verif
 
 def _export_merged(model: Any, tokenizer: Any | None, folder: Path, run: _Run) -> Verified:
     with tempfile.TemporaryDirectory() as place:
-        model.save_pretrained(place, state_dict=run.state and dict(run.state))  # which it empties
+        with as_os_errors():
+            model.save_pretrained(place, state_dict=run.state and dict(run.state))  # which it empties
         again, dtype = _reloaded_adapter(model, tokenizer, Path(place), run)
         adapter = _compared(model, again, tokenizer, run)
     ids = probe_ids(again, tokenizer)

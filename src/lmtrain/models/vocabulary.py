@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SPECIAL_ROLES = ("bos", "eos", "pad")
+"""The special tokens that every configuration and the generation settings have ids for."""
+
+ROLES_OF_SOME = ("cls", "sep", "mask")
+"""Those that the configurations of some types have (ModernBERT, BigBird, Longformer: cls or sep)."""
 
 
 def rows_needed(tokenizer: Any) -> int:
@@ -98,7 +102,8 @@ def _check_lengths(model: PreTrainedModel, needed: int) -> None:
 
 
 def agree_on_special_ids(model: PreTrainedModel, tokenizer: Any) -> list[str]:
-    """Give tokenizer, configuration and generation settings the same bos, eos and pad ids; say what changed.
+    """Give tokenizer, configuration and generation settings the same bos, eos and pad ids, and the configuration the
+    tokenizer's cls, sep and mask where its type has them; say what changed.
 
     The tokenizer decides. Where it has no such token, the configuration's stays if the tokenizer knows that
     id as special token (and takes it over), and goes otherwise: an id from another vocabulary would end texts
@@ -108,7 +113,7 @@ def agree_on_special_ids(model: PreTrainedModel, tokenizer: Any) -> list[str]:
     config = model.config.get_text_config()
     generation = getattr(model, "generation_config", None)
     changes = []
-    for role in SPECIAL_ROLES:
+    for role in (*SPECIAL_ROLES, *(role for role in ROLES_OF_SOME if hasattr(config, f"{role}_token_id"))):
         name = f"{role}_token_id"
         before = getattr(config, name, None)
         ids = _as_list(before)
@@ -127,7 +132,7 @@ def agree_on_special_ids(model: PreTrainedModel, tokenizer: Any) -> list[str]:
             setattr(config, name, wanted)
             if not (role == "pad" and before is None and wanted == tokenizer.eos_token_id):  # as exports have it
                 changes.append(f"{role} {_spoken(before)} → {_spoken(wanted)}")
-        if generation is not None:
+        if generation is not None and role in SPECIAL_ROLES:
             at_generation = _as_list(getattr(generation, name, None))
             if wanted is None or wanted not in at_generation:
                 setattr(generation, name, wanted)

@@ -40,6 +40,7 @@ def loss_sums(
     weights: Tensor | None = None,
     keyed: Tensor | None = None,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     accuracy: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> LossSums:
@@ -50,8 +51,8 @@ def loss_sums(
 
     Computed in fp32 whatever the precision of the logits, summed in ``dtype``. ``label_smoothing`` ε mixes
     the label with the uniform distribution: (1 − ε)·nll + ε·mean over V of −log p, as ``transformers``
-    does. Where nothing is predicted the sum is 0 and stays in the graph, so that every process has its
-    gradients to reduce.
+    does; ``z_loss`` ζ adds ζ·logsumexp² (PaLM, Chowdhery et al., 2022, section 5). Where nothing is predicted
+    the sum is 0 and stays in the graph, so that every process has its gradients to reduce.
     """
     targets = objective.targets(labels).to(logits.device).flatten()
     scores = logits.flatten(0, -2)
@@ -66,6 +67,8 @@ def loss_sums(
     losses = functional.cross_entropy(
         scores.float(), targets, ignore_index=IGNORED, reduction="none", label_smoothing=label_smoothing
     )
+    if z_loss:
+        losses = losses + z_loss * scores.float().logsumexp(-1).square() * targets.ne(IGNORED)
     if factors is not None:
         losses = losses * factors
     hits = None
@@ -88,6 +91,7 @@ def model_loss_sums(
     *,
     weighted: bool = True,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     accuracy: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[LossSums, Any]:
@@ -100,7 +104,7 @@ def model_loss_sums(
     sums = loss_sums(
         logits, batch["labels"], objective,
         weights=objective.weights(batch) if weighted else None, keyed=None if weighted else keyed_in(batch),
-        label_smoothing=label_smoothing, accuracy=accuracy, dtype=dtype,
+        label_smoothing=label_smoothing, z_loss=z_loss, accuracy=accuracy, dtype=dtype,
     )  # fmt: skip
     return sums, outputs
 

@@ -32,11 +32,12 @@ class Masked(Objective):
 
     Of the hidden tokens 80 % become the mask token, 10 % a random id of the whole vocabulary and 10 % stay.
     Each token is drawn on its own; where a draw would hide none in an example, the token nearest to being
-    drawn is hidden, so every example with an ordinary token has a label. With ``starts_word`` (bool of
-    shape (V,), see :func:`word_starts`) words are drawn instead of tokens, and all tokens of a drawn word
-    are hidden.
+    drawn is hidden, so every example with an ordinary token has a label. With ``starts_word`` (bool by id, see
+    :func:`word_starts`) words are drawn instead of tokens, and all tokens of a drawn word are hidden.
 
     ``special_ids`` are never hidden, wherever they stand, in addition to what the examples mark as special.
+    ``vocabulary``: the ids that there are, sorted, where they are not those below ``vocab_size``. Ids that nobody
+    named are ordinary ones here: whether the model has a row for them is asked when the batch is made.
     """
 
     shifted = False
@@ -50,6 +51,7 @@ class Masked(Objective):
         probability: float = 0.15,
         special_ids: tuple[int, ...] = (),
         starts_word: np.ndarray | None = None,
+        vocabulary: np.ndarray | None = None,
     ) -> None:
         if not 0 < probability <= 1:
             raise UserError(f"{probability} is not a share of tokens; give a number above 0, up to 1",
@@ -59,6 +61,7 @@ class Masked(Objective):
         self.seed = seed
         self.probability = probability
         self.starts_word = starts_word
+        self._vocabulary = vocabulary
         self._is_special = np.zeros(max(vocab_size, *(i + 1 for i in special_ids), mask_id + 1), dtype=bool)
         self._is_special[list(special_ids)] = True
 
@@ -78,18 +81,20 @@ class Masked(Objective):
                 "tokenizer, or train a causal model with lmtrain clm",
                 flag="--tokenizer_name",
             )
+        ids = sorted(set(tokenizer.get_vocab().values()))
         return cls(
             tokenizer.mask_token_id,
-            len(tokenizer),
+            len(ids),
             seed=seed,
             probability=probability,
             special_ids=tuple(tokenizer.all_special_ids),
             starts_word=word_starts(tokenizer) if whole_words else None,
+            vocabulary=np.array(ids) if ids[-1] >= len(ids) else None,  # gaps between the ids
         )
 
     def batch(self, examples: Examples) -> dict[str, Tensor]:
         inputs = model_inputs(examples)
-        eligible = real_positions(examples) & ~examples.special & ~self._is_special[examples.ids]
+        eligible = real_positions(examples) & ~examples.special & ~_looked_up(self._is_special, examples.ids, False)
         words = _stream_words(self.seed, examples.epoch, examples.index, examples.ids.shape[1])
         draws = _unit(words)
         if self.starts_word is not None:
@@ -103,11 +108,13 @@ class Masked(Objective):
         # A second word for the hidden positions alone: what to put there, and which random id.
         second = _mix(words[rows, columns] ^ _GAMMA)
         action = _unit(second)
-        random_ids = ((second & np.uint64(0xFFFFFFFF)) * np.uint64(self.vocab_size)) >> np.uint64(32)
+        random_ids = (((second & np.uint64(0xFFFFFFFF)) * np.uint64(self.vocab_size)) >> np.uint64(32)).astype(np.int64)
+        if self._vocabulary is not None:
+            random_ids = self._vocabulary[random_ids]
         ids[rows, columns] = np.where(
             action < 0.8,
             self.mask_id,
-            np.where(action < 0.9, random_ids.astype(np.int64), ids[rows, columns]),
+            np.where(action < 0.9, random_ids, ids[rows, columns]),
         )
         return {**inputs, "input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
 
@@ -118,11 +125,18 @@ class Masked(Objective):
         begins in the middle of a word begins with a word of its own.
         """
         assert self.starts_word is not None
-        begins = self.starts_word[ids] | ~eligible
+        begins = _looked_up(self.starts_word, ids, True) | ~eligible
         begins[:, 1:] |= ~eligible[:, :-1]
         begins[:, 0] = True
         first = np.maximum.accumulate(np.where(begins, np.arange(ids.shape[1]), 0), axis=1)
         return np.take_along_axis(draws, first, axis=1)
+
+
+def _looked_up(table: np.ndarray, ids: np.ndarray, other: bool) -> np.ndarray:
+    """``table[ids]``, ``other`` for ids that are not in it."""
+    if ids.max(initial=0) < len(table) and ids.min(initial=0) >= 0:
+        return np.asarray(table[ids])
+    return np.where((ids >= 0) & (ids < len(table)), table[np.clip(ids, 0, len(table) - 1)], other)
 
 
 def _choose(draws: np.ndarray, eligible: np.ndarray, probability: float) -> np.ndarray:

@@ -17,15 +17,14 @@ _LINE_BREAKS = ("Ċ", "č", "ĉ", "\n")  # newline, carriage return and tab in t
 
 
 def word_starts(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """For each id, whether its token begins a word: bool of shape (V,).
+    """For each id up to the largest, whether its token begins a word: bool of that many.
 
     Works for vocabularies that say so: WordPiece (``##`` continues a word), byte-level BPE and SentencePiece
     (``Ġ`` or ``▁`` begin one). Raises :class:`UserError` for others, such as those of characters or bytes.
     """
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    special = set(tokenizer.all_special_ids)
-    texts = [(i, token) for i, token in enumerate(tokens) if token is not None and i not in special]
-    starts = np.ones(len(tokens), dtype=bool)  # special tokens and holes stand by themselves
+    vocabulary, special = tokenizer.get_vocab(), set(tokenizer.all_special_ids)
+    texts = sorted((i, token) for token, i in vocabulary.items() if i not in special)
+    starts = np.ones(max(vocabulary.values()) + 1, dtype=bool)  # special tokens and holes stand by themselves
     continuing = [i for i, token in texts if token.startswith(_CONTINUES) and len(token) > len(_CONTINUES)]
     beginning = sum(token.startswith(_BEGINS) for _, token in texts)
     if continuing and not beginning:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from accelerate.utils import broadcast_object_list, gather_object
 
-from lmtrain.core.errors import Problems
+from lmtrain.core.errors import Interrupted, Problems
 
 _T = TypeVar("_T")
 
@@ -39,7 +39,7 @@ class Together:
             with self.problems.collect():
                 yield attempt
                 attempt.went_well = True
-        except Exception as error:
+        except (Exception, Interrupted) as error:
             if self._world == 1:
                 raise
             self._crash = self._crash or error
@@ -49,15 +49,21 @@ class Together:
         the user's, where there is none."""
         if self._world == 1:
             return went_well
-        mine: list[Any] = [([(p.text, p.flag) for p in self.problems], str(self._crash or ""), went_well)]
+        crash = self._crash and (type(self._crash).__name__, str(self._crash), isinstance(self._crash, Interrupted))
+        mine: list[Any] = [([(p.text, p.flag) for p in self.problems], crash, went_well)]
         everyone = gather_object(mine)
+        crashes = [(rank, *crash) for rank, (_, crash, _) in enumerate(everyone) if crash]
+        for rank, _, text, was_interrupted in crashes:
+            if was_interrupted:  # whatever else there is
+                raise self._crash if rank == self._rank and self._crash else Interrupted(f"process {rank}: {text}")
         for problems, _, _ in everyone:
             for text, flag in problems:
                 self.problems.add(text, flag=flag)
         if not self.problems and self._crash is not None:
             raise self._crash
-        if not self.problems and (crashed := [crash for _, crash, _ in everyone if crash]):
-            raise RuntimeError(f"another process failed: {crashed[0]}")
+        if not self.problems and crashes:
+            rank, kind, text, _ = crashes[0]
+            raise RuntimeError(f"process {rank} failed: {kind}: {text}")
         return all(well for _, _, well in everyone)
 
     def said_by_the_first(self, value: _T) -> _T:

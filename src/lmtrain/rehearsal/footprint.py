@@ -21,7 +21,7 @@ import torch
 
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import amount, counted
-from lmtrain.core.errors import Interrupted, UserError
+from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.read import checkpoints
 from lmtrain.engine.memory import needed_by
 from lmtrain.engine.muon import maker_of
@@ -184,8 +184,6 @@ def optimizer_bytes(resolved: Resolved, trainer: Any) -> int:
         optimizer.step()
         values = [value for entry in optimizer.state.values() for value in entry.values()]
         a_number = sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor)) / _SIDE**2
-    except Interrupted:
-        raise
     except Exception:  # some want the model's own parameters, or packages of their own
         return needed_by(trainer.model)["optimizer"]
     return round(a_number * sum(p.numel() for p in trained))

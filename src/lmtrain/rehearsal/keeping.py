@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lmtrain.config.options import ModelOptions
-from lmtrain.core.errors import Interrupted, OwnResultWrong, Problems, UserError
+from lmtrain.core.errors import OwnResultWrong, Problems, UserError
 from lmtrain.generate import Settings, complete, fill_mask
 from lmtrain.models import Purpose, max_positions, save_model
 from lmtrain.models.configuration import first_line
@@ -84,7 +84,7 @@ def check_saving(
             f"writing a small model there fails ({why}); make room, or give back the right to write",
             flag="--output_dir",
         ) from error
-    except (UserError, Interrupted):
+    except UserError:
         raise
     except Exception as error:  # classes fail in many ways, and each is a reason not to begin
         raise UserError(f"a small model of its kind cannot be saved: {_said(error)}; {_ANYWAY}", flag=flag) from error
@@ -99,7 +99,7 @@ def check_use(model: Any, tokenizer: Any, prompt: str, purpose: Purpose, flag: s
                 complete(model, tokenizer, [prompt], Settings(max_new_tokens=_NEW_TOKENS, do_sample=False), context)
             else:
                 fill_mask(model, tokenizer, [f"{tokenizer.mask_token} {prompt}"], top=1, context=context)
-    except (UserError, Interrupted):
+    except UserError:
         raise
     except Exception as error:
         what = "generate" if purpose == "clm" else "fill a mask"

@@ -15,6 +15,7 @@ import torch
 from lmtrain.config.global_batch import DEFAULT_MICRO_BATCH, divide, largest_division
 from lmtrain.config.options import Resolved
 from lmtrain.config.outlook import OutlookOptions
+from lmtrain.config.sharding import sharding_of
 from lmtrain.core.errors import UserError
 from lmtrain.data.preparing import Request, prepare
 from lmtrain.data.sources import Reading, resolve_sources
@@ -128,7 +129,7 @@ def _run(asked: OutlookOptions, resolved: Resolved, trainer: LMTrainer, measured
     start = measured.start if asked.restart_minutes is None else 60 * asked.restart_minutes
     # On a CPU the writer takes the cores that train, so its time is counted as a pause.
     background = measured.background and trainer.args.device.type != "cpu"
-    sharded = bool(resolved.training.get("fsdp") or resolved.training.get("deepspeed"))
+    sharded = sharding_of(resolved.training) is not None
     return Run(step, measured.steps, measured.checkpoint, sharded, background, start)
 
 
@@ -164,7 +165,7 @@ def _preparation(parts: Parts, machines: int) -> Preparation | None:
     return preparation(
         ledger.tokens,
         rate=text_speed(text, parts.tokenizer),
-        bytes_per_token=ledger.bytes_read / ledger.tokens,
+        bytes_per_token=(ledger.text_bytes or ledger.bytes_read) / ledger.tokens,
         vocabulary=len(parts.tokenizer),
         machines=machines,
     )

@@ -18,6 +18,7 @@ from lmtrain.engine.memory import PeakMemory, needed_by
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.flops import ModelFlops, Work
 from lmtrain.models.layers import no_more_compiling
+from lmtrain.rehearsal.cut_off import cut_off, same_draws
 from lmtrain.rehearsal.untouched import same_model
 
 _UTILISED = 0.3  # of the machine's peak: an estimate before anything was measured
@@ -73,7 +74,7 @@ def try_pass(trainer: LMTrainer, numbers: Sequence[int], micro_batch: int, flag:
     """Run the examples forward and backward and look at every gradient; nothing stays of it.
 
     ``flag`` names the model. Raises :class:`UserError` for what does not fit into memory, for gradients that are no
-    numbers, and for a loss that does not depend on what is trained.
+    numbers, and for tensors that are trained and that no gradient reaches though the loss depends on them.
     """
     device, model = trainer.args.device, trainer.model
     memory = PeakMemory(device, tidy=False)
@@ -84,9 +85,10 @@ def try_pass(trainer: LMTrainer, numbers: Sequence[int], micro_batch: int, flag:
             if recomputes:
                 getattr(model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
             batch = trainer.batch_of(numbers)
+            same_draws()
             seconds = _timed(trainer, batch)
             growth = memory.bytes - memory.start
-            lines = _look_at_gradients(trainer, flag)
+            lines = _look_at_gradients(trainer, batch, flag)
             if seconds < _WORTH_REPEATING:
                 seconds = min(seconds, _timed(trainer, batch))
     except torch.OutOfMemoryError as error:
@@ -120,7 +122,7 @@ def _too_large(trainer: LMTrainer, numbers: Sequence[int]) -> UserError:
     )
 
 
-def _look_at_gradients(trainer: LMTrainer, flag: str) -> list[str]:
+def _look_at_gradients(trainer: LMTrainer, batch: dict[str, Any], flag: str) -> list[str]:
     trained = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     without = [name for name, weight in trained.items() if weight.grad is None]
     there = {name: weight.grad for name, weight in trained.items() if weight.grad is not None}
@@ -144,6 +146,13 @@ def _look_at_gradients(trainer: LMTrainer, flag: str) -> list[str]:
         )
     if not without:
         return []
+    if wrong := cut_off(trainer, batch, without, _NAMES):
+        raise UserError(
+            f"the loss changes with {', '.join(wrong)}{' and perhaps others' if len(wrong) == _NAMES else ''}, and no "
+            "gradient comes to it: something in the model cuts it off (detach, no_grad), and it would stay as it is; "
+            "--skip_check trains all the same",
+            flag=flag,
+        )
     verb = "gets no gradient and stays as it is" if len(without) == 1 else "get no gradient and stay as they are"
     return [f"{len(without)} of {counted(len(trained), 'trained tensor')} {verb}: {_some(without)}"]
 

@@ -18,11 +18,14 @@ from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, amount, counted, say
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.agreement import require_same_start
-from lmtrain.engine.found import Found, inspect
+from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.found import Found
 from lmtrain.engine.meeting import telling_others
 from lmtrain.engine.memory import available
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.rehearsing import Stage
+from lmtrain.engine.requirements import require_a_step
+from lmtrain.engine.resume import goes_on_with_it, require_same_data, where_to_begin
 from lmtrain.engine.sizing import settle_micro_batch
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import describe
@@ -106,15 +109,26 @@ def make_plan(
         raise UserError("nothing to train on; name a text: --train_file TEXT", flag="--train_file")
     require_same_start(resolved)
     folder = Path(resolved.output_dir).expanduser()
-    problems, found, parts, usable = Problems(), Found("new"), None, False
+    problems, found, parts, usable, has_steps = Problems(), Found("new"), None, False, False
+    options = as_dict(resolved)
     with problems.collect():
-        found = inspect(folder, resolved.command, as_dict(resolved), overwrite=resolved.run.overwrite_output_dir)
+        found = where_to_begin(folder, resolved.command, options)
         usable = True
+    for line in found.lines:
+        say("run", line)
     with problems.collect():
         parts = assemble(resolved, say=say)
     if parts is None:
         problems.raise_if_any()
     assert parts is not None
+    with problems.collect():
+        if goes_on_with_it(found) and not resolved.run.accept_changes:
+            require_same_data(folder, parts.corpus.manifest(), options)
+    with problems.collect():
+        require_a_step(training_arguments(resolved, parts.precision), len(parts.corpus.splits["train"]))
+        has_steps = True
+    if not has_steps:
+        problems.raise_if_any()
     with tempfile.TemporaryDirectory() as elsewhere:
         place = folder if usable else Path(elsewhere)  # the rest is tried all the same
         plan = None
@@ -162,7 +176,7 @@ def _written_down(
     seconds = steps * anatomy.step_seconds + evaluations * _evaluation_seconds(anatomy, validation) + finishing
     mean = float(train.lengths.mean()) if train is not None else 0.0
     return Plan(
-        state=found.state,
+        state="new" if _begins(found, folder) else found.state,
         model=describe(model),
         parameters=sum(p.numel() for p in model.parameters()),
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -197,6 +211,12 @@ def _written_down(
         disk_free=disk.free,
         lines=tuple(trainer.fast_paths.lines),
     )
+
+
+def _begins(found: Found, folder: Path) -> bool:
+    """Whether a run begins in ``folder``, be it at another one's checkpoint."""
+    named = found.checkpoint
+    return found.overwrites or (named is not None and named.resolve().parent != folder.resolve())
 
 
 def _evaluation_seconds(anatomy: Anatomy, layout: Any) -> float:

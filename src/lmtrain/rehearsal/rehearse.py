@@ -64,9 +64,11 @@ class Budget:
 
 @dataclass
 class Findings:
-    """``done`` are the things that were tried and are fine, ``lines`` worth saying."""
+    """``done`` are the things that were tried and are fine, ``left_out`` those for which there was no time; ``lines``
+    are worth saying."""
 
     done: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     passed: Pass | None = None
     disk: Disk | None = None
@@ -177,6 +179,7 @@ def _on_a_twin(stage: Stage, together: Together, findings: Findings, budget: Bud
         kept = tokenizer if fits else None
         check_saving(twin, kept, scratch, resolved.model, resolved.purpose, flag, merge=merge)
         findings.done += ["save", "reload"]
+        findings.left_out += [] if fits else ["saving the tokenizer"]
     with together.trying():
         prompt = tokenizer.decode(_first_ids(stage), skip_special_tokens=True)
         check_use(twin.model, tokenizer, prompt, resolved.purpose, flag)
@@ -201,6 +204,7 @@ def _evaluate(stage: Stage, together: Together, findings: Findings, budget: Budg
     fit = max(1, int(budget.left / an_example)) if an_example < budget.left_at_most else 0
     count = together.said_by_the_first(min(count, fit))
     if not count:
+        findings.left_out.append("an evaluation")
         return
     try:
         with same_model(trainer.model):
@@ -218,4 +222,5 @@ def _tell(stage: Stage, findings: Findings, plan: bool) -> None:
         stage.say("attention", line)
     if findings.done:
         taking = f" · plan: {findings.estimate.line(findings.disk)}" if plan and findings.estimate is not None else ""
-        stage.say("rehearsal", f"{', '.join(findings.done)}: fine{taking}")
+        short = f" (not tried, for want of time: {', '.join(findings.left_out)})" if findings.left_out else ""
+        stage.say("rehearsal", f"{', '.join(findings.done)}: fine{short}{taking}")

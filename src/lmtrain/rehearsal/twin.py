@@ -17,8 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmtrain.core.errors import Interrupted
-
 SMALL = 4_000_000  # parameters: a model that is so small is copied as it is
 _LARGEST = 100_000_000  # of a twin: beyond that it would cost what it is meant to save
 _HEAD = 16  # width of an attention head
@@ -90,8 +88,6 @@ def _shrunk(model: Any, *, as_it_is: bool = False) -> Any:
                 continue
             twin = type(model)(config)
             _check_runs(twin)
-        except Interrupted:
-            raise
         except Exception as error:  # each class has its own ways to refuse a shape
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             continue

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from lmtrain.cli.arguments import parse_command
+from lmtrain.core.console import Say, silent
 from lmtrain.data.filter.run import filter_corpus
 
 SEGMENT = 20_000  # bytes: small, so that little corpora have many
@@ -73,12 +74,12 @@ def write(path: Path, records: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def run(*words: Any) -> dict[str, Any]:
+def run(*words: Any, say: Say = silent) -> dict[str, Any]:
     """``lmtrain filter WORDS``, here and now: its report."""
     typed = [str(word) for word in words]
     if "--num_proc" not in typed:
         typed += ["--num_proc", "1"]
-    return filter_corpus(parse_command("filter", typed), segment_bytes=SEGMENT)
+    return filter_corpus(parse_command("filter", typed), say=say, segment_bytes=SEGMENT)
 
 
 def shards(folder: Path) -> list[Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import random
 import signal
 import subprocess
@@ -29,9 +31,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("corpus") / "a.jsonl", records + again)
 
 
-def start(*words: Any) -> subprocess.Popen[bytes]:
+def start(*words: Any, seconds_a_segment: float | None = None) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(FILTERING), "filter", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    slow = {} if seconds_a_segment is None else {"SECONDS_A_SEGMENT": str(seconds_a_segment)}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **slow})
 
 
 def wait_for_progress(out: Path, child: subprocess.Popen[bytes], before: tuple[int, int] = (0, 0)) -> tuple[int, int]:
@@ -90,6 +93,46 @@ def test_a_signal_is_answered_with_75(tmp_path: Path, corpus: Path) -> None:
     _, said = child.communicate(timeout=120)
     assert child.returncode == 0 and b"goes on behind" in said
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+
+
+def packed(folder: Path) -> tuple[Path, Path]:
+    """Two files of some twenty segments: a task each."""
+    one, other = (write(folder / f"{n}.jsonl.gz", code(900, seed=n)) for n in (1, 2))
+    return one, other
+
+
+def test_packed_files_in_two_processes_are_let_go_in_their_middle(tmp_path: Path) -> None:
+    """At a second a segment who waited for the end of a file would wait for 20 seconds."""
+    words = ["--source", *packed(tmp_path), *RULE, "--deduplicate", "exact", "--output"]
+    straight = run(*words, tmp_path / "straight")
+    out = tmp_path / "out"
+    for number, code_ in ((signal.SIGTERM, ExitCode.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)):
+        child = start(*words, out, "--num_proc", 2, seconds_a_segment=1)
+        until = time.monotonic() + 60
+        while not (out / ".filter" / "state.json").is_file() or len(family := psutil.Process(child.pid).children()) < 2:
+            assert time.monotonic() < until and child.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.3)  # in the middle
+        asked = time.monotonic()
+        child.send_signal(number)
+        _, said = child.communicate(timeout=60)
+        assert child.returncode == code_, said.decode()
+        assert not psutil.wait_procs(family, timeout=3)[1] and time.monotonic() - asked < 12
+    report = run(*words, out, "--num_proc", 2)
+    assert contents(out) == contents(tmp_path / "straight") and report["kept"] == straight["kept"]
+    assert {path.name for path in (out / ".filter").iterdir()} == {"lock", "state.json", "report.json"}
+
+
+def test_what_is_wrong_in_one_file_is_said_while_another_is_read(tmp_path: Path) -> None:
+    one, other = packed(tmp_path)
+    lines = gzip.decompress(other.read_bytes()).splitlines(keepends=True)
+    lines[110] = b'{"content": "self"\n'
+    other.write_bytes(gzip.compress(b"".join(lines)))
+    began = time.monotonic()
+    child = start("--source", one, other, *RULE, "--output", tmp_path / "out", "--num_proc", 2, seconds_a_segment=1)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == ExitCode.WRONG_INPUT and b"2.jsonl.gz:111: broken JSON" in said
+    assert time.monotonic() - began < 18, "the first file alone takes 22 seconds"
 
 
 def unfinished(tmp_path: Path, corpus: Path) -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +20,8 @@ from filter_corpora import KEYWORDS, any_keyword_in_string, as_jsonl, code, cont
 from lmtrain.cli.main import main
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Tally
-from lmtrain.data.sources import Reading, resolve_sources
+from lmtrain.data.filter import progress
+from lmtrain.data.sources import Reading, opening, resolve_sources
 
 RECORDS = code(900)
 WANTED = [record for record in RECORDS if any_keyword_in_string(record["content"], KEYWORDS)]
@@ -259,6 +263,41 @@ def test_the_printed_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([*words, "--json"]) == 0, "finished before: the report again"
     again = capsys.readouterr()
     assert json.loads(again.out)["kept"]["documents"] == len(WANTED) and "finished before" in again.err
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.csv"])
+def test_how_far_it_is_in_one_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is read from front to back is no single stride: its bytes on disk count as they are read."""
+    monkeypatch.setattr(opening, "_BUFFER", 4096)
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
+    said: list[str] = []
+    source = write(tmp_path / name, as_csv(RECORDS) if name == "a.csv" else RECORDS)
+    run("--source", source, *RULE, "--output", tmp_path / "out", say=lambda topic, text: said.append(text))
+    form = r"([\d.]+) kB of ([\d.]+) kB, [\d.]+ [kM]?B/s, [\d.]+% kept"
+    figures = [[float(figure) for figure in match.groups()] for text in said if (match := re.fullmatch(form, text))]
+    places = [done for done, _ in figures]
+    assert len(places) == len(said) > 10 and places == sorted(places)
+    assert len(set(places)) > (1 if name.endswith("zst") else 8), "Arrow reads zstd 64 kB at a time"
+    assert 0 < places[0] < places[-1] <= figures[0][1] == pytest.approx(source.stat().st_size / 1000, abs=0.06)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_with_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_BUFFER", 4096)
+    monkeypatch.setattr(progress, "_REDRAWN", 0.0)
+    for variable, value in (("TERM", "xterm"), ("COLUMNS", "100")):
+        monkeypatch.setenv(variable, value)
+    source = write(tmp_path / "a.jsonl.gz", RECORDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", screen := Terminal())
+        run("--source", source, *RULE, "--output", tmp_path / "out")
+    drawn = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", screen.getvalue())
+    parts = [int(part) for part in re.findall(r"(\d+) % [\d.]+ [kM]B/s, [\d.]+% kept", drawn)]
+    assert len(set(parts)) > 8 and parts == sorted(parts) and 0 < parts[0] < parts[-1] <= 100, drawn
 
 
 def test_the_rest_of_lmtrain_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +26,7 @@ from lmtrain.data.remote.store import RemoteStore, open_remote_store
 from lmtrain.data.remote.upload import require_writable, upload_store
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.sources.stores import StoreSource
-from lmtrain.data.store import BIN, MANIFEST, DamagedStoreError, TokenStore
+from lmtrain.data.store import BIN, DOCUMENTS, IDX, MANIFEST, DamagedStoreError, TokenStore
 from lmtrain.data.store_writer import StoreWriter
 from lmtrain.engine.ordering import Ordering, Upcoming
 from lmtrain.engine.sampling import EpochOrder
@@ -177,6 +179,23 @@ def test_the_cache_never_exceeds_its_bound(address: str, local: TokenStore, tmp_
         ends.set()
         watcher.join()
     assert 0 < most[0] <= BOUND and on_disk(tmp_path) <= BOUND
+
+
+def test_of_several_that_open_it_at_once_one_fetches_the_index(
+    address: str, local: TokenStore, storage: Storage, tmp_path: Path
+) -> None:
+    """As the processes of a machine do when a training begins."""
+
+    def slowly(method: str, path: str) -> bool:
+        time.sleep(0.2 * (method == "GET" and path.endswith(IDX)))
+        return False
+
+    storage.failing = slowly
+    with ThreadPoolExecutor(4) as executor:
+        stores = list(executor.map(lambda _: opened(address, tmp_path), range(4)))
+    assert all(np.array_equal(store.lengths, local.lengths) for store in stores)
+    read = [path.rpartition("/")[2] for method, path, _ in storage.requests if method == "GET"]
+    assert read.count(IDX) == read.count(DOCUMENTS) == 1 and read.count(MANIFEST) == 4
 
 
 def test_a_bound_of_less_than_a_few_chunks_is_refused(address: str, tmp_path: Path) -> None:

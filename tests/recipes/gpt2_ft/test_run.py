@@ -49,6 +49,9 @@ def words(files: Path, *more: Any, work_dir: str = "run") -> list[str]:
     return [str(word) for name, value in flags.items() for word in (f"--{name}", value)] + [str(word) for word in more]
 
 
+WITHOUT_LORA = ("--lora_dim", 0, "--lora_alpha", 128, "--lora_dropout", 0)
+
+
 def run(*given: str) -> int:
     return main(["gpt2-ft", *given])
 
@@ -182,6 +185,7 @@ def test_other_data_is_not_gone_on_with(files: Path, capsys: Any) -> None:
     [
         ('{"context": "name : Aroma", "completion": "Aroma is a café."}', "--train_data", "does not hold token ids"),
         ('{"context": [], "completion": [5]}', "--train_data", "pair 1 of"),
+        ('{"context": [5], "completion": [6]}\n{"context": [5], "completion": []}', None, "the completion is empty"),
         ('{"context": [5], "completion": [4096]}', None, "4096"),
         (f'{{"context": {[5] * 40}, "completion": [5]}}', "--seq_len", "40 positions"),
     ],
@@ -206,6 +210,24 @@ def test_all_that_is_missing_is_said_at_once(capsys: Any) -> None:
     ):
         assert run(*base, *corners) == ExitCode.WRONG_INPUT
         assert text in capsys.readouterr().err
+
+
+def test_options_of_lora_without_a_rank_are_refused(files: Path, capsys: Any) -> None:
+    assert run(*words(files, "--lora_dim", 0)) == ExitCode.WRONG_INPUT
+    said = capsys.readouterr().err
+    assert "2 things" in said and "--lora_alpha" in said and "--lora_dropout" in said and "--lora_dim 4" in said
+    assert not (files / "run").exists()
+
+
+def test_nothing_is_dropped_but_in_lora(files: Path, capsys: Any) -> None:
+    gpt2(dropout=0.0).save_pretrained(files / "without")
+    lines = []
+    for card in ("gpt2", "without"):
+        assert (
+            run(*words(files, "--model_card", files / card, "--log_interval", 1, work_dir=f"of-{card}")) == ExitCode.OK
+        )
+        lines.append(_lines(capsys.readouterr().out))
+    assert len(lines[0]) > 16 and lines[0] == lines[1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -247,7 +269,7 @@ def test_it_goes_on_from_its_own_checkpoints(files: Path, capsys: Any) -> None:
     for given, text in (
         (["--init_checkpoint", lora, "--model_card", "gpt2.sm"], "holds the LoRA tensors alone"),
         (["--init_checkpoint", whole, "--lora_dim", 3], "use --lora_dim 2"),
-        (["--init_checkpoint", whole, "--lora_dim", 0], "add --lora_dim 2"),
+        (["--init_checkpoint", whole, *WITHOUT_LORA], "add --lora_dim 2"),
         (["--model_card", "gpt2.xl"], "neither one of gpt2.sm, gpt2.md, gpt2.lg nor the folder"),
     ):
         assert run(*words(files, *given, work_dir="other")) == ExitCode.WRONG_INPUT
@@ -261,7 +283,7 @@ def test_only_gpt2_has_these_parts(files: Path, capsys: Any) -> None:
 
 
 def test_without_lora_every_checkpoint_holds_everything(files: Path) -> None:
-    assert run(*words(files, "--lora_dim", 0, "--max_epoch", 2)) == ExitCode.OK
+    assert run(*words(files, *WITHOUT_LORA, "--max_epoch", 2)) == ExitCode.OK
     first, last = (torch.load(files / "run" / f"model.{n}.pt")["model_state_dict"] for n in (6, 8))
     assert first.keys() == last.keys() and not any("lora_" in name for name in first)
     assert not torch.equal(*(tensors["module.transformer.wte.weight"] for tensors in (first, gpt2_tensors(files))))

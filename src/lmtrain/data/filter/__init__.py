@@ -4,7 +4,7 @@
     inputs       what is named, as sources
     tasks        the input cut into stretches; json_lines, tables, documents read them
     segment      what is kept of a stretch; account counts what became of the rest
-    pool         tasks done by several processes, in order
+    pool         tasks done by several processes, in order; meter counts what is read, and stops it
     duplicates   what was kept before is dropped (:mod:`lmtrain.data.duplicates`)
     shards       the spool, and the files made of it
     mixing       several sources in their shares, once all is read

@@ -2,7 +2,7 @@
 
 Only so many tasks are under way that memory stays flat; what one task keeps beyond ``_IN_MEMORY`` bytes travels through
 a file. On Linux the processes are forked where no thread is running yet, which spares each a second of imports; else
-they are spawned. They end with their parent, also when it is killed.
+they are spawned. They end with their parent, also when it is killed, and in the middle of a file when it wants no more.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import pickle
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lmtrain.core.children import begin_child
 from lmtrain.core.errors import UserError
+from lmtrain.data.filter.meter import Meter, Read
 from lmtrain.data.filter.segment import Job, Segment
 from lmtrain.data.filter.tasks import Task
 
 _IN_MEMORY = 32 << 20
 _TICK = 0.2  # seconds between looks at the clock and at signals
 _job: Job | None = None
-_read: Any = None  # a number that all processes share: bytes read
+_meter: Meter | None = None
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,22 @@ class _Done:
 
 
 def run_tasks(
-    tasks: Sequence[Task], job: Job, processes: int, folder: Path, tick: Callable[[int], None]
-) -> Iterator[tuple[Task, Iterator[Segment]]]:
-    """Each task with its segments. ``tick`` is called every now and then with the bytes read so far; it may raise."""
+    tasks: Sequence[Task], job: Job, processes: int, folder: Path, tick: Callable[[Read], None]
+) -> Generator[tuple[Task, Iterator[Segment]], None, None]:
+    """Each task with its segments. ``tick`` is told every now and then what was read so far; it may raise.
+
+    Closed before its end, it stops all reading and waits for the processes. Of several tasks that fail the first to do
+    so is heard of, and not first the end of those before it.
+    """
     if processes == 1 or len(tasks) < 2:
         yield from _run_here(tasks, job, tick)
         return
     forked = sys.platform == "linux" and threading.active_count() == 1
     context = multiprocessing.get_context("fork" if forked else "spawn")
-    read = context.Value("q", 0)
+    meter = Meter(context)
     waiting: deque[tuple[Task, Future[_Done]]] = deque()
     left = iter(enumerate(tasks))
-    executor = ProcessPoolExecutor(min(processes, len(tasks)), context, _begin, (job, read))
+    executor = ProcessPoolExecutor(min(processes, len(tasks)), context, _begin, (job, meter))
     try:
         while True:
             while len(waiting) < 2 * processes and (following := next(left, None)) is not None:
@@ -71,8 +75,9 @@ def run_tasks(
             if not waiting:
                 return
             task, future = waiting.popleft()
-            yield task, _ticking(_result(future, tick, read), tick, read)
+            yield task, _ticking(_result(future, [other for _, other in waiting], tick, meter), tick, meter)
     finally:
+        meter.stop()
         executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -81,52 +86,56 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run_here(tasks: Sequence[Task], job: Job, tick: Callable[[int], None]) -> Iterator[tuple[Task, Iterator[Segment]]]:
-    read = 0
+def _run_here(
+    tasks: Sequence[Task], job: Job, tick: Callable[[Read], None]
+) -> Iterator[tuple[Task, Iterator[Segment]]]:
+    meter = Meter()
 
     def counted(task: Task) -> Iterator[Segment]:
-        nonlocal read
-        for segment in task.segments(job):
+        for segment in meter.measured(task, job):
             yield segment
-            read += segment.account.seen.bytes
-            tick(read)
+            tick(meter.read)
 
     for task in tasks:
         yield task, counted(task)
 
 
-def _result(future: Future[_Done], tick: Callable[[int], None], read: Any) -> _Done:
-    while True:
-        try:
-            return future.result(timeout=_TICK)
-        except TimeoutError:
-            tick(read.value)
-        except BrokenProcessPool:
-            raise UserError("a reading process was ended from outside, perhaps because memory ran out; with fewer "
-                            "processes the same command goes on", flag="--num_proc") from None  # fmt: skip
+def _result(
+    future: Future[_Done], others: Sequence[Future[_Done]], tick: Callable[[Read], None], meter: Meter
+) -> _Done:
+    try:
+        while not future.done():
+            wait([future], _TICK)
+            for other in others:
+                if other.done():
+                    other.result()  # or what it failed with
+            tick(meter.read)
+        return future.result()
+    except BrokenProcessPool:
+        raise UserError("a reading process was ended from outside, perhaps because memory ran out; with fewer "
+                        "processes the same command goes on", flag="--num_proc") from None  # fmt: skip
 
 
-def _ticking(segments: _Done, tick: Callable[[int], None], read: Any) -> Iterator[Segment]:
+def _ticking(segments: _Done, tick: Callable[[Read], None], meter: Meter) -> Iterator[Segment]:
     for segment in segments:
         yield segment
-        tick(read.value)
+        tick(meter.read)
 
 
-def _begin(job: Job, read: Any) -> None:
-    global _job, _read
-    _job, _read = job, read
+def _begin(job: Job, meter: Meter) -> None:
+    global _job, _meter
+    _job, _meter = job, meter
     begin_child()
 
 
 def _do(task: Task, path: Path) -> _Done:
-    assert _job is not None
+    """In a reading process."""
+    assert _job is not None and _meter is not None
     held: list[Segment] = []
     size = 0
     spilled = None
     try:
-        for segment in task.segments(_job):
-            with _read.get_lock():
-                _read.value += segment.account.seen.bytes
+        for segment in _meter.measured(task, _job):
             held.append(segment)
             size += len(segment.payload) + (segment.marks.bytes if segment.marks else 0)
             if size > _IN_MEMORY:
@@ -139,6 +148,9 @@ def _do(task: Task, path: Path) -> _Done:
         for each in held:
             pickle.dump(each, spilled, protocol=5)
         return _Done([], path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     finally:
         if spilled is not None:
             spilled.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmtrain.core.console import Say, amount
 from lmtrain.data.filter.account import Account
+from lmtrain.data.filter.meter import Read
 
 _EVERY = 15.0  # seconds between lines where there is no terminal
 _REDRAWN = 0.2
@@ -17,9 +18,10 @@ _REDRAWN = 0.2
 class Progress:
     """Shows how much of ``total`` bytes on disk is done, MB/s, and the share that is kept."""
 
-    def __init__(self, total: int, done: int, say: Say) -> None:
+    def __init__(self, total: int, before: int, say: Say) -> None:
+        """``before``: bytes that were done when this session began."""
         self._total = total
-        self._done = done
+        self._before = before
         self._say = say
         self._began = self._last = time.monotonic()
         self._bar: Any = None
@@ -42,25 +44,21 @@ class Progress:
                 auto_refresh=False,  # a thread of its own would stand in the way of forking
             )
             self._bar.start()
-            self._task = self._bar.add_task("", total=max(1, self._total), completed=self._done, text="")
+            self._task = self._bar.add_task("", total=max(1, self._total), completed=self._before, text="")
         return self
 
-    def done(self, size: int) -> None:
-        """A task of ``size`` bytes on disk is finished."""
-        self._done += size
-
-    def show(self, read: int, account: Account) -> None:
-        """``read``: bytes read in this session; ``account``: of everything so far."""
+    def show(self, read: Read, account: Account) -> None:
+        """``read``: in this session; ``account``: of everything so far."""
         now = time.monotonic()
         if now - self._last < (_REDRAWN if self._bar else _EVERY):
             return
         self._last = now
-        speed = read / max(1e-9, now - self._began)
+        speed, done = read.text / max(1e-9, now - self._began), self._before + read.disk
         text = f"{amount(speed, 'B')}/s, {account.kept.share(account.seen):.1%} kept"
         if self._bar:
-            self._bar.update(self._task, completed=self._done, text=text, refresh=True)
+            self._bar.update(self._task, completed=done, text=text, refresh=True)
         else:
-            self._say("filter", f"{amount(self._done, 'B')} of {amount(self._total, 'B')}, {text}")
+            self._say("filter", f"{amount(done, 'B')} of {amount(self._total, 'B')}, {text}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

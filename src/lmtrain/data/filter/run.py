@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from lmtrain.core.files import read_json, sync_folder, write_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.filter.account import Account, Count
 from lmtrain.data.filter.inputs import named_inputs
+from lmtrain.data.filter.meter import Read
 from lmtrain.data.filter.mixing import LEFT_OUT, Kept, mixed, require_one_column, taken_of
 from lmtrain.data.filter.output import claimed, clear, disk_problems
 from lmtrain.data.filter.pool import cores, run_tasks
@@ -143,14 +144,15 @@ class _Filter:
                 if time.monotonic() - self._saved > _CHECKPOINT:
                     self._checkpoint()
 
-            def tick(read: int) -> None:
+            def tick(read: Read) -> None:
                 progress.show(read, self._total)
                 pause()
 
             try:
-                for task, segments in run_tasks(tasks[state.task :], self._job, self._processes, self._folder, tick):
-                    self._task(segments)
-                    progress.done(task.size)
+                reading = run_tasks(tasks[state.task :], self._job, self._processes, self._folder, tick)
+                with closing(reading):
+                    for _, segments in reading:
+                        self._task(segments)
                 left_out = self._mixed(self._mix, self._kept, pause) if self._mix and self._kept else []
                 self._end_shard()
                 while self._packing:

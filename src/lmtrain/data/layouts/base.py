@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
@@ -33,7 +33,7 @@ class Layout(Protocol):
 
     @property
     def lengths(self) -> np.ndarray:
-        """(n,) int64: tokens of each example, special ones included."""
+        """(n,) int64: tokens of each example, special ones included. It may not be written to."""
 
     def __len__(self) -> int: ...
 
@@ -55,6 +55,26 @@ class Row(NamedTuple):
     answer: np.ndarray | None = None
 
 
+class ByNumber:
+    """A figure of each of ``count`` examples, worked out for those that are asked for: a large store has a billion.
+
+    ``found[numbers]`` gives what an array of all of them would, ``np.asarray(found)`` that array. ``ascending``: no
+    example's is smaller than that of the one before.
+    """
+
+    def __init__(self, count: int, of: Callable[[np.ndarray], np.ndarray], *, ascending: bool) -> None:
+        self._count, self._of, self.ascending = count, of, ascending
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, numbers: np.ndarray | int) -> np.ndarray:
+        return self._of(np.asarray(numbers, np.int64))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self._of(np.arange(self._count)), dtype)
+
+
 class Documents:
     """The chosen documents of a store between special tokens, and how to copy out a range of their row."""
 
@@ -65,6 +85,11 @@ class Documents:
         self.suffix = np.asarray(suffix, np.int64)
         self.lengths = np.asarray(store.lengths[self.documents], np.int64)  # (D,) content tokens
         self.overhead = len(self.prefix) + len(self.suffix)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether they come as they lie in the store."""
+        return not bool((self.documents[1:] < self.documents[:-1]).any())
 
     def content_ids(self, which: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Ids of token ``at`` of chosen document ``which`` (equal shapes): int64."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import Documents, Ids, Row, Shortened, examples_of, item_of
+from lmtrain.data.layouts.base import ByNumber, Documents, Ids, Row, Shortened, examples_of, item_of
 from lmtrain.data.ledger import SplitLedger
 from lmtrain.data.store import TokenStore
 
@@ -119,23 +119,24 @@ class Blocks(Shortened):
 
     @property
     def lengths(self) -> np.ndarray:
+        if not self._tails:
+            return np.broadcast_to(np.int64(self.block_size), (self._n,))  # takes no memory, however many there are
         lengths = np.full(int(self._first_block[-1]), self.block_size, np.int64)
-        if self._tails:
-            last = np.unique(self._first_block[1:] - 1)  # of each group that has a block
-            last = last[last >= 0]
-            lengths[last] = (self._group_sizes[self._group_sizes > 0] - 1) % self.block_size + 1
+        last = np.unique(self._first_block[1:] - 1)  # of each group that has a block
+        last = last[last >= 0]
+        lengths[last] = (self._group_sizes[self._group_sizes > 0] - 1) % self.block_size + 1
         return lengths[: self._n]
 
     @property
-    def first_tokens(self) -> np.ndarray:
-        if not self._n:
-            return np.empty(0, np.int64)
-        number = np.arange(self._n)
+    def first_tokens(self) -> ByNumber:
+        return ByNumber(self._n, self._first_token, ascending=self._row.in_order)
+
+    def _first_token(self, number: np.ndarray) -> np.ndarray:
         group = np.searchsorted(self._first_block, number, "right") - 1
         begins = self._group_starts[group] + (number - self._first_block[group]) * self.block_size  # in the row
         document = np.searchsorted(self._starts, begins, "right") - 1
         inside = np.clip(begins - self._starts[document] - len(self._row.prefix), 0, self._row.lengths[document])
-        return self._row.store.starts(self._row.documents)[document] + inside
+        return self._row.store.starts(self._row.documents[document]) + inside
 
     @property
     def n_bytes(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import Documents, Ids, Row, Shortened, examples_of, item_of
+from lmtrain.data.layouts.base import ByNumber, Documents, Ids, Row, Shortened, examples_of, item_of
 from lmtrain.data.ledger import FILL_BATCH, SplitLedger
 from lmtrain.data.packing import fill
 from lmtrain.data.store import TokenStore
@@ -65,8 +65,9 @@ class Lines(Shortened):
         return self._kept[: self._n] + self._row.overhead
 
     @property
-    def first_tokens(self) -> np.ndarray:
-        return self._row.store.starts(self._row.documents[: self._n])
+    def first_tokens(self) -> ByNumber:
+        row = self._row
+        return ByNumber(self._n, lambda number: row.store.starts(row.documents[number]), ascending=row.in_order)
 
     @property
     def n_bytes(self) -> int:

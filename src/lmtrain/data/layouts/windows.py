@@ -9,7 +9,7 @@ import numpy as np
 from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import Documents, Ids, Row, Shortened, examples_of, item_of
+from lmtrain.data.layouts.base import ByNumber, Documents, Ids, Row, Shortened, examples_of, item_of
 from lmtrain.data.ledger import SplitLedger
 from lmtrain.data.store import TokenStore
 
@@ -79,13 +79,16 @@ class Windows(Shortened):
 
     @property
     def lengths(self) -> np.ndarray:
-        return np.full(self._n, self.block_size, np.int64)
+        return np.broadcast_to(np.int64(self.block_size), (self._n,))  # takes no memory, however many there are
 
     @property
-    def first_tokens(self) -> np.ndarray:
-        document = np.searchsorted(self._first, np.arange(self._n), "right") - 1
-        inside = (np.arange(self._n) - self._first[document]) * self.room
-        return self._row.store.starts(self._row.documents)[document] + inside
+    def first_tokens(self) -> ByNumber:
+        return ByNumber(self._n, self._first_token, ascending=self._row.in_order)
+
+    def _first_token(self, number: np.ndarray) -> np.ndarray:
+        document = np.searchsorted(self._first, number, "right") - 1
+        inside = (number - self._first[document]) * self.room
+        return self._row.store.starts(self._row.documents[document]) + inside
 
     @property
     def n_bytes(self) -> int:

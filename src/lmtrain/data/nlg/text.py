@@ -88,7 +88,8 @@ def write_reference_files(
 ) -> list[Path]:
     """For the scorers of WebNLG and DART: ``folder/reference0`` … ``reference{count - 1}``, a group a line.
 
-    A group with fewer texts has its first one again; with more, those beyond ``count`` are not used.
+    A group with fewer texts has its first one again; with more, those beyond ``count`` are not used. Files of an
+    earlier call with a larger ``count`` are removed: a scorer reads on as long as there is a next one.
     """
     files = []
     for number in range(count):
@@ -96,4 +97,8 @@ def write_reference_files(
         files.append(folder / f"reference{number}")
         lines = (processed(ended(text), tokenize=tokenize, lower=lower) + "\n" for text in texts)
         write_text(files[-1], "".join(lines))
+    further = count
+    while (path := folder / f"reference{further}").is_file():
+        path.unlink()
+        further += 1
     return files

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmtrain.core.children import cores
 from lmtrain.core.errors import UserError
 from lmtrain.data.cutting import Cut
 from lmtrain.data.preparing.encoding import Account, Work, encode
@@ -22,9 +22,9 @@ from lmtrain.data.preparing.workers import (
     Submit,
     Task,
     count_of,
+    local_workers,
     outcome_of,
     run_parts,
-    workers_of,
 )
 from lmtrain.data.store_writer import DocumentWriter
 
@@ -34,21 +34,24 @@ PARTS = "parts-"  # the names of folders begin with it that hold what a crew mak
 @contextmanager
 def crew_for(request: Request, segments: Sequence[Segment], seed: str) -> Iterator[Crew | None]:
     """Workers for these segments, which begin at once, beside whatever comes first; None where one process does it."""
-    making = request.making
-    if making.engine != "ray" and (making.workers or 1) < 2:
+    making, job = request.making, Job.of(request.tokenizer, seed)
+
+    def parts(workers: int) -> list[range]:
+        return ranges_of(segments, count_of(segments, workers, making.segment_bytes))
+
+    if making.engine == "ray":
+        from lmtrain.data.preparing.on_ray import joined, ray_workers
+
+        with joined(making.workers, lambda n: min(n, len(parts(n)))) as workers, ray_workers(job) as submit:
+            yield Crew(submit, workers, parts(workers), takes_part=False)
+        return
+    ranges = parts(making.workers or 1)
+    workers = min(making.workers or 1, len(ranges)) - 1  # this process is one of them
+    if workers < 1:
         yield None
         return
-    workers = making.workers or cores()
-    ranges = ranges_of(segments, count_of(segments, workers, making.segment_bytes))
-    workers = min(workers, len(ranges))
-    if making.engine != "ray":
-        workers -= 1  # this process is one of them
-        if not workers:
-            yield None
-            return
-    job = Job.of(request.tokenizer, seed)
-    with workers_of(making.engine, job, workers, request.tokenizer.fast) as submit:
-        yield Crew(submit, workers, ranges, takes_part=making.engine != "ray")
+    with local_workers(job, workers, request.tokenizer.fast) as submit:
+        yield Crew(submit, workers, ranges, takes_part=True)
 
 
 @dataclass(frozen=True)
@@ -111,4 +114,4 @@ def _made(
         yield place, record, None
     if engine.proof:
         engine.proof.bytes_compared = compared
-    parts.rmdir()
+    shutil.rmtree(parts, ignore_errors=True)  # with what a lost task may have left

@@ -10,11 +10,16 @@ from lmtrain.data.cache import elsewhere, store_folder
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing.request import Prepared, Request
 from lmtrain.data.splits import first_count
-from lmtrain.data.store import MANIFEST, DamagedStoreError, TokenStore
+from lmtrain.data.store import MANIFEST, REMEDY, DamagedStoreError, TokenStore
+
+MADE_AGAIN = (
+    "the same command makes it again and goes on from the last checkpoint; what was trained so far may have read the "
+    "damaged text: --overwrite_output_dir begins anew"
+)
 
 
 def find(request: Request, cache: Path, folder: Path | None, plain_key: str, cut_key: str, say: Say) -> Prepared | None:
-    """A finished store of this request, or None."""
+    """A finished store of this request, or None. Its bytes are compared, those of large files beside the work."""
     for key in dict.fromkeys((cut_key, plain_key)):
         place = folder or store_folder(cache, key)
         if not folder and not (place / MANIFEST).exists():
@@ -23,18 +28,19 @@ def find(request: Request, cache: Path, folder: Path | None, plain_key: str, cut
             continue
         try:
             store = TokenStore.open(place)
+            if store.manifest.get("key") != key:
+                continue
+            if key == plain_key != cut_key:  # made for another percentage: is it right for this one?
+                count = first_count(request.cut_percentage, len(store))
+                if not 0 < count < len(store):
+                    continue
+            store.watch(cache, REMEDY if folder else MADE_AGAIN)
         except DamagedStoreError as error:
             if folder:
                 raise
-            say("store", f"{error}; making it again")
+            say("store", f"{error.found}; making it again")
             continue
-        if store.manifest.get("key") != key:
-            continue
-        if key == plain_key != cut_key:  # made for another percentage: is it right for this one?
-            count = first_count(request.cut_percentage, len(store))
-            if not 0 < count < len(store):
-                continue
-        return Prepared(store, Ledger.from_manifest(store.manifest["ledger"]), True)
+        return Prepared(store, Ledger.of_store(store.manifest), True)
     return None
 
 

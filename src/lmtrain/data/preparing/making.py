@@ -42,12 +42,14 @@ def prepare(
     cut_key = request.key(hashes, request.cut_percentage)
     if not overwrite and (found := find(request, cache, folder, plain_key, cut_key, say)):
         return found
+    cut = find_cut(request.sources, request.cut_percentage)
+    key = (
+        cut_key if cut else plain_key
+    )  # of the store that is made, so others that would make it wait, and cleaning too
     waiting = "another process is preparing this text; waiting for it"
-    with locked(cache, sha256_json(str(folder.absolute())) if folder else cut_key, waiting):
+    with locked(cache, sha256_json(str(folder.absolute())) if folder else key, waiting):
         if not overwrite and (found := find(request, cache, folder, plain_key, cut_key, say)):
             return found  # the other process has made it
-        cut = find_cut(request.sources, request.cut_percentage)
-        key = cut_key if cut else plain_key
         target = folder or store_folder(cache, key)
         if folder:
             require_free(folder, overwrite)

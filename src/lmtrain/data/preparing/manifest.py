@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from lmtrain.core.errors import UserError
 from lmtrain.data.cutting import Cut
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing.encoding import Account
 from lmtrain.data.preparing.request import Request, versions
 from lmtrain.data.seams import joined_line
+from lmtrain.data.sources.segments import file_of
 from lmtrain.data.store_writer import StoreWriter
 
 
@@ -25,9 +27,15 @@ def finish(
     engine: str,
     why: Sequence[str],
 ) -> Ledger:
-    """Complete the store. Of its manifest only time and versions depend on who made which part of it."""
-    ledger = Ledger.of(account.tally, writer.n_tokens)
+    """Complete the store. Of its manifest only time and versions depend on who made which part of it.
+
+    Raises :class:`UserError` where there is no document: a store of nothing would be found again and again.
+    """
     documents, sizes = account.documents, account.bytes
+    text_bytes = sum(sizes.values())
+    ledger = Ledger.of(account.tally, writer.n_tokens, text_bytes)
+    if not ledger.documents:
+        raise _nothing_in(request, ledger)
     writer.finish(
         {
             "key": key,
@@ -35,7 +43,7 @@ def finish(
                 {"name": s.name, "sha256": sha, "bytes": sizes.get(number, 0), "documents": documents.get(number, 0)}
                 for number, (s, sha) in enumerate(zip(request.sources, hashes, strict=True))
             ],
-            "text_bytes": sum(sizes.values()),
+            "text_bytes": text_bytes,
             "cut": cut.as_json() if cut else None,
             "tokenizer": _tokenizer(request),
             "reading": dict(request.reading),
@@ -46,6 +54,19 @@ def finish(
         }
     )
     return ledger
+
+
+def _nothing_in(request: Request, ledger: Ledger) -> UserError:
+    sources = request.sources
+    named = ", ".join(source.name for source in sources[:3]) + (", …" if len(sources) > 3 else "")
+    why = ", ".join(f"{count:,} × {reason}" for reason, count in sorted(ledger.skipped.items()))
+    read = "; ".join(note for note in ledger.notes if note.startswith("text is read from"))
+    said = "; ".join(part for part in (f"passed over: {why}" if why else "", read) if part)
+    flags = {file.flag for source in sources if (file := file_of(source)) is not None}
+    return UserError(
+        f"there is no document in {named}" + (f" ({said})" if said else ""),
+        flag=flags.pop() if len(flags) == 1 else None,
+    )
 
 
 def said_of(account: Account) -> list[str]:

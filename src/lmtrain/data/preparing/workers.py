@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,7 +81,10 @@ Outcome = PartRecord | Failure
 
 
 class Underway(Protocol):
-    """A task that a worker has."""
+    """A task that a worker has. ``place``: the folder that its part lies in once there is a result."""
+
+    @property
+    def place(self) -> Path: ...
 
     def ready(self) -> bool: ...
 
@@ -112,7 +115,7 @@ def run_parts(
 
     while True:
         given = sum(1 for _, one in waiting if not isinstance(one, PartRecord | Failure) and not one.ready())
-        while given < 2 * workers and (one := following()) is not None:
+        while given < 2 * workers and len(waiting) < 8 * workers and (one := following()) is not None:
             waiting.append((one.place, submit(one)))
             given += 1
         if not waiting:
@@ -123,7 +126,8 @@ def run_parts(
             if idle and here is not None and (one := following()) is not None:
                 waiting.append((one.place, here(one)))
                 continue
-            under_way = under_way.result()
+            made = under_way.result()
+            place, under_way = under_way.place, made
         waiting.popleft()
         if isinstance(under_way, Failure):
             under_way.raise_it()
@@ -158,6 +162,7 @@ def local_workers(job: Job, workers: int, fast: Loading[Any] | None) -> Iterator
     @dataclass(frozen=True)
     class Submitted:
         future: Future[Outcome]
+        place: Path
 
         def ready(self) -> bool:
             return self.future.done()
@@ -173,7 +178,7 @@ def local_workers(job: Job, workers: int, fast: Loading[Any] | None) -> Iterator
                 ) from None
 
     def submit(task: Task) -> Underway:
-        return Submitted(executor.submit(do, task))
+        return Submitted(executor.submit(do, task), task.place)
 
     try:
         yield submit
@@ -189,15 +194,6 @@ def _may_fork() -> bool:
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     alone = not others and threading.current_thread() is threading.main_thread()
     return sys.platform == "linux" and alone and not FastokensEncoder.used and "torch" not in sys.modules
-
-
-def workers_of(engine: str, job: Job, workers: int, fast: Loading[Any] | None = None) -> AbstractContextManager[Submit]:
-    """Those of ``--engine``."""
-    if engine == "ray":
-        from lmtrain.data.preparing.on_ray import ray_workers
-
-        return ray_workers(job, workers)
-    return local_workers(job, workers, fast)
 
 
 _taken: dict[str, Job] = {}  # of this worker, the one by its name: Ray's serve one job after another

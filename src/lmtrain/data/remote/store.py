@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_file, sha256_file, sha256_json
@@ -94,20 +95,30 @@ def open_remote_store(
 
 
 def _fetch_whole(place: Place, target: Path, about: dict[str, Any]) -> None:
-    """A small file, unless it is here; it appears under its name only when its checksum is right."""
+    """A small file, unless it is here; of the processes of a machine one fetches it, and the others wait.
+
+    Raises :class:`DamagedStoreError` where its checksum is not the manifest's.
+    """
     size = int(about["bytes"])
-    if target.is_file() and target.stat().st_size == size:
+    if _is_here(target, size):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(target) as stream:
-        for start in range(0, size, _COPIED):
-            end = min(start + _COPIED, size)
-            stream.write(patiently(_reading(place, start, end), place.address, place.flag))
-    if sha256_file(target) != about["sha256"]:
-        target.unlink()
-        raise DamagedStoreError(
-            f"{place.name} is not what was written there (checksum); upload the store again", flag=place.flag
-        )
+    with FileLock(target.with_name(f"{target.name}.lock")):
+        if _is_here(target, size):
+            return
+        with atomic_file(target) as stream:
+            for start in range(0, size, _COPIED):
+                end = min(start + _COPIED, size)
+                stream.write(patiently(_reading(place, start, end), place.address, place.flag))
+        if sha256_file(target) != about["sha256"]:
+            target.unlink()
+            raise DamagedStoreError(
+                f"{place.name} is not what was written there (checksum); upload the store again", flag=place.flag
+            )
+
+
+def _is_here(target: Path, size: int) -> bool:
+    return target.is_file() and target.stat().st_size == size
 
 
 def _reading(place: Place, start: int, end: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lmtrain.core.errors import UserError
 from lmtrain.data.sources.reading import Reading
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 TEXT, EMPTY = "text", "nothing"
 _NAMED_MOST = 12
 _NO_TEXT = "; write each text as a string (pairs and chats are for lmtrain sft)"
+
+
+class NoTextColumnError(UserError):
+    """Records of which no column is known to hold the text."""
 
 
 def kind_of(value: Any) -> str:
@@ -45,28 +50,33 @@ def kinds_in(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def choose_column(kinds: Mapping[str, str], reading: Reading, origin: Origin) -> tuple[str, str | None]:
     """The column to read, and a line for the user if it was not called ``text``.
 
-    Taking the first of several columns would train on names or paths without a word, so we ask.
+    Taking the first of several columns would train on names or paths without a word, so we ask
+    (:class:`NoTextColumnError`).
     """
+
+    def none(text: str) -> NoTextColumnError:
+        return NoTextColumnError(problems=origin.error(text).problems)
+
     usable = (TEXT, "mixed", EMPTY)
     wanted = reading.text_column or ("text" if "text" in kinds else None)
     if wanted is not None:
         if wanted not in kinds:
-            raise origin.error(f" has no column {wanted!r}; it has {_listed(kinds)}; choose one: --text_column NAME")
+            raise none(f" has no column {wanted!r}; it has {_listed(kinds)}; choose one: --text_column NAME")
         if kinds[wanted] not in usable:
             texts = [name for name, kind in kinds.items() if kind == TEXT]
-            raise origin.error(
+            raise none(
                 f" holds in column {wanted!r} a {kinds[wanted]} and not text; it has {_listed(kinds)}"
                 + (_choice(texts) or _NO_TEXT)
             )
         return wanted, None
     texts = [name for name, kind in kinds.items() if kind == TEXT]
     if not texts:
-        raise origin.error(f" has no column of text; it has {_listed(kinds)}{_NO_TEXT}")
+        raise none(f" has no column of text; it has {_listed(kinds)}{_NO_TEXT}")
     if len(texts) == 1:
         return texts[0], f"text is read from column {texts[0]!r}, the only one that holds text"
     if reading.first_column:
         return texts[0], f"text is read from column {texts[0]!r}, the first one that holds text"
-    raise origin.error(f" has {_listed(kinds)}, and none is called 'text'" + _choice(texts))
+    raise none(f" has {_listed(kinds)}, and none is called 'text'" + _choice(texts))
 
 
 def _listed(kinds: Mapping[str, str]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_json
+from lmtrain.core.hub import offline_switch, why_unreachable
 from lmtrain.core.types import Source
 from lmtrain.data.sources.columns import kinds_in
 from lmtrain.data.sources.pairs import record_source
@@ -20,7 +21,7 @@ from lmtrain.data.sources.saved import arrow_files, is_saved, saved_splits
 from lmtrain.data.sources.tables import in_slices, kinds_of, rows_of, texts_of
 
 _FLAG = "--dataset_name"
-_PATIENCE = 3.0  # seconds to find out that there is no network; huggingface_hub alone retries for 23
+_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 _BATCH = 256
 
 
@@ -77,7 +78,7 @@ def from_hub(
     streaming: bool,
     as_files: bool = False,
 ) -> dict[str, Source]:
-    reachable = _hub_reachable()
+    reachable = why_unreachable(*_SWITCHES) is None
     try:
         import datasets
     except ImportError as error:
@@ -158,38 +159,6 @@ class DatasetRows:
                 yield from in_slices(batch)
 
 
-def _told_to_stay_offline() -> bool:
-    names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
-
-
-def _hub_reachable() -> bool:
-    """Whether the hub, or the proxy on the way to it, answers; unless the user said to stay offline."""
-    if _told_to_stay_offline():
-        return False
-    import socket
-    import threading
-    import urllib.request
-    from urllib.parse import urlsplit
-
-    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    proxy = urllib.request.getproxies().get(address.scheme)
-    if proxy and not urllib.request.proxy_bypass(address.netloc):
-        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    port = address.port or (443 if address.scheme == "https" else 80)
-    answered = threading.Event()
-
-    def knock() -> None:
-        with suppress(OSError), socket.create_connection((address.hostname or "", port), timeout=_PATIENCE):
-            answered.set()
-
-    # In a thread, because a name server that does not answer knows no timeout.
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    return answered.is_set()
-
-
 @contextmanager
 def _offline_unless(reachable: bool) -> Iterator[None]:
     """Without a network let ``datasets`` look into its cache only, instead of trying again and again."""
@@ -223,7 +192,8 @@ def _explained(name: str, config_name: str | None, reachable: bool) -> Iterator[
         raise UserError(f"{name}: {said}", flag=flag) from error
     except (DatasetsError, OSError) as error:  # ConnectionError is an OSError
         if not reachable:
-            why = "HF_HUB_OFFLINE is set" if _told_to_stay_offline() else "the hub cannot be reached from here"
+            switch = offline_switch(*_SWITCHES)
+            why = f"{switch} is set" if switch else "the hub cannot be reached from here"
             text = (
                 f"{name!r} is not in the local cache and {why}; load it once where there is a network, "
                 "or give files: --train_file"

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from lmtrain.data.sources.columns import kind_of
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NEAR_END = 16  # an escape or literal cut off by the end of what is held fails at most this far before it
 
@@ -151,5 +153,10 @@ def records_in(text: JsonText) -> Iterator[tuple[int, Any]]:
             while text.peek():
                 line = text.line
                 yield line, text.value()
+    elif text.peek():
+        line = text.line
+        raise JsonError(
+            line, f"one value ({kind_of(text.value())}) where records are expected: [{{...}}, ...] or {{...}}"
+        )
     if text.peek():
         raise JsonError(text.line, f"{text.peek()!r} after the end of the JSON value")

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -49,10 +49,12 @@ class File:
     compression: str | None = None
     owned: TemporaryFolder | None = None  # holds standard input until the source is gone
     _hash: str = field(default="", repr=False)
+    on_read: Callable[[int], None] | None = field(default=None, repr=False, compare=False)
+    """Told the bytes of each read from the disk, packed as they lie there; it may raise to end the reading."""
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: it reads the file, and a temporary one stays this process's to delete."""
-        return {each.name: getattr(self, each.name) for each in fields(self)} | {"owned": None}
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"owned": None, "on_read": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -128,24 +130,33 @@ class File:
                     yield cast(BinaryIO, bounded)
             return
         with self.explained():
-            if self.compression is None:
-                with open(self.path, "rb", buffering=_BUFFER) as plain:
-                    yield plain
-            elif self.compression == "gzip":
-                with gzip.open(self.path, "rb") as unzipped:
-                    yield cast(BinaryIO, unzipped)
-            elif self.compression == "xz":
-                with lzma.open(self.path, "rb") as unpacked:
-                    yield cast(BinaryIO, unpacked)
-            else:
+            if self.compression == "zstd" and self.on_read is None:
                 import pyarrow as pa
 
-                with (
-                    pa.OSFile(self.path) as raw,
-                    pa.CompressedInputStream(raw, "zstd") as stream,
-                    io.BufferedReader(stream, _BUFFER) as buffered,
-                ):
-                    yield cast(BinaryIO, buffered)
+                with pa.OSFile(self.path) as raw, _unzstd(raw) as stream:  # no Python between the disk and Arrow
+                    yield stream
+                return
+            with open(self.path, "rb", buffering=_BUFFER) as raw, self.unpacking(raw) as stream:
+                yield stream
+
+    @contextmanager
+    def unpacking(self, raw: Any) -> Iterator[BinaryIO]:
+        """The plain bytes of the file, whose bytes as they lie are those of ``raw``."""
+        if self.on_read is not None:
+            raw = io.BufferedReader(_Told(raw, self.on_read), _BUFFER)
+        if self.compression is None:
+            yield cast(BinaryIO, raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw, _BUFFER))
+        elif self.compression == "gzip":
+            with gzip.open(raw, "rb") as unzipped:
+                yield cast(BinaryIO, unzipped)
+        elif self.compression == "xz":
+            with lzma.open(raw, "rb") as unpacked:
+                yield cast(BinaryIO, unpacked)
+        else:
+            import pyarrow as pa
+
+            with pa.PythonFile(raw, mode="r") as whole, _unzstd(whole) as stream:
+                yield stream
 
     def seekable(self) -> str | BinaryIO:
         """Where a library that reads here and there finds the bytes as they lie: a path, or an open file."""
@@ -155,7 +166,10 @@ class File:
         """All plain bytes of a small file."""
         if self.compression is None:
             with self.explained(), open(self.path, "rb", buffering=0) as plain:
-                return plain.readall()
+                data = plain.readall()
+            if self.on_read:
+                self.on_read(len(data))
+            return data
         with self.open() as stream:
             return stream.read()
 
@@ -186,6 +200,29 @@ class _Bounded(io.RawIOBase):
         buffer[: len(data)] = data
         self._left -= len(data)
         return len(data)
+
+
+class _Told(io.RawIOBase):
+    """A stream whose reads are told to ``on_read``, and that stays open."""
+
+    def __init__(self, stream: BinaryIO, on_read: Callable[[int], None]) -> None:
+        self._stream, self._on_read = stream, on_read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = int(self._stream.readinto(buffer) or 0)  # type: ignore[attr-defined]
+        self._on_read(count)
+        return count
+
+
+@contextmanager
+def _unzstd(raw: Any) -> Iterator[BinaryIO]:
+    import pyarrow as pa
+
+    with pa.CompressedInputStream(raw, "zstd") as stream, io.BufferedReader(stream, _BUFFER) as buffered:
+        yield cast(BinaryIO, buffered)
 
 
 def open_file(path: str, name: str, flag: str) -> tuple[File, bytes]:

@@ -5,24 +5,29 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from lmtrain.core.addresses import is_address, shown
+from lmtrain.core.console import counted
 from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.missing import no_such
 from lmtrain.core.types import Source
+from lmtrain.data.sources.columns import NoTextColumnError
 from lmtrain.data.sources.formats import source_for, stream_format, why
 from lmtrain.data.sources.opening import File, begun, open_file, spool
 from lmtrain.data.sources.reading import Reading
+from lmtrain.data.sources.records import RecordSource
 from lmtrain.data.sources.saved import is_saved, saved_splits
+from lmtrain.data.sources.segments import size_of
 from lmtrain.data.sources.stores import StoreSource, is_store, refuse_stores_in, store_among
-from lmtrain.data.sources.text import PassedOver
+from lmtrain.data.sources.text import PassedOver, TextSource
 
 Opener = partial[tuple[File, bytes]]  # opens a file; its first argument names it
 
@@ -98,6 +103,7 @@ def _at_address(typed: str, reading: Reading, flag: str, token: str | None) -> l
 
 
 _ENOUGH = 5  # problems told of one folder or glob
+_LITTLE = 1 << 20  # bytes of records without text that are passed over beside any text
 
 
 def _require_one_reader(name: str, flag: str) -> None:
@@ -120,7 +126,7 @@ def _from_stream(stream: object, name: str, reading: Reading, flag: str) -> Sour
 
 def _from_glob(typed: str, reading: Reading, flag: str) -> list[Source]:
     if not glob.has_magic(typed):
-        raise UserError(_no_such(typed), flag=flag)
+        raise UserError(no_such(typed, Path(typed).expanduser()), flag=flag)
     # Not Path.glob: its pattern must be relative, and it takes hidden files.
     found = glob.glob(str(Path(typed).expanduser()), recursive=True)
     files = sorted(filter(os.path.isfile, found), key=_parts)
@@ -141,18 +147,6 @@ def _from_glob(typed: str, reading: Reading, flag: str) -> list[Source]:
 
 def _openers(files: Sequence[str], flag: str) -> list[Opener]:
     return [partial(open_file, path, path, flag) for path in files]
-
-
-def _no_such(typed: str) -> str:
-    path = Path(typed).expanduser()
-    text = f"no such file or folder: {typed}"
-    if not path.is_absolute():
-        text += f" (looked in {Path.cwd()})"
-    try:
-        near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    except OSError:
-        return text
-    return text + (f"; did you mean {path.parent / near[0]}?" if near else "")
 
 
 def _from_folder(folder: Path, typed: str, reading: Reading, flag: str) -> list[Source]:
@@ -206,7 +200,8 @@ def _parts(path: str) -> list[str]:
 def _taken(openers: Sequence[Opener], typed: str, over: PassedOver, reading: Reading, flag: str) -> list[Source]:
     """The sources of those files that hold text; what is passed over is counted by the first of them."""
     problems = Problems()
-    found: list[Source] = []
+    found: list[TextSource | RecordSource] = []
+    without_text: list[tuple[File, UserError]] = []
     for opened in openers:
         if len(list(problems)) >= _ENOUGH:  # a folder of a thousand wrong files is one mistake, not a thousand
             break
@@ -219,17 +214,62 @@ def _taken(openers: Sequence[Opener], typed: str, over: PassedOver, reading: Rea
                 over.skipped["unreadable file"] += 1
                 over.notes.append(f"{opened.args[0]} was passed over: no right to read it")
                 continue
-            source = source_for(file, head, reading)
+            try:
+                source = source_for(file, head, reading)
+            except UserError as error:
+                if not (isinstance(error, NoTextColumnError) or file.suffix == ".json"):
+                    raise
+                without_text.append((file, error))
+                continue
             if isinstance(source, str):
                 over.skipped[source] += 1
             else:
                 if not found:
                     source.passed_over = over
                 found.append(source)
+    with problems.collect():
+        _pass_over(without_text, found, typed, over, reading)
     problems.raise_if_any()
     if not found:
         raise UserError(f"{typed} holds no file with text{_counted(over)}", flag=flag)
     return list(found)
+
+
+def _pass_over(
+    files: Sequence[tuple[File, UserError]],
+    found: Sequence[TextSource | RecordSource],
+    typed: str,
+    over: PassedOver,
+    reading: Reading,
+) -> None:
+    """Count the ``files`` whose records have no text, such as the package.json beside source code.
+
+    Raises what is wrong with them where they may be what was meant: no file of plain text is there, or they are more
+    than that, or none has the column that was named.
+    """
+    if not files:
+        return
+    plain = [source for source in found if isinstance(source, TextSource)]
+    size = sum(file.size for file, _ in files)
+    problems = Problems()
+    is_named_in_vain = bool(reading.text_column) and len(plain) == len(found)
+    if not plain or is_named_in_vain or size > max(_LITTLE, sum(map(size_of, found))):
+        for _, error in files[:_ENOUGH]:
+            with problems.collect():
+                raise error
+        if plain and Path(typed).expanduser().is_dir():
+            suffix = Counter(source.file.suffix for source in plain).most_common(1)[0][0]
+            problems.add(
+                f"to read the files of text alone, name them: '{typed.rstrip('/')}/**/*{suffix}'", flag=files[0][0].flag
+            )
+        problems.raise_if_any()
+    over.skipped["file of records without text"] += len(files)
+    shown = ", ".join(file.name for file, _ in files[:3]) + (", …" if len(files) > 3 else "")
+    column = reading.text_column or "text"
+    over.notes.append(
+        f"passed over {counted(len(files), 'file')} of records without a column {column!r}: {shown} "
+        "(--text_column names another one)"
+    )
 
 
 def _counted(over: PassedOver) -> str:

@@ -140,28 +140,15 @@ class RemoteFile(File):
             with File.open(self, span) as bounded:
                 yield bounded
             return
-        with self.explained(), self._raw() as raw:
-            if self.compression is None:
-                yield cast(BinaryIO, io.BufferedReader(raw, 1 << 18))
-            elif self.compression == "gzip":
-                with gzip.open(raw, "rb") as unzipped:
-                    yield cast(BinaryIO, unzipped)
-            elif self.compression == "xz":
-                with lzma.open(raw, "rb") as unpacked:
-                    yield cast(BinaryIO, unpacked)
-            else:
-                import pyarrow as pa
-
-                with (
-                    pa.PythonFile(raw, mode="r") as whole,
-                    pa.CompressedInputStream(whole, "zstd") as stream,
-                    io.BufferedReader(stream, 1 << 18) as buffered,
-                ):
-                    yield cast(BinaryIO, buffered)
+        with self.explained(), self._raw() as raw, self.unpacking(raw) as stream:
+            yield stream
 
     def read_all(self) -> bytes:
         if self.compression is None:
-            return cast(bytes, patiently(lambda: self.place.files.cat_file(self.place.path), self.address, self.flag))
+            data = cast(bytes, patiently(lambda: self.place.files.cat_file(self.place.path), self.address, self.flag))
+            if self.on_read:
+                self.on_read(len(data))
+            return data
         with self.open() as stream:
             return stream.read()
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import has_length
 
 from lmtrain.core.errors import UserError
+from lmtrain.engine.checkpoints.text import text_of
 
 # Arguments that decide what is computed; others only how it is shown, saved or divided.
 _ARGUMENTS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
     "max_grad_norm", "label_smoothing_factor", "neftune_noise_alpha", "seed", "data_seed", "bf16", "fp16",
-    "train_sampling_strategy",
+    "train_sampling_strategy", "lr_scheduler_kwargs", "optim_args",
 )  # fmt: skip
 _WORDS = {
     "examples": "training examples",
@@ -22,13 +24,15 @@ _WORDS = {
     "steps": "steps in all",
     "optimizer": "the optimizer",
     "parameters": "trained parameters",
+    "text_store": "the training text",
+    "text_sample": "a sample of the training text",
 }
 
 
 def plan_of(
     args: TrainingArguments, dataset: Any, *, batch_size: int, steps: int, optimizer: str, parameters: int
 ) -> dict[str, Any]:
-    """What a training is, as plain values: its data's size, its step, its schedule.
+    """What a training is, as plain values: its data's size and text, its step, its schedule.
 
     ``batch_size`` is that of one process, ``steps`` are all from the first on, ``parameters`` the numbers trained.
     """
@@ -39,11 +43,15 @@ def plan_of(
         "steps": steps,
         "optimizer": optimizer,
         "parameters": parameters,
+        **text_of(dataset),
     }
-    for name in _ARGUMENTS:
-        value = getattr(args, name, None)
-        plan[name] = value if isinstance(value, int | float | None) else str(getattr(value, "value", value))
-    return plan
+    return plan | {name: _plain(getattr(args, name, None)) for name in _ARGUMENTS}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True, default=str) if value else None  # none given: {} or None
+    return value if isinstance(value, int | float | None) else str(getattr(value, "value", value))
 
 
 def plan_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

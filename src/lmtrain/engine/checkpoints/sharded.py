@@ -28,13 +28,14 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from lmtrain.core.errors import UserError
-from lmtrain.core.files import atomic_folder, sha256_file, write_json
+from lmtrain.core.errors import Interrupted, UserError
+from lmtrain.core.files import as_os_errors, atomic_folder, sha256_file, write_json
 from lmtrain.engine.checkpoints.manifest import describe_files, write_manifest
 from lmtrain.engine.checkpoints.write import Contents, write_tensors
 from lmtrain.engine.processes import noticing_lost_ones
 
 _T = TypeVar("_T")
+_INTERRUPTED = -1  # among the numbers of errors
 
 
 class _Writer(HuggingFaceStorageWriter):
@@ -75,7 +76,8 @@ def write_sharded(path: Path, contents: Contents, parts: Mapping[str, Mapping[st
             if not first:
                 return 0
             _require_seen(scratch, described)
-            contents.write_weights(scratch)
+            with as_os_errors():
+                contents.write_weights(scratch)
             for name, value in contents.tensors.items():
                 write_tensors(scratch / name, value)
             for name, value in contents.records.items():
@@ -121,13 +123,14 @@ def read_part(folder: Path, tensors: dict[str, Tensor]) -> None:
 def together(work: Callable[[], _T], group: Any = None) -> list[_T]:
     """What ``work`` returned on each process, by rank, once all have done it; an error on one is raised on all.
 
-    That is :class:`OSError` where it was one. Of others the process that failed raises its own, the rest
-    :class:`RuntimeError`.
+    That is :class:`OSError` or :class:`Interrupted` where it was one. Of others the process that failed raises its own,
+    the rest :class:`RuntimeError`.
     """
-    mine, failure = None, None
+    mine: _T | None = None
+    failure: BaseException | None = None
     try:
         mine = work()
-    except Exception as error:
+    except (Exception, Interrupted) as error:
         failure = error
     told: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(told, (mine, None if failure is None else _in_words(failure)), group=group)
@@ -135,18 +138,26 @@ def together(work: Callable[[], _T], group: Any = None) -> list[_T]:
         raise failure
     for rank, (_, wrong) in enumerate(told):
         if wrong is not None:
-            number, text = wrong
-            text = f"process {rank}: {text}"
-            raise (RuntimeError(text) if number is None else OSError(number, text)) from failure
+            raise _of_process(rank, *wrong) from failure
     return [one for one, _ in told]
 
 
 def _in_words(error: BaseException) -> tuple[int | None, str]:
-    """The number of an error of the file system, None for others, and what it says."""
+    """The number of an error of the file system, -1 for an interruption, None for others, and what it says."""
+    if isinstance(error, Interrupted):
+        return _INTERRUPTED, str(error)
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return error.errno or errno.EIO, f"{error.strerror or error}{where}"
     return None, f"{type(error).__name__}: {error}"
+
+
+def _of_process(rank: int, number: int | None, text: str) -> BaseException:
+    """What :func:`_in_words` said of that process's error, as one."""
+    text = f"process {rank}: {text}"
+    if number == _INTERRUPTED:
+        return Interrupted(text)
+    return RuntimeError(text) if number is None else OSError(number, text)
 
 
 def _save(tensors: Mapping[str, Tensor], writer: _Writer, group: Any) -> None:
@@ -158,9 +169,7 @@ def _save(tensors: Mapping[str, Tensor], writer: _Writer, group: Any) -> None:
 
 def _raise(error: CheckpointException) -> NoReturn:
     rank, (reason, _) = next(iter(error.failures.items()))
-    number, text = _in_words(reason)
-    text = f"process {rank}: {text}"
-    raise (RuntimeError(text) if number is None else OSError(number, text)) from reason
+    raise _of_process(rank, *_in_words(reason)) from reason
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lmtrain.core.files import atomic_folder, write_json
+from lmtrain.core.files import as_os_errors, atomic_folder, write_json
 from lmtrain.engine.checkpoints.manifest import describe_files, write_manifest
 
 _BUFFER = 1 << 20  # bytes: larger pieces go to the file as they are
@@ -34,9 +34,13 @@ class Contents:
 
 
 def write_checkpoint(path: Path, contents: Contents) -> int:
-    """Make the folder ``path``; it appears whole or, when this raises, not at all. Returns its size in bytes."""
+    """Make the folder ``path``; it appears whole or, when this raises, not at all. Returns its size in bytes.
+
+    Raises ``OSError`` where the file system is why, whichever library met it.
+    """
     with atomic_folder(path) as scratch:
-        contents.write_weights(scratch)
+        with as_os_errors():
+            contents.write_weights(scratch)
         for name, value in contents.tensors.items():
             write_tensors(scratch / name, value)
         for name, value in contents.records.items():

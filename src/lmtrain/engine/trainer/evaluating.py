@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums
+from lmtrain.engine.scoring import Scoring
 from lmtrain.engine.trainer.settling import SettlingTrainer
-from lmtrain.objectives import EVALUATION_EPOCH, Completion, KeyTokens
+from lmtrain.objectives import EVALUATION_EPOCH, Completion, KeyTokens, LossSums, loss_sums
+from lmtrain.objectives.loss import keyed_in
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +65,7 @@ class EvaluatingTrainer(SettlingTrainer):
         model = self._evaluation_model()
         self.callback_handler.eval_dataloader = dataloader
         running = RunningSums(self.args.device, apart=isinstance(self.objective, KeyTokens))
-        with torch.no_grad():
+        with torch.no_grad(), self._rounding_once(scoring) as scoring:
             for batch, counts in dataloader:
                 inputs = self._prepare_inputs(batch)
                 with self.accelerator.autocast():
@@ -76,6 +80,18 @@ class EvaluatingTrainer(SettlingTrainer):
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         nothing: Any = None  # the Trainer's own loop leaves it out too, for want of logits
         return EvalLoopOutput(nothing, label_ids=None, metrics=named, num_samples=totals.examples)
+
+    @contextmanager
+    def _rounding_once(self, scoring: Scoring) -> Iterator[Scoring]:
+        """Inside, weights are made narrow for the first batch and kept so: none changes, and autocast forgets its
+        copies when the outermost one ends. Of a sharded model no copy may outlive its layer."""
+        kind = self.args.device.type
+        if self.is_sharded:
+            yield scoring
+            return
+        with self.accelerator.autocast():
+            narrow = torch.is_autocast_enabled(kind)
+            yield scoring.ahead(torch.get_autocast_dtype(kind)) if narrow else scoring
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics = super().evaluate(eval_dataset, *args, **kwargs)
@@ -139,25 +155,48 @@ class EvaluatingTrainer(SettlingTrainer):
         ignore_keys: list[str] | None,
         prefix: str,
     ) -> EvalLoopOutput:
-        """The stock loop, which keeps logits; on one process with our sums for the loss beside them."""
+        """The stock loop, which keeps logits, with our sums for the loss beside them."""
         if self.compute_metrics is not None:
             self._say_cost(dataloader)
-        apart = isinstance(self.objective, KeyTokens)
-        self._sums = RunningSums(self.args.device, apart=apart) if self.args.world_size == 1 else None
+        self._sums = RunningSums(self.args.device, apart=isinstance(self.objective, KeyTokens))
         untrained = not getattr(self.model, "_is_accelerate_prepared", False)
         try:
             output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, prefix)
-            totals = self._sums.total() if self._sums is not None else None
+            totals = self._sums.total()
         finally:
             self._sums = None
             if untrained and not self.is_sharded:  # see _evaluation_model
                 self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
                 self.accelerator._models.clear()
                 self.model._is_accelerate_prepared = False
-        if totals is not None and totals.examples and output.metrics is not None:
+        if totals.examples and output.metrics is not None:
             metrics = totals.metrics(**self._text_size(dataloader.dataset))
             output.metrics.update({f"{prefix}_{name}": value for name, value in metrics.items()})
         return output
+
+    def _count(self, sums: LossSums, inputs: dict[str, Any], outputs: Any) -> None:
+        """Add a batch of the stock loop to the running sums: those of all processes to those of each.
+
+        There the last batch is filled up with examples that were there before. The library leaves them out once their
+        logits are gathered, by their rows; so the sums travel row by row too.
+        """
+        assert self._sums is not None
+        if self.args.world_size == 1:
+            self._sums.add(sums, len(inputs["labels"]))
+            return
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        labels, keyed, table = inputs["labels"], keyed_in(inputs), []
+        for row in (slice(n, n + 1) for n in range(len(labels))):
+            own = RunningSums(self.args.device, apart=isinstance(self.objective, KeyTokens))
+            own.add(
+                loss_sums(
+                    logits[row], labels[row], self.objective,
+                    keyed=None if keyed is None else keyed[row], accuracy=True, dtype=own.values.dtype,
+                ),
+                1,
+            )  # fmt: skip
+            table.append(own.values)
+        self._sums.values += self.accelerator.gather_for_metrics(torch.stack(table)).sum(0)
 
     def _say_cost(self, dataloader: Any) -> None:
         if self.preprocess_logits_for_metrics is not None or self.args.batch_eval_metrics:

@@ -30,7 +30,6 @@ progress                  a bar in a terminal, plain lines elsewhere
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -44,10 +43,12 @@ from transformers.trainer_utils import EvalPrediction
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.stopping import Stop
+from lmtrain.engine.arguments import use_one_gpu
 from lmtrain.engine.callbacks import Meter, step_work
 from lmtrain.engine.checkpoints.policy import Saving
-from lmtrain.engine.collate import Collate, Guarded
+from lmtrain.engine.collate import Collate, Guarded, filler
 from lmtrain.engine.compiling import Compile
+from lmtrain.engine.debugging import look_at_masks
 from lmtrain.engine.evaluation import RunningSums
 from lmtrain.engine.fast_paths import FastPaths
 from lmtrain.engine.guarding import BadSteps, Guarding
@@ -65,8 +66,6 @@ from lmtrain.models.flops import ModelFlops
 from lmtrain.models.layers import no_more_compiling
 from lmtrain.objectives import Objective, model_loss_sums
 
-_log = logging.getLogger(__name__)
-
 
 class LMTrainer(TimingTrainer):
     """Train a causal or masked language model on a layout or on one's own data set.
@@ -77,11 +76,11 @@ class LMTrainer(TimingTrainer):
     and the objective only says whether labels are shifted. Without an ``objective`` the model's class decides. With
     ``compute_metrics`` evaluation keeps all logits, as the stock Trainer does. ``make_optimizer`` makes the optimizer
     from the model, where ``args.optim`` does not name it. ``packing=False`` leaves padding where rows differ in
-    length. ``compiles`` compiles the model's layers: ``on``, or ``auto`` where it is found to pay. ``decided`` are the
-    ``decisions`` of :attr:`fast_paths` in an earlier part of the run, which are then taken over. ``saving`` says how
-    checkpoints are written and kept, ``guarding`` when steps without numbers end it, ``ordering`` in which order
-    a store's examples are read. Any other argument of
-    :class:`transformers.Trainer` may follow.
+    length. ``compiles`` compiles the model's layers: ``on``, or ``auto`` where it is found to pay. ``z_loss`` is what
+    logsumexp² of the logits is added to the loss with. ``decided`` are the ``decisions`` of :attr:`fast_paths` in an
+    earlier part of the run, which are then taken over. ``saving`` says how checkpoints are written and kept,
+    ``guarding`` when steps without numbers end it, ``ordering`` in which order a store's examples are read. Any other
+    argument of :class:`transformers.Trainer` may follow.
 
     ``args.load_best_model_at_end`` goes with any two intervals of saving and evaluating. ``TrainingArguments`` itself
     refuses most; :class:`~lmtrain.engine.arguments.LMTrainingArguments` are the same without that.
@@ -109,6 +108,7 @@ class LMTrainer(TimingTrainer):
         make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
         packing: bool = True,
         compiles: Compile = "off",
+        z_loss: float = 0.0,
         decided: Mapping[str, Any] | None = None,
         saving: Saving | None = None,
         guarding: Guarding | None = None,
@@ -128,7 +128,7 @@ class LMTrainer(TimingTrainer):
         self.ordering = ordering or Ordering()
         self._sums: RunningSums | None = None
         self._packing = packing
-        self.compiles = compiles
+        self.compiles, self.z_loss = compiles, z_loss
         self._decided = decided or {}
         self._fast_paths: FastPaths | None = None
         self.saving = saving or Saving()
@@ -159,7 +159,7 @@ class LMTrainer(TimingTrainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, Progress):
                 callback.masked, callback.ranks = not self.objective.shifted, self.ranks
-        self._pad_id = _pad_id(processing_class)
+        self._pad_id = filler(processing_class)
         self._limits = limits = Limits.of(self.model)
         ours = Collate(self.objective, self._pad_id, limits=limits)
         self.data_collator = ours if data_collator is None else Guarded(data_collator, limits)
@@ -222,6 +222,7 @@ class LMTrainer(TimingTrainer):
         asked: dict[str, Any] = {
             "weighted": model.training,
             "label_smoothing": smoothing,
+            "z_loss": self.z_loss if model.training else 0.0,
             "accuracy": self._sums is not None,
         }
         if return_outputs:  # the caller wants logits
@@ -229,7 +230,7 @@ class LMTrainer(TimingTrainer):
         else:
             sums, outputs = self.fast_paths.scoring(model, inputs, self.objective, **asked), None
         if self._sums is not None:
-            self._sums.add(sums, len(inputs["labels"]))
+            self._count(sums, inputs, outputs)
         count = sums.count if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         loss = sums.loss / count.to(sums.loss.device).clamp(min=1)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
@@ -274,12 +275,8 @@ class LMTrainer(TimingTrainer):
 
 
 def _prepare_arguments(args: TrainingArguments) -> None:
-    if args.n_gpu > 1:
-        _log.warning(
-            "This machine has %d GPUs and one of them is used. To use all: torchrun --nproc_per_node %d …",
-            args.n_gpu, args.n_gpu,
-        )  # fmt: skip
-        args._n_gpu = 1
+    use_one_gpu(args)
+    look_at_masks(args)
     args.logging_nan_inf_filter = False
     args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type != "cpu"  # torch warns of it there
     parallel = getattr(args, "parallelism_config", None)
@@ -289,12 +286,3 @@ def _prepare_arguments(args: TrainingArguments) -> None:
             "follow; use data parallelism (torchrun), FSDP or tensor parallelism",
             flag="--parallelism_config",
         )
-
-
-def _pad_id(tokenizer: Any) -> int:
-    """An id to fill rows with. Any does: labels end where a row ends, whatever follows."""
-    for name in ("pad_token_id", "eos_token_id"):
-        token = getattr(tokenizer, name, None)
-        if isinstance(token, int):
-            return token
-    return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from accelerate.data_loader import DataLoaderShard, SkipBatchSampler, skip_first_batches
@@ -10,6 +11,7 @@ from torch.utils.data import IterableDataset, Sampler
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
+from lmtrain.core.children import begin_loader
 from lmtrain.core.errors import UserError
 from lmtrain.engine.collate import Collate, EpochExamples
 from lmtrain.engine.items import Limits
@@ -41,6 +43,12 @@ class ReadingTrainer(Trainer):
         return isinstance(self.data_collator, Collate)
 
     def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        loader = self._loader_of(dataset, *args, **kwargs)
+        inner = getattr(loader, "base_dataloader", loader)  # of Accelerate's, which wraps it
+        inner.worker_init_fn = partial(begin_loader, then=inner.worker_init_fn)
+        return loader
+
+    def _loader_of(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         if not self._is_ours:
             return super()._get_dataloader(dataset, *args, **kwargs)
         training = kwargs.get("is_training", False)  # both versions pass it by name

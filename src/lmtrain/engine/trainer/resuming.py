@@ -16,6 +16,7 @@ from transformers.trainer_callback import ExportableState
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
+from lmtrain.engine.checkpoints.deepspeed import require_as_many
 from lmtrain.engine.checkpoints.manifest import MANIFEST, read_manifest
 from lmtrain.engine.checkpoints.plan import elsewhere, plan_of, require_same_plan
 from lmtrain.engine.checkpoints.policy import Saving
@@ -73,7 +74,8 @@ class ResumingTrainer(ShardingTrainer):
         told: list[Any] = [None, None]
         try:
             if self.args.process_index == 0:
-                told[0] = str(self._newest() if asked is True else _named(Path(asked)))
+                told[0] = str(place := self._newest() if asked is True else _named(Path(asked)))
+                require_as_many(place, self.args.world_size)
         except UserError as error:
             told[1] = error
         if self.args.world_size > 1:  # verified once, not by each
@@ -215,7 +217,7 @@ class ResumingTrainer(ShardingTrainer):
             steps=self.state.max_steps,
             optimizer=named if maker is None else getattr(maker, "__name__", str(maker)),
             parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        )
+        ) | {"z_loss": self.z_loss}
 
     # ---- between two steps -----------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import time
@@ -39,6 +40,7 @@ class SavingTrainer(ResumingTrainer):
     """A Trainer whose checkpoints appear by rename, and whose failed saves leave the run and earlier ones alone."""
 
     save_seconds: float = 0.0  # that the last save took, its pause and its writing
+    saved_step: int | None = None  # of the last save that succeeded since training began
     _failed: int = 0  # saves in a row
     _best_saved: tuple[int, float | None] | None = None  # the step of the best checkpoint that is on disk, its score
     _writer: Writer
@@ -51,6 +53,7 @@ class SavingTrainer(ResumingTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self._is_stock_saved:
             super()._save_checkpoint(model, trial)
+            self.saved_step = self.state.global_step
             return
         began = time.perf_counter()
         self._settle_save()
@@ -125,7 +128,7 @@ class SavingTrainer(ResumingTrainer):
         cost = self._pace.report(written)
         self.save_seconds = cost["pause_seconds"] + cost["write_seconds"]
         if written.error is None:
-            self._failed = 0
+            self._failed, self.saved_step = 0, written.step
             if score is not False:
                 self._best_saved = (written.step, score)
                 self.state.best_model_checkpoint = str(self._folder() / f"checkpoint-{written.step}")
@@ -151,10 +154,11 @@ class SavingTrainer(ResumingTrainer):
                 flag="--max_failed_saves",
             ) from error
         tell = _log.warning if self.args.should_save else _log.debug  # of a sharded one all know
+        onward = "" if ending else "training goes on, "
         tell(
-            "checkpoint-%d could not be saved (%s); training goes on, earlier checkpoints are as they were "
+            "checkpoint-%d could not be saved (%s); %searlier checkpoints are as they were "
             "(%d of %d failures in a row that stop the run)",
-            written.step, error, self._failed, most,
+            written.step, error, onward, self._failed, most,
         )  # fmt: skip
 
     def _folder(self) -> Path:
@@ -175,7 +179,9 @@ class SavingTrainer(ResumingTrainer):
 
     def _trainer_state(self, best_model_checkpoint: str | None) -> dict[str, Any]:
         self.state.stateful_callbacks = self._callback_states()  # type: ignore[assignment]
-        values = dataclasses.asdict(self.state)
+        values = {field.name: getattr(self.state, field.name) for field in dataclasses.fields(self.state)}
+        # Lines never change once they are logged, and they are many: `asdict` would copy each (20,000: 0.9 s).
+        values = copy.deepcopy({**values, "log_history": None}) | {"log_history": list(self.state.log_history)}
         if best_model_checkpoint is not None:
             values["best_model_checkpoint"] = best_model_checkpoint
         return values
@@ -229,7 +235,7 @@ class SavingTrainer(ResumingTrainer):
 
     def _begin_saving(self) -> None:
         """Before training: forget an earlier one's saves, and clear away what killed ones left."""
-        self._writer, self._buffers, self._failed = Writer(), Buffers(), 0
+        self._writer, self._buffers, self._failed, self.saved_step = Writer(), Buffers(), 0, None
         self._about = {"versions": versions(), "machine": machine()}
         self._pace.forget()
         best = (self._carried or {}).get("best_saved")

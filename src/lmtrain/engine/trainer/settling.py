@@ -16,9 +16,9 @@ from lmtrain.core.types import Examples
 from lmtrain.engine.allocator import release_freed_memory
 from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.callbacks import Meter
-from lmtrain.engine.compiling import Compile
+from lmtrain.engine.compiling import Compile, with_compiling
 from lmtrain.engine.ddp import settle_ddp
-from lmtrain.engine.fast_paths import FastPaths, settle, with_compiling
+from lmtrain.engine.fast_paths import FastPaths, settle
 from lmtrain.engine.items import say_nothing_predicted
 from lmtrain.engine.machine import Peak, peak_of
 from lmtrain.engine.trainer.reading import ReadingTrainer
@@ -35,6 +35,7 @@ class SettlingTrainer(ReadingTrainer):
 
     meter: Meter
     compiles: Compile
+    z_loss: float
     _packing: bool
     _decided: Mapping[str, Any]
     _fast_paths: FastPaths | None

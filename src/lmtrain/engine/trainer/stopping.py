@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -15,7 +14,14 @@ from lmtrain.core.errors import Interrupted
 from lmtrain.core.stopping import Stop
 from lmtrain.data.remote.failures import UnreachableError
 from lmtrain.engine.checkpoints.read import problem
+from lmtrain.engine.evaluation import EvaluationLoader
 from lmtrain.engine.trainer.choosing import ChoosingTrainer
+
+_ASK_EVERY: Final = 4
+"""Batches of an evaluation between two exchanges, whose answer is read at the next: about a step's time later."""
+
+_SLOW_DISK: Final = 200e6
+"""Bytes a second, for a save that was not measured yet: what a network file system takes, hashing included."""
 
 
 class _EvaluationStopped(Exception):  # noqa: N818 -- nothing went wrong
@@ -30,21 +36,24 @@ class StopWhenAsked(TrainerCallback):
 
     def __init__(self, trainer: StoppingTrainer) -> None:
         self._trainer = trainer
-        self._began = 0.0
         self._stopping = False
+        self._evaluated = 0  # batches of the evaluation under way
+        self._told: Tensor | None = None  # of the last exchange in it
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._stopping = False
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._began = time.monotonic()
+        self._evaluated, self._told = 0, None
+        self._trainer._asked_anywhere, self._trainer.was_stopped = None, False
+        if self._trainer.stop is not None:
+            self._trainer.stop.begin_looking()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         trainer = self._trainer
         if trainer.stop is None:
             return
-        trainer.stop.step_took(time.monotonic() - self._began, trainer.save_seconds)
+        trainer.stop.look(trainer.seconds_of_a_save)
         if trainer.is_asked_to_stop:
+            trainer.was_stopped = True
             self._stopping = control.should_training_stop = control.should_save = True
             trainer.owes_evaluation = control.should_evaluate
             control.should_evaluate = False
@@ -53,24 +62,57 @@ class StopWhenAsked(TrainerCallback):
         if self._stopping:  # the end of the epoch, if it is one, comes when the run goes on
             control.should_log = control.should_evaluate = control.should_save = False
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._trainer.stop is not None:
+            self._trainer.stop.begin_looking()  # a save is counted for itself
+
     def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **_: Any,
     ) -> None:
         trainer = self._trainer
-        # Several processes would have to agree on the batch; they finish the evaluation.
-        if trainer.is_in_train and args.world_size == 1 and trainer.stop is not None and trainer.stop.asked:
-            if not trainer.is_after_step:  # --eval_on_start: there is nothing to save
-                raise Interrupted(f"{trainer.stop.reason}; no step was made yet", together=True)
-            raise _EvaluationStopped
+        if trainer.stop is None or not trainer.is_in_train:
+            return
+        asked = trainer.stop.look(trainer.seconds_of_a_save)
+        if not (self._is_anyone_asked(asked, eval_dataloader) if args.world_size > 1 else asked):
+            return
+        if not trainer.is_after_step:  # --eval_on_start: there is nothing to save
+            reason = trainer.stop.reason or "another process was asked to stop"
+            raise Interrupted(f"{reason}; no step was made yet", together=True)
+        raise _EvaluationStopped
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._evaluated, self._told = 0, None
+        if self._trainer.stop is not None and self._trainer.is_in_train:
+            self._trainer.stop.look(self._trainer.seconds_of_a_save)  # samples were made meanwhile
+
+    def _is_anyone_asked(self, asked: bool, loader: Any) -> bool:
+        """As the processes told each other a few batches ago, so that no device is waited for and all hear it at the
+        same batch. Nothing is told where one process may have fewer batches than another."""
+        self._evaluated += 1
+        common = loader.common_batches if isinstance(loader, EvaluationLoader) else None
+        if common is None or self._evaluated > common or self._evaluated % _ASK_EVERY:
+            return False
+        told, self._told = self._told, self._trainer.asked_by_any(asked)
+        if told is None or not told:
+            return False
+        self._trainer._asked_anywhere = told
+        return True
 
 
 class StoppingTrainer(ChoosingTrainer):
     """A Trainer that looks at a :class:`Stop` after each step; all processes stop after the same one."""
 
     stop: Stop | None
+    was_stopped: bool = False  # before its end, or at it, with a checkpoint
     owes_evaluation: bool = False
     is_after_step: bool = False  # in what a step is followed by: its log line, evaluation and checkpoint
     _asked_anywhere: Tensor | None = None
+    _bytes_of_a_save: int | None = None
 
     @property
     def is_asked_to_stop(self) -> bool:
@@ -78,6 +120,28 @@ class StoppingTrainer(ChoosingTrainer):
         if self.args.world_size == 1:
             return self.stop is not None and self.stop.asked
         return self._asked_anywhere is not None and bool(self._asked_anywhere)
+
+    @property
+    def seconds_of_a_save(self) -> float:
+        """As the last one took; before the first, what so many bytes take on a slow disk: weights, and two moments of
+        each trained number."""
+        if self.save_seconds or not self.state.global_step:
+            return self.save_seconds
+        if self._bytes_of_a_save is None:
+            weights = list(self.model.parameters())
+            moments = sum(8 * p.numel() for p in weights if p.requires_grad)
+            self._bytes_of_a_save = moments + sum(p.numel() * p.element_size() for p in weights)
+        return self._bytes_of_a_save / _SLOW_DISK
+
+    def is_anyone_asked(self) -> bool:
+        """Whether any process was asked to stop, now. Every process has to call it."""
+        asked = self.stop is not None and self.stop.asked
+        return bool(self.asked_by_any(asked)) if self.args.world_size > 1 else asked
+
+    def asked_by_any(self, asked: bool) -> Tensor:
+        """Whether any process was ``asked`` to stop, on the device. Every process has to call it."""
+        told: Tensor = self.accelerator.gather(torch.tensor([int(asked)], device=self.args.device))
+        return told.sum() > 0
 
     def _sum_of_all(self, mine: Tensor) -> Tensor:
         """The sum of ``mine`` (n,) over all processes; they hear at the same time whether one was asked to stop."""
@@ -96,7 +160,7 @@ class StoppingTrainer(ChoosingTrainer):
         try:
             super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
         except _EvaluationStopped:
-            self.owes_evaluation = True
+            self.owes_evaluation = self.was_stopped = True
             self.control.should_evaluate, self.control.should_training_stop = False, True
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
@@ -112,7 +176,7 @@ class StoppingTrainer(ChoosingTrainer):
         except UnreachableError as error:
             raise self._without_data(error) from None
 
-    def _without_data(self, error: UnreachableError) -> Exception:
+    def _without_data(self, error: UnreachableError) -> BaseException:
         """What a run ends with whose data can no longer be read: nothing is wrong with it, and all steps are saved.
 
         Several processes would have to save together, and the others wait in the next step: they go on from the last

@@ -8,16 +8,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
 from lmtrain.core.errors import UserError
 
+_IDS: Final = re.compile(r'\s*\{\s*"id"\s*:\s*\d+\s*,\s*"predict"\s*:\s*\[')
+
 
 def read_predictions(task: str, name: str, *, flag: str = "--predictions") -> list[str]:
-    """The predictions of a file; :class:`UserError` when it cannot be read or is empty."""
+    """The predictions of a file; :class:`UserError` when it cannot be read, is empty or holds token ids."""
     predictions = _lines(task, Path(name), flag)
     if not predictions:
         raise UserError(f"{name} is empty: there is nothing to score", flag=flag)
+    if _IDS.match(predictions[0]):
+        raise UserError(
+            f"{name} holds token ids of lmtrain nlg decode; this makes texts of them: lmtrain nlg text {task} "
+            f"--predictions {name} --records test.jsonl --tokenizer_name MODEL --output_dir texts",
+            flag=flag,
+        )
     return predictions
 
 

@@ -10,7 +10,7 @@ files is not part of them: of files that end with a line break it counts one mor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,16 @@ class Scores:
     reasons: dict[str, str]
     statistics: dict[str, Statistics] = field(repr=False)
 
+    def of(self, sentences: Sequence[int]) -> Scores:
+        """The scores of some of the sentences, by their numbers: those that ``score`` would give them alone.
+
+        Not of E2E, whose NIST and CIDEr weigh words by all the references (ValueError).
+        """
+        if self.task == "e2e":
+            raise ValueError("a part of E2E's sentences has scores of its own")
+        chosen = {n: Statistics(found.rows[list(sentences)], found.figure) for n, found in self.statistics.items()}
+        return _scores(self.task, chosen, self.reasons)
+
 
 def score(task: str, predictions: list[str], references: list[list[str]]) -> Scores:
     """Score ``predictions``, each against its own list of references, as ``task``'s official scorer does.
@@ -54,22 +64,27 @@ def score(task: str, predictions: list[str], references: list[list[str]]) -> Sco
     """
     _check(task, predictions, references)
     scorers = _e2e(predictions, references) if task == "e2e" else _webnlg(predictions, references)
-    values: dict[str, float | None] = {}
+    found: dict[str, Statistics] = {}
     reasons: dict[str, str] = {}
-    statistics: dict[str, Statistics] = {}
     for name in METRICS[task]:
-        values[name] = None
         try:
-            found = scorers[name]()
+            found[name] = scorers[name]()
         except NotComputableError as error:
             reasons[name] = str(error)
-            continue
-        if np.isnan(found.score):
-            reasons[name] = "the official scorer divides by zero on these texts"
-            continue
-        values[name] = found.score
-        statistics[name] = found
-    return Scores(task, values, reasons, statistics)
+    return _scores(task, found, reasons)
+
+
+def _scores(task: str, found: dict[str, Statistics], reasons: dict[str, str]) -> Scores:
+    """``reasons`` are those of the scores that were not found."""
+    values = {name: found[name].score if name in found else None for name in METRICS[task]}
+    undefined = [name for name, value in values.items() if value is not None and np.isnan(value)]
+    why = "the official scorer divides by zero on these texts"
+    return Scores(
+        task,
+        {name: None if name in undefined else value for name, value in values.items()},
+        {**reasons, **dict.fromkeys(undefined, why)},
+        {name: statistics for name, statistics in found.items() if name not in undefined},
+    )
 
 
 def _check(task: str, predictions: list[str], references: list[list[str]]) -> None:

@@ -3,8 +3,8 @@
 Shapes: ``N`` predicted positions, ``D`` hidden, ``V`` vocabulary, ``C`` positions of a chunk.
 """
 
-from lmtrain.objectives.linear_cross_entropy.choose import Choice, choose_kernel
+from lmtrain.objectives.linear_cross_entropy.choose import Choice, bounded, choose_kernel
 from lmtrain.objectives.linear_cross_entropy.kernel import DEFAULT, PLAIN, Kernel, LinearLoss
 from lmtrain.objectives.linear_cross_entropy.loss import linear_cross_entropy
 
-__all__ = ["DEFAULT", "PLAIN", "Choice", "Kernel", "LinearLoss", "choose_kernel", "linear_cross_entropy"]
+__all__ = ["DEFAULT", "PLAIN", "Choice", "Kernel", "LinearLoss", "bounded", "choose_kernel", "linear_cross_entropy"]

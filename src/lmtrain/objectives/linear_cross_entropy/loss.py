@@ -24,6 +24,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     scale: float = 1.0,
     accuracy: bool = False,
+    all_predicted: bool = False,
     kernel: Kernel = DEFAULT,
     dtype: torch.dtype = torch.float32,
 ) -> LinearLoss:
@@ -34,6 +35,8 @@ def linear_cross_entropy(
     ε ``label_smoothing``, ζ ``z_loss``. The logits of a position h are, in this order,
     z = scale·(W·h + b) and, where there is a ``softcap`` c, c·tanh(z/c): Cohere multiplies by
     ``logit_scale``, Falcon-H1 by ``lm_head_multiplier``, Granite divides by ``logits_scaling``, Gemma caps.
+
+    ``all_predicted``: no label is :data:`IGNORED`, and the caller knows; to look would mean to wait for a GPU.
 
     Under autocast the products are taken in its format, as ``F.linear`` does; else in that of ``hidden``,
     which must be that of ``weight``. Softmax, sums and the gradient of the weight are fp32 (fp64 for fp64
@@ -46,13 +49,14 @@ def linear_cross_entropy(
     """
     _check(hidden, weight, bias, labels, weights)
     labels = labels.reshape(-1).to(hidden.device)
-    predicted = labels.ne(IGNORED).nonzero().squeeze(-1)
-    count = torch.tensor(predicted.shape[0], device=hidden.device)
     hidden = hidden.reshape(-1, hidden.shape[-1])
     weights = None if weights is None else weights.detach().reshape(-1).to(hidden.device)
-    if predicted.shape[0] < labels.shape[0]:
-        hidden, labels = hidden[predicted], labels[predicted]
-        weights = None if weights is None else weights[predicted]
+    if not all_predicted:
+        predicted = labels.ne(IGNORED).nonzero().squeeze(-1)
+        if predicted.shape[0] < labels.shape[0]:
+            hidden, labels = hidden[predicted], labels[predicted]
+            weights = None if weights is None else weights[predicted]
+    count = torch.tensor(labels.shape[0], device=hidden.device)
     if scale != 1.0:  # N·D products instead of N·V, in the graph, so that its gradient follows by itself
         hidden, bias = hidden * scale, None if bias is None else bias * scale
     compute = _compute_dtype(hidden, weight)
@@ -67,7 +71,7 @@ def linear_cross_entropy(
 
 def _run(problem: Problem, kernel: Kernel) -> tuple[Tensor, Tensor | None]:
     """A library's kernel that cannot do what is asked leaves it to ``chunked``: evaluation asks for more."""
-    if kernel.name == "plain" or problem.compute is torch.float16:
+    if kernel.name == "plain" or (problem.compute is torch.float16 and torch.is_grad_enabled()):
         # Gradients in fp16 need the loss scale before they are made; those of a chunk are made before it is known.
         return plain(problem)
     if problem.labels.numel():

@@ -20,20 +20,30 @@ from lmtrain.objectives.linear_cross_entropy.kernel import Terms
 
 
 def eager_rows(
-    logits: Tensor, labels: Tensor, terms: Terms, work: Tensor, capped: Tensor | None, *, gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """Losses (C,) of ``logits`` (C, V), and ``scale`` (C,); ``work`` (C, V) is left as the gradient ÷ scale.
+    logits: Tensor,
+    labels: Tensor,
+    terms: Terms,
+    work: Tensor,
+    capped: Tensor | None,
+    *,
+    gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Losses (C,) of ``logits`` (C, V), ``scale`` (C,), and how many labels lead where ``terms`` ask for it; ``work``
+    (C, V) is left as the gradient ÷ scale.
 
     ``work`` may be ``logits`` itself, which is lost in either case. ``capped`` (C, V) is room for tanh where
     there is a cap. The rows are not normalized here: whoever multiplies by ``work`` scales the small side of
     the product instead, which spares a pass. Without ``gradient``, ``work`` holds nothing of use.
     """
     column = labels.unsqueeze(-1)
+    top, correct = leading(logits, labels) if terms.accuracy else (logits.amax(-1, keepdim=True), None)
+    top = top.to(work.dtype)
     if terms.softcap is not None:
         assert capped is not None
-        torch.mul(logits, 1 / terms.softcap, out=capped).tanh_()
+        factor = torch.full((1,), 1 / terms.softcap, dtype=work.dtype, device=work.device)  # so that narrow ones widen
+        torch.mul(logits, factor, out=capped).tanh_()
         logits = torch.mul(capped, terms.softcap, out=work)
-    top = logits.amax(-1, keepdim=True).to(work.dtype)
+        top = logits.amax(-1, keepdim=True)  # of the capped ones as they were rounded, so that no power exceeds 1
     torch.sub(logits, top, out=work)
     losses = work.gather(-1, column).mul_(terms.label_smoothing - 1)
     if terms.label_smoothing:
@@ -52,7 +62,7 @@ def eager_rows(
         work.scatter_add_(-1, column, total * (terms.label_smoothing - 1))
         if capped is not None:
             work.mul_(capped.square_().neg_().add_(1))
-    return losses.squeeze(-1), total.reciprocal_().squeeze(-1)
+    return losses.squeeze(-1), total.reciprocal_().squeeze(-1), correct
 
 
 def fused_rows(logits: Tensor, labels: Tensor, weights: Tensor | None, terms: Terms, *, gradient: bool) -> Tensor:
@@ -83,13 +93,18 @@ def fused_rows(logits: Tensor, labels: Tensor, weights: Tensor | None, terms: Te
     return losses.squeeze(-1)
 
 
-def hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many rows of ``logits`` (C, V) have their label as the first of the largest: int64 of shape ()."""
-    if logits.device.type == "cpu":
-        # arg max is the dearest pass of all on a CPU, ten times a max: only rows whose label has the largest
-        # logit need it, to tell a tie. (Elsewhere to know which rows those are would mean to wait.)
-        tops = (
-            logits.gather(-1, labels.unsqueeze(-1)).eq(logits.amax(-1, keepdim=True)).squeeze(-1).nonzero().squeeze(-1)
-        )
-        logits, labels = logits[tops].contiguous(), labels[tops]
-    return logits.argmax(-1).eq(labels).sum()
+def leading(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of each row of ``logits`` (C, V), as (C, 1), and how many rows have their label as the first of the
+    largest: int64 of shape ()."""
+    if logits.device.type != "cpu":  # to know which rows are ties would mean to wait
+        return logits.amax(-1, keepdim=True), logits.argmax(-1).eq(labels).sum()
+    # arg max is the dearest pass of all on a CPU, ten times a max. The largest of a row without its label tells both
+    # the largest of all and whether the label leads; only of a tie it is not known which comes first.
+    column = labels.unsqueeze(-1)
+    own = logits.gather(-1, column)
+    logits.scatter_(-1, column, float("-inf"))
+    others = logits.amax(-1, keepdim=True)
+    logits.scatter_(-1, column, own)
+    ties = own.eq(others).squeeze(-1).nonzero().squeeze(-1)
+    first = logits[ties].argmax(-1).eq(labels[ties]) if len(ties) else ties
+    return torch.maximum(own, others), own.gt(others).sum() + first.sum()

@@ -3,7 +3,9 @@
 tasks      what is particular to E2E, WebNLG and DART
 data       the corpus' files → records → token ids
 training   options of ``lmtrain sft`` from those of a task
+inputs     those that leave room for a text
 decoding   a text for each distinct input
+texts      texts and references as files that the official scorers read
 scoring    predictions and references → scores, by part of the test set
 table      scores beside the published ones
 run        the stages in a row, each kept in a file and made once

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from lmtrain.core.console import Say, counted
-from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.errors import Problem, Problems, UserError
 from lmtrain.core.files import read_json, sha256_file, write_json
 from lmtrain.data.nlg.encoding import encode_file
-from lmtrain.data.nlg.formats import convert
-from lmtrain.data.nlg.records import Record, read_records, write_records
+from lmtrain.data.nlg.formats import FORMATS, convert
+from lmtrain.data.nlg.records import Record, opened, read_records, write_records
 from lmtrain.data.tokenizer_files import TokenizerFiles
+
+_LONGEST: Final = 1 << 20  # bytes of a record's line; a corpus in JSON may be one line of any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +36,74 @@ def prepare(form: str, files: dict[str, str], tokenizer: TokenizerFiles, folder:
     records: dict[str, Path] = {}
     problems = Problems()
     for split, source in files.items():
-        with problems.collect():
+        with problems.collect(), _about(split, folder):
             records[split] = _converted(form, split, source, folder, say)
     problems.raise_if_any()
-    return Prepared(records, {split: _encoded(path, tokenizer, folder) for split, path in records.items()})
+    ids = {split: _encoded(path, folder / f"{split}.ids.jsonl", tokenizer) for split, path in records.items()}
+    return Prepared(records, ids)
+
+
+def as_ids(files: dict[str, str], tokenizer: Callable[[], TokenizerFiles], folder: Path, say: Say) -> dict[str, Path]:
+    """The files as token ids: those of texts are encoded into ``folder`` as :func:`prepare` does it, with the
+    end-of-text token between context and completion, where decoding begins. Raises :class:`UserError`."""
+    found: dict[str, Path] = {}
+    problems = Problems()
+    for split, source in files.items():
+        with problems.collect(), _about(split, folder):
+            found[split] = Path(source).expanduser()
+            form = form_of(source)
+            if form == "texts":
+                found[split] = _encoded(found[split], folder / f"{split}.ids.jsonl", tokenizer())
+                say("data", f"{split}: texts, encoded as lmtrain nlg encode --add_bos --add_eos does it")
+            elif form is None:
+                raise UserError(
+                    f'{source}: its first line is neither a record of lmtrain nlg convert, {{"context": "text", '
+                    '"completion": "text"}, nor of lmtrain nlg encode, with token ids for both; lmtrain sft trains on '
+                    "pairs in other forms"
+                )
+    problems.raise_if_any()
+    return found
+
+
+def form_of(source: str) -> Literal["texts", "ids"] | None:
+    """What the records of a file hold, by its first line; None: it has no records. Raises :class:`UserError`."""
+    with opened(source).open() as stream:
+        line = b""
+        while not line.strip() and (line := stream.readline(_LONGEST)):
+            pass
+    try:
+        first = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(first, dict) or "context" not in first:
+        return None
+    return "ids" if isinstance(first["context"], list) else "texts"
+
+
+def records_of(form: str, source: str) -> list[Record]:
+    """The records of a file: of the corpus' own format, or written by ``lmtrain nlg convert`` already."""
+    return list(FORMATS[form](source)) if form_of(source) is None else read_records(source)
 
 
 def _converted(form: str, split: str, source: str, folder: Path, say: Say) -> Path:
     target = folder / f"{split}.jsonl"
-    key = {"source": _hash(source, split), "format": form}
-    if not _is_made(target, key):
-        try:
-            if _is_records(source):
+    key = {"source": opened(source).content_hash(), "format": form}
+    if not is_made(target, key):
+        with noted(target, key):
+            if form_of(source) is None:
+                count, contexts = convert(form, source, target)
+            else:
                 found = read_records(source)
                 count, contexts = write_records(target, found), len({record.context for record in found})
-            else:
-                count, contexts = convert(form, source, target)
-        except UserError as error:
-            raise UserError(error.problems[0].text, flag=f"--{split}") from error
-        _note(target, key)
         say("data", f"{split}: {counted(count, 'text')} for {counted(contexts, 'input')}")
     return target
 
 
-def _encoded(records: Path, tokenizer: TokenizerFiles, folder: Path) -> Path:
-    target = folder / f"{records.stem}.ids.jsonl"
+def _encoded(records: Path, target: Path, tokenizer: TokenizerFiles) -> Path:
     key = {"records": sha256_file(records), "tokenizer": tokenizer.fingerprint}
-    if not _is_made(target, key):
-        encode_file(records, target, tokenizer, add_bos=True, add_eos=True)
-        _note(target, key)
+    if not is_made(target, key):
+        with noted(target, key):
+            encode_file(records, target, tokenizer, add_bos=True, add_eos=True)
     return target
 
 
@@ -70,25 +115,30 @@ def first_of_each(records: list[Record], most: int | None = None) -> list[int]:
     return list(first.values())[:most]
 
 
-def _is_records(source: str) -> bool:
-    """By its first line, which in no corpus' own format is a JSON object with a context."""
-    with Path(source).expanduser().open("rb") as stream:
-        return stream.readline(1 << 16).lstrip().startswith(b'{"context"')
+@contextmanager
+def _about(split: str, folder: Path) -> Iterator[None]:
+    """Let errors name the flag of the split, or that of ``folder`` where it cannot be written."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(problems=tuple(Problem(p.text, p.flag or f"--{split}") for p in error.problems)) from error
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}", flag="--output_dir") from error
 
 
-def _hash(source: str, split: str) -> str:
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise UserError(f"no such file: {source}", flag=f"--{split}")
-    return sha256_file(path)
+def is_made(target: Path, key: dict[str, str]) -> bool:
+    """Whether ``target`` is there and was noted to be made of what ``key`` says."""
+    try:
+        return target.is_file() and bool(read_json(_key_of(target)) == key)
+    except (OSError, ValueError):
+        return False
 
 
-def _is_made(target: Path, key: dict[str, str]) -> bool:
-    made = _key_of(target)
-    return target.is_file() and made.is_file() and read_json(made) == key
-
-
-def _note(target: Path, key: dict[str, str]) -> None:
+@contextmanager
+def noted(target: Path, key: dict[str, str]) -> Iterator[None]:
+    """While ``target`` is written it is made of nothing, and then noted to be made of what ``key`` says."""
+    _key_of(target).unlink(missing_ok=True)
+    yield
     write_json(_key_of(target), key)
 
 

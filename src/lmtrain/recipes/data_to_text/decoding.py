@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -21,15 +20,16 @@ from lmtrain.engine.machine import best_device
 from lmtrain.engine.memory import available
 from lmtrain.engine.precision import choose_precision
 from lmtrain.generate import beam_search
-from lmtrain.generate.token_files import read_contexts, write_predictions
-from lmtrain.models import load_model, load_tokenizer, max_positions
+from lmtrain.generate.token_files import read_predictions, write_predictions
+from lmtrain.models import load_model, load_tokenizer
 from lmtrain.models.quiet import quiet_libraries
+from lmtrain.recipes.data_to_text.inputs import require_known
+from lmtrain.recipes.data_to_text.texts import text_of
 from lmtrain.recipes.data_to_text.unfinished import Unfinished
 
 _BREAK = "\n\n"  # nothing that is read goes on behind an empty line
 _GPT2_VOCABULARY, _GPT2_BREAK = 50257, 628
 PREDICTIONS = "predictions.jsonl"
-OnLong = Literal["truncate", "skip", "error"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -42,6 +42,16 @@ class Search:
     no_repeat_ngram_size: int
     max_new_tokens: int
     repetition_penalty: float = 1.0
+
+    @property
+    def line(self) -> str:
+        """In words, for the table."""
+        n = self.no_repeat_ngram_size
+        once = f", no {n} tokens in a row twice" if n else ""
+        return (
+            f"{counted(self.num_beams, 'beam')}, length penalty {self.length_penalty:g}{once}, at most "
+            f"{counted(self.max_new_tokens, 'token')}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,7 @@ def decode(
     up to so many ids. ``fp32`` makes the results those of any ``batch_size``. Raises :class:`UserError` about ``flag``
     for ids without an embedding, and about the model when its scores are no numbers.
     """
-    _check_ids(contexts, model, flag)
+    require_known(contexts, model, flag)
     device = best_device(use_cpu=use_cpu)
     chosen = choose_precision(precision, device)
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(chosen.name)
@@ -153,44 +163,6 @@ def ends_of(config: Any, stops: Sequence[int] | None = None, eos: int | None = N
     return [*stops, *([] if own is None else own if isinstance(own, list | tuple) else [own])]
 
 
-def fitting(
-    contexts: Mapping[int, list[int]],
-    positions: int | None,
-    max_new_tokens: int,
-    *,
-    longest: int | None = None,
-    on_long: OnLong = "error",
-    remedy: str = "--on_long truncate keeps their ends, --on_long skip leaves them out",
-    flag: str = "--input",
-    say: Say,
-) -> dict[int, list[int]]:
-    """The ``contexts`` that leave room for ``max_new_tokens`` in a model's ``positions`` (None: without end), and are
-    not longer than ``longest``. Raises :class:`UserError` with the ``remedy`` where ``on_long`` asks for it."""
-    if positions is not None:
-        room = positions - max_new_tokens
-        if room < 1:
-            raise UserError(
-                f"{max_new_tokens} leave no room for an input in the model's {positions} positions",
-                flag="--max_new_tokens",
-            )
-        longest = room if longest is None else min(longest, room)
-    most = longest
-    long = [] if most is None else [n for n, context in contexts.items() if len(context) > most]
-    if not long:
-        return dict(contexts)
-    seen = (
-        f"{counted(len(long), 'input')} of {len(contexts):,} longer than the {most} tokens that there is room for (the "
-        f"longest has {max(len(contexts[n]) for n in long)}; the first is number {long[0]}, counted from 0)"
-    )
-    if on_long == "error":
-        raise UserError(f"{seen}; {remedy}", flag=flag)
-    if on_long == "skip":
-        say("input", f"{seen}: left out")
-        return {number: context for number, context in contexts.items() if number not in set(long)}
-    say("input", f"{seen}: only their ends are read")
-    return {number: context[-(most or 0) :] for number, context in contexts.items()}
-
-
 def fingerprint(model: Any) -> str:
     """SHA-256 of a model's weights as they are in memory."""
     digest = hashlib.sha256()
@@ -200,26 +172,12 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _check_ids(contexts: Mapping[int, Sequence[int]], model: Any, flag: str) -> None:
-    known = int(model.get_input_embeddings().weight.shape[0])
-    wrong = {number: max(row, key=lambda i: i if i >= 0 else known - i) for number, row in contexts.items()}
-    wrong = {number: token for number, token in wrong.items() if not 0 <= token < known}
-    if wrong:
-        number, token = next(iter(wrong.items()))
-        raise UserError(
-            f"{counted(len(wrong), 'input')} with ids that the model has no place for, as the id {token} in number "
-            f"{number} (counted from 0), of {known:,} tokens: the file was encoded for another vocabulary",
-            flag=flag,
-        )
-
-
 # ---- of a recipe's run -----------------------------------------------------------------------------
 
 
 def texts_of_run(
     model_folder: Path,
-    ids: Path,
-    numbers: Sequence[int],
+    contexts: Mapping[int, Sequence[int]],
     search: Search,
     *,
     batch_size: int | None = None,
@@ -227,7 +185,7 @@ def texts_of_run(
     say: Say,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, str]:
-    """The text that the model of a run writes for each of the lines ``numbers`` of ``ids``, by that number.
+    """The text that the model of a run writes for each of ``contexts``, which are by number, by that number.
 
     They are kept in ``predictions.jsonl`` of ``model_folder``, and not made again for the same model, inputs and
     settings. Raises :class:`UserError`.
@@ -235,29 +193,23 @@ def texts_of_run(
     target, record = model_folder / PREDICTIONS, model_folder / "decoding.json"
     options = ModelOptions(model_name_or_path=str(model_folder))
     tokenizer: Any = load_tokenizer(options, "clm")
-    key = _key(model_folder, ids, numbers, search)
+    key = _key(model_folder, contexts, search)
     if record.is_file() and target.is_file() and read_json(record).get("made_of") == key:
-        results = {row["id"]: row["predict"] for row in map(json.loads, target.read_text("utf-8").splitlines())}
+        results = read_predictions(target, "--output_dir")
     else:
-        contexts = read_contexts(ids, "--test")
         with quiet_libraries():
             model: Any = load_model(options, "clm", tokenizer).model
-        positions = max_positions(model.config)
-        longest = max((len(contexts[number]) for number in numbers), default=0)
-        remedy = f"use at most --max_new_tokens {max(1, (positions or 0) - longest)}"
-        kept = {number: contexts[number] for number in numbers}
-        kept = fitting(kept, positions, search.max_new_tokens, remedy=remedy, flag="--max_new_tokens", say=say)
         done = decode(
-            model, kept, search, target, ends=ends_of(model.config, _stops(tokenizer), tokenizer.eos_token_id), key=key,
-            batch_size=batch_size, use_cpu=use_cpu, flag="--test", say=say, on_progress=on_progress,
+            model, contexts, search, target, ends=ends_of(model.config, _stops(tokenizer), tokenizer.eos_token_id),
+            key=key, batch_size=batch_size, use_cpu=use_cpu, flag="--test", say=say, on_progress=on_progress,
         )  # fmt: skip
         settings = asdict(search)
         write_json(
-            record, {"made_of": key, "settings": settings, "inputs": len(numbers), "seconds": round(done.seconds, 3)}
+            record, {"made_of": key, "settings": settings, "inputs": len(contexts), "seconds": round(done.seconds, 3)}
         )
         say("decoded", done.line)
         results = done.results
-    return {number: tokenizer.decode(row, clean_up_tokenization_spaces=False) for number, row in results.items()}
+    return {number: text_of(tokenizer, row) for number, row in results.items()}
 
 
 def _stops(tokenizer: Any) -> list[int]:
@@ -266,8 +218,6 @@ def _stops(tokenizer: Any) -> list[int]:
     return list(ids) if len(ids) == 1 else []
 
 
-def _key(model_folder: Path, ids: Path, numbers: Sequence[int], search: Search) -> str:
-    weights = sorted(model_folder.glob("*.safetensors"))
-    return sha256_json(
-        [[sha256_file(path) for path in weights], sha256_file(ids), list(map(int, numbers)), asdict(search)]
-    )
+def _key(model_folder: Path, contexts: Mapping[int, Sequence[int]], search: Search) -> str:
+    weights = [sha256_file(path) for path in sorted(model_folder.glob("*.safetensors"))]
+    return sha256_json([weights, [[number, list(row)] for number, row in contexts.items()], asdict(search)])

@@ -23,9 +23,11 @@ from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import train
+from lmtrain.generate.token_files import read_contexts
 from lmtrain.models import load_tokenizer
 from lmtrain.recipes.data_to_text.data import first_of_each, prepare
 from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
+from lmtrain.recipes.data_to_text.inputs import fitting
 from lmtrain.recipes.data_to_text.scoring import PartScores, score_texts
 from lmtrain.recipes.data_to_text.tasks import TASKS
 from lmtrain.recipes.data_to_text.training import resolved_training
@@ -35,7 +37,8 @@ _TASK = TASKS["e2e"]  # whose scores are reported
 _SEARCH = Search(num_beams=5, length_penalty=0.8, no_repeat_ngram_size=4, max_new_tokens=32)
 _INPUTS = 100  # of the test part that are written for, before and after
 _VOCABULARY = 4096
-_SHAPE = "n_embd=128,n_layer=4,n_head=4,n_positions=128,resid_pdrop=0.0,embd_pdrop=0.0,attn_pdrop=0.0"
+_POSITIONS = 128
+_SHAPE = f"n_embd=128,n_layer=4,n_head=4,n_positions={_POSITIONS},resid_pdrop=0.0,embd_pdrop=0.0,attn_pdrop=0.0"
 _SHARE = 0.4  # of the time that the model learns to write in
 
 
@@ -70,14 +73,19 @@ def run_nlg_demo(options: NlgDemoOptions, *, stop: Stop | None = None, say: Say 
     ways: dict[str, Any] = {"stop": stop, "rehearse": rehearse, "say": say}
     train(_base(options, folder), sys.argv[1:], minutes=options.minutes * _SHARE, **ways)
     settings = NlgTraining(
-        model_name_or_path=str(base), use_peft=False, learning_rate=1e-3, warmup_steps=20, max_seq_length=128,
+        model_name_or_path=str(base), use_peft=False, learning_rate=1e-3, warmup_steps=20, max_seq_length=_POSITIONS,
         save_steps=1_000_000, overwrite_output_dir=options.overwrite_output_dir,
     )  # fmt: skip
     resolved = resolved_training(settings, _TASK, data.ids["train"], data.ids["valid"], adapted, options.seed)
     train(resolved, sys.argv[1:], minutes=options.minutes * (1 - _SHARE), **ways)
     records = read_records(data.records["test"])
     numbers = first_of_each(records, inputs)
-    texts = {run: texts_of_run(run, data.ids["test"], numbers, _SEARCH, say=say) for run in (base, adapted)}
+    contexts = read_contexts(data.ids["test"], "--output_dir")
+    asked = fitting(
+        {number: contexts[number] for number in numbers}, _POSITIONS, _SEARCH.max_new_tokens, on_long="truncate",
+        say=say,
+    )  # fmt: skip
+    texts = {run: texts_of_run(run, asked, _SEARCH, say=say) for run in (base, adapted)}
     scores = {run: score_texts(_TASK, records, texts[run], run)["all"] for run in (base, adapted)}
     write_json(folder / "scores.json", {run.name: found.as_json() for run, found in scores.items()})
     samples = [

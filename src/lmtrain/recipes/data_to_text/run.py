@@ -13,26 +13,34 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from lmtrain.config.nlg import NlgOptions, NlgTraining, NlgTrainOptions
 from lmtrain.config.options import ModelOptions
 from lmtrain.config.save import as_dict
-from lmtrain.core.console import Say, say
+from lmtrain.core.console import Say, is_first_process, say
 from lmtrain.core.errors import Problems, UserError
-from lmtrain.core.files import write_json, write_text
+from lmtrain.core.files import read_json, write_json, write_text
 from lmtrain.core.stopping import Stop
 from lmtrain.data.nlg.records import read_records
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.assembly import Outcome, train
-from lmtrain.models import load_tokenizer
-from lmtrain.recipes.data_to_text.data import first_of_each, prepare
+from lmtrain.engine.processes import by_the_first
+from lmtrain.engine.run_folder import DECISIONS
+from lmtrain.generate.token_files import read_contexts
+from lmtrain.models import load_tokenizer, positions_of
+from lmtrain.recipes.data_to_text.data import as_ids, first_of_each, prepare
 from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
-from lmtrain.recipes.data_to_text.scoring import PartScores, score_texts
+from lmtrain.recipes.data_to_text.inputs import fitting
+from lmtrain.recipes.data_to_text.scoring import PartScores, parts_of, score_texts
 from lmtrain.recipes.data_to_text.table import table
 from lmtrain.recipes.data_to_text.tasks import TASKS, Task
-from lmtrain.recipes.data_to_text.training import resolved_training
+from lmtrain.recipes.data_to_text.training import resolved_training, said_training
 from lmtrain.recipes.flags import in_flags, saying
 from lmtrain.rehearsal.rehearse import rehearse
 
@@ -46,7 +54,10 @@ def run_task(
     say: Say = say,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, dict[str, PartScores]]:
-    """Everything, by seed and part of the test set; what an earlier call finished is taken over."""
+    """Everything, by seed and part of the test set; what an earlier call finished is taken over.
+
+    Several processes train together; the first alone decodes and scores, and the others return nothing.
+    """
     seeds = _checked(options)
     with in_flags(_FLAGS, "nlg"):
         return _run_task(options, seeds, stop, saying(say, _FLAGS, "nlg"), on_progress)
@@ -57,31 +68,52 @@ def _run_task(
 ) -> dict[int, dict[str, PartScores]]:
     task, folder = TASKS[str(options.task)], Path(str(options.output_dir)).expanduser()
     model = _model(options)
-    tokenizer: Any = load_tokenizer(model, "clm")
     files = {"train": str(options.train), "valid": options.valid, "test": str(options.test)}
     named = {split: file for split, file in files.items() if file}
-    data = prepare(task.name, named, TokenizerFiles.from_transformers(tokenizer), folder / "data", say)
+    data = prepare(task.name, named, _tokenizer(options), folder / "data", say)
     records = read_records(data.records["test"])
-    numbers = first_of_each(records, options.max_test_inputs)
+    if parts_of(task, records) != task.parts:
+        say("data", f"test: not all records say whether their category was seen ('cate'), so {task.name}'s parts are "
+                    "not scored apart")  # fmt: skip
+    contexts = read_contexts(data.ids["test"], "--test")
+    asked = {number: contexts[number] for number in first_of_each(records, options.max_test_inputs)}
+    inputs = fitting(
+        asked, positions_of(model), options.max_new_tokens, on_long=options.on_long, flag="--test", say=say
+    )
+    search = Search(
+        options.num_beams,
+        task.length_penalty if options.length_penalty is None else options.length_penalty,
+        options.no_repeat_ngram_size,
+        options.max_new_tokens,
+    )
     found: dict[int, dict[str, PartScores]] = {}
+
+    def measure(seed: int, run: Path) -> None:
+        texts = texts_of_run(
+            run, inputs, search, batch_size=options.batch_size, use_cpu=options.use_cpu, say=say,
+            on_progress=on_progress,
+        )  # fmt: skip
+        found[seed] = score_texts(task, records, texts, run, bootstrap=options.bootstrap, seed=seed)
+
+    def tell() -> None:
+        write_json(folder / "scores.json", _summary(options, found))
+        resolved = resolved_training(options, task, data.ids["train"], data.ids.get("valid"), folder, seeds[0])
+        decisions = read_json(folder / f"seed-{seeds[0]}" / DECISIONS)
+        settings = {"training": said_training(resolved, decisions), "beam search": search.line}
+        write_text(folder / "table.txt", table(task.name, found, _what(options), settings) + "\n")
+
     for seed in seeds:
         run = folder / f"seed-{seed}"
         train_task(options, task, data.ids["train"], data.ids.get("valid"), run, seed, stop=stop, say=say)
-        search = Search(
-            options.num_beams,
-            task.length_penalty if options.length_penalty is None else options.length_penalty,
-            options.no_repeat_ngram_size,
-            options.max_new_tokens,
-        )
-        texts = texts_of_run(
-            run, data.ids["test"], numbers, search,
-            batch_size=options.batch_size, use_cpu=options.use_cpu, say=say, on_progress=on_progress,
-        )  # fmt: skip
-        found[seed] = score_texts(task, records, texts, run, bootstrap=options.bootstrap, seed=seed)
-        write_json(run / "scores.json", {part: scores.as_json() for part, scores in found[seed].items()})
-    write_json(folder / "scores.json", _summary(options, found))
-    write_text(folder / "table.txt", table(task.name, found, _what(options)) + "\n")
+        _by_the_first(partial(measure, seed, run))
+    _by_the_first(tell)
     return found
+
+
+def _by_the_first(work: Callable[[], None]) -> None:
+    """As :func:`by_the_first`, also where the processes have not met, because every training was finished before."""
+    if is_first_process() or (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        by_the_first(work)
 
 
 def train_task(
@@ -101,15 +133,20 @@ def train_task(
 
 
 def run_training(options: NlgTrainOptions, *, stop: Stop | None = None, say: Say = say) -> Outcome:
-    """``lmtrain nlg train``: with the settings of E2E where they are not given."""
+    """``lmtrain nlg train``: with the settings of the task that is named, else of E2E. Texts are encoded first, into
+    ``data`` of the run's folder."""
     problems = Problems()
     _require(options, problems, "train")
     problems.raise_if_any()
-    valid = Path(options.valid).expanduser() if options.valid else None
-    train_file, folder = Path(str(options.train)).expanduser(), Path(str(options.output_dir)).expanduser()
+    folder = Path(str(options.output_dir)).expanduser()
+    named = {split: str(file) for split, file in (("train", options.train), ("valid", options.valid)) if file}
     with in_flags(_FLAGS, "nlg train"):
         say = saying(say, _FLAGS, "nlg train")
-        return train_task(options, TASKS["e2e"], train_file, valid, folder, options.seed, stop=stop, say=say)
+        if options.task is None:
+            say("task", "settings of E2E; others are named: lmtrain nlg train dart --train …")
+        ids = as_ids(named, partial(_tokenizer, options), folder / "data", say)
+        task = TASKS[options.task or "e2e"]
+        return train_task(options, task, ids["train"], ids.get("valid"), folder, options.seed, stop=stop, say=say)
 
 
 def _checked(options: NlgOptions) -> list[int]:
@@ -137,6 +174,10 @@ def _model(options: NlgTraining) -> ModelOptions:
     return ModelOptions(model_name_or_path=options.model_name_or_path, tokenizer_name=options.tokenizer_name)
 
 
+def _tokenizer(options: NlgTraining) -> TokenizerFiles:
+    return TokenizerFiles.from_transformers(load_tokenizer(_model(options), "clm"))
+
+
 def _require(options: NlgTraining, problems: Problems, *files: str) -> None:
     for name in files:
         if not getattr(options, name):
@@ -145,6 +186,12 @@ def _require(options: NlgTraining, problems: Problems, *files: str) -> None:
         problems.add("name the model to adapt, such as --model ./gpt2", flag="--model")
     if not options.output_dir:
         problems.add("say where everything goes, such as --output_dir runs/e2e", flag="--output_dir")
+    if not options.use_peft:
+        for item in fields(options):
+            if item.name.startswith("lora_") and getattr(options, item.name) != item.default:
+                problems.add(
+                    "is about LoRA, and --no_use_peft trains all weights; leave out one of them", flag=f"--{item.name}"
+                )
 
 
 def _what(options: NlgOptions) -> str:

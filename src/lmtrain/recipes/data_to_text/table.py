@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Final
 
+from lmtrain.core.console import counted
 from lmtrain.evaluate.nlg import PUBLISHED, Published
 from lmtrain.recipes.data_to_text.scoring import PartScores
 
+_WIDTH: Final = 120  # characters of a page
 
-def table(task: str, by_seed: Mapping[int, Mapping[str, PartScores]], what: str) -> str:
+
+def table(
+    task: str, by_seed: Mapping[int, Mapping[str, PartScores]], what: str, settings: Mapping[str, str] | None = None
+) -> str:
     """One row for each part of the test set, then the published ones; ``what`` names the model and its training.
 
-    Of several seeds the mean ± the standard deviation (n − 1); of one the value with its 95 % interval below it.
+    Of several seeds the mean ± the standard deviation (n − 1); of one the value with its 95 % interval below it. A row
+    of a part of its inputs says of how many. Below stand the ``settings``, a line by its name.
     """
     parts = list(next(iter(by_seed.values())))
     columns = list(next(iter(by_seed.values()))[parts[0]].values)
@@ -21,6 +29,8 @@ def table(task: str, by_seed: Mapping[int, Mapping[str, PartScores]], what: str)
     for part in parts:
         scores = [found[part] for found in by_seed.values()]
         name = what if part == "all" else f"{what}, {part}"
+        if scores[0].inputs < scores[0].of:
+            name += f", {scores[0].inputs:,} of {counted(scores[0].of, 'input')}"
         rows.append((name, [_cell([each.values[column] for each in scores]) for column in columns]))
         if len(scores) == 1 and scores[0].intervals:
             rows.append(("", [_interval(scores[0].intervals.get(column)) for column in columns]))
@@ -31,9 +41,14 @@ def table(task: str, by_seed: Mapping[int, Mapping[str, PartScores]], what: str)
     several = len(by_seed) > 1
     spread = "mean ± standard deviation" if several else "in brackets 95 % of bootstrap resamples"
     lines += ["", f"seed{'s' if several else ''} {', '.join(map(str, by_seed))}; {spread}"]
-    lines += [f"{column}: not computed, {reason}" for column, reason in reasons.items()]
-    lines += sorted({f"published: {row.source}" for row in published})
-    return "\n".join(lines)
+    below = [f"{name}: {text}" for name, text in (settings or {}).items()]
+    below += [f"{column}: not computed, {reason}" for column, reason in reasons.items()]
+    below += sorted({f"published: {row.source}" for row in published})
+    return "\n".join([*lines, *(part for line in below for part in _wrapped(line))])
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _cell(values: Sequence[float | None]) -> str:

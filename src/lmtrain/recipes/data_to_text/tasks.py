@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from lmtrain.data.nlg.text import Filter as Part
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -23,7 +25,7 @@ class Task:
     tokenize: bool = False
     lower: bool = False
     references: int | None = None
-    parts: tuple[str, ...] = ("all",)
+    parts: tuple[Part, ...] = ("all",)
 
 
 TASKS: Final = {

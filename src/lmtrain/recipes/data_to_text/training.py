@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lmtrain.config.options import (
     Resolved,
     RunOptions,
 )
+from lmtrain.core.console import counted
 from lmtrain.recipes.data_to_text.tasks import Task
 
 
@@ -68,6 +70,29 @@ def resolved_training(
         frozenset(training) | {"train_file", "model_name_or_path", "max_seq_length"},
         lora=LoraOptions(**lora),
         pairs=PairOptions(objective=options.objective),
+    )
+
+
+def said_training(resolved: Resolved, decisions: Mapping[str, Any]) -> str:
+    """The settings of a training in a line, for the table; ``decisions`` are those of its run folder."""
+    training, lora = resolved.training, resolved.lora
+    how = "all weights"
+    if lora.use_peft:
+        how = f"LoRA of rank {lora.lora_r}, α {lora.lora_alpha:g}, dropout {lora.lora_dropout:g}"
+    steps = training["max_steps"]
+    most = resolved.data.max_train_samples
+    return ", ".join(
+        [
+            how,
+            counted(steps, "step") if steps > 0 else f"epochs {training['num_train_epochs']:g}",
+            f"{counted(decisions['examples_a_step'], 'example')} a step",
+            *([] if most is None else [f"the first {counted(most, 'record')}"]),
+            *([] if resolved.pairs.objective == "clm" else ["inputs learned too"]),
+            f"learning rate {training['learning_rate']:g} after {counted(training['warmup_steps'], 'step')} of warm-up",
+            f"weight decay {training['weight_decay']:g}",
+            f"label smoothing {training['label_smoothing_factor']:g}",
+            str(decisions["precision"]["choice"]),
+        ]
     )
 
 

@@ -23,7 +23,7 @@ from lmtrain.engine.arguments import OURS
 from lmtrain.engine.machine import best_device
 from lmtrain.engine.precision import Decision, choose_precision
 from lmtrain.engine.run_folder import RunFolder
-from lmtrain.engine.threads import choose_threads
+from lmtrain.engine.threads import threads_again, threads_for
 from lmtrain.models import describe
 from lmtrain.objectives import Causal, Completion
 from lmtrain.recipes.gpt2_ft import folder as work_dir
@@ -57,7 +57,10 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
     before = work_dir.decided(options, found)
     if device.type == "cpu":
         keep_freed_memory()
-        torch.set_num_threads(before.get("threads") or choose_threads(torch.get_num_threads())[0])
+        threads, otherwise = threads_again(before, torch.get_num_threads())
+        torch.set_num_threads(threads)
+        if otherwise:
+            say("attention", otherwise)
     precision = _precision(options, device, before)
     made = new_model(options, say, precision.name)
     say("model", f"{describe(made.model)} · {precision.name} ({precision.reason})")
@@ -77,6 +80,7 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
                 "precision": {"choice": precision.name, "reason": precision.reason},
                 "device": str(device),
                 "threads": torch.get_num_threads(),
+                "threads_for": threads_for(),
                 **trainer.fast_paths.decisions,
             }
         )
@@ -88,7 +92,7 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
         trainer.stop = stop
         with stop.deferred() if stop else nullcontext():
             trainer.train(resume_from_checkpoint=str(found.checkpoint) if found.checkpoint else None)
-        if stop and trainer.is_asked_to_stop:
+        if stop and trainer.was_stopped:
             run.status("training", step=trainer.state.global_step)
             raise Interrupted(f"{stop.reason}; saved at update {trainer.state.global_step}")
         made.export(folder)

@@ -1,0 +1,25 @@
+"""``lmtrain nlg text``: token ids to texts, and references beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmtrain.core.console import say
+from lmtrain.core.errors import ExitCode
+from lmtrain.core.startup import heavy_imports
+
+if TYPE_CHECKING:
+    from lmtrain.config.nlg_data import NlgTextOptions
+
+
+def run(options: NlgTextOptions) -> int:
+    """Write the files, print where the texts are, and say how they are scored."""
+    with heavy_imports():
+        from lmtrain.models.quiet import quiet_for_commands
+        from lmtrain.recipes.data_to_text.texts import texts_of_files
+
+    quiet_for_commands()
+    texts, references = texts_of_files(options, say)
+    print(texts)
+    say("score", f"lmtrain nlg score {options.task} --predictions {texts} --references {references}")
+    return ExitCode.OK

@@ -1,0 +1,139 @@
+"""Interrupted outside of the steps of a training: it ends with exit code 75, says so, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import World
+
+from lmtrain.cli.main import main
+from lmtrain.core.errors import ExitCode
+from lmtrain.core.runlog import read_events
+from lmtrain.engine import assembly
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are Unix's")
+STEPS = 3
+SCORED = ("--validation_file", "{text}", "--do_eval")
+
+
+def command(world: World, out: Path, *more: str) -> list[str]:
+    words = (
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --use_cpu --skip_check "
+        f"--per_device_train_batch_size 2 --logging_steps 1 --max_steps {STEPS} --do_train --output_dir {out}"
+    ).split()
+    return [*words, *(word.format(text=world.text) for word in more)]
+
+
+def status(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "status.json").read_text())
+    return found
+
+
+def steps_made(out: Path) -> int:
+    return sum("loss" in event for event in read_events(out / "metrics.jsonl"))
+
+
+@pytest.fixture
+def signalled_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have a signal come as a part of the command begins, once."""
+
+    def arrange(name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        part, sent = getattr(assembly, name), []
+
+        def begins(*args: Any, **kwargs: Any) -> Any:
+            if not sent:
+                sent.append(number)
+                os.kill(os.getpid(), number)
+            return part(*args, **kwargs)
+
+        monkeypatch.setattr(assembly, name, begins)
+
+    return arrange
+
+
+@pytest.fixture(scope="module")
+def straight(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The scores of a run that nothing came in the way of."""
+    out = tmp_path_factory.mktemp("straight")
+    assert main(command(world, out, *SCORED, "--save_strategy", "no", "--data_cache_dir", str(out / "cache"))) == 0
+    scores: dict[str, Any] = json.loads((out / "all_results.json").read_text())
+    return scores
+
+
+def test_in_a_first_preparation_the_status_says_so(
+    world: World, tmp_path: Path, signalled_at: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of torchrun's exit code, which is 1, nobody could tell."""
+    signalled_at("training_arguments")
+    out = tmp_path / "out"
+    assert main(command(world, out)) == ExitCode.INTERRUPTED
+    now = status(out)
+    assert (now["state"], now["step"], now["reason"]) == ("interrupted", 0, "SIGTERM; it was preparing")
+    assert "the same command goes on" in capsys.readouterr().err
+    assert main(command(world, out)) == 0 and status(out)["state"] == "finished"
+
+
+def test_in_the_preparation_of_one_that_would_take_its_place_a_run_stays_as_it_is(
+    world: World, tmp_path: Path, signalled_at: Callable[..., None]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(world, out)) == 0
+    before = status(out)
+    signalled_at("training_arguments")
+    assert main(command(world, out, "--overwrite_output_dir", "--seed", "1")) == ExitCode.INTERRUPTED
+    assert status(out) == before and before["state"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("part", "number"), [("export_trained", signal.SIGTERM), ("_score", signal.SIGINT)], ids=["export", "scores"]
+)
+def test_what_was_trained_without_a_checkpoint_is_written_first_and_not_trained_again(
+    part: str,
+    number: signal.Signals,
+    world: World,
+    tmp_path: Path,
+    straight: dict[str, Any],
+    signalled_at: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    signalled_at(part, number)
+    out = tmp_path / "out"
+    words = command(world, out, *SCORED, "--save_strategy", "no")
+    assert main(words) == ExitCode.INTERRUPTED
+    assert status(out)["state"] == "interrupted" and (out / "model.safetensors").is_file()
+    assert not (out / "eval_results.json").exists() and number.name in capsys.readouterr().err
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "only scores are missing" in said and status(out)["state"] == "finished"
+    assert steps_made(out) == STEPS, "none was made again"
+    found = json.loads((out / "all_results.json").read_text())
+    assert found["eval_loss"] == pytest.approx(straight["eval_loss"], rel=1e-5)
+    assert found["train_loss"] == pytest.approx(straight["train_loss"], rel=1e-5)
+    assert main(words) == 0 and "is finished" in capsys.readouterr().err
+
+
+def test_where_the_last_step_is_saved_the_export_does_not_wait(
+    world: World, tmp_path: Path, signalled_at: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    signalled_at("export_trained")
+    out = tmp_path / "out"
+    words = command(world, out, "--save_strategy", "steps", "--save_steps", str(STEPS))
+    assert main(words) == ExitCode.INTERRUPTED
+    assert not (out / "export.json").exists() and status(out)["step"] == STEPS
+    assert main(words) == 0
+    assert f"goes on from step {STEPS}" in capsys.readouterr().err and steps_made(out) == STEPS
+
+
+def test_where_nothing_is_left_but_the_export_the_run_finishes(
+    world: World, tmp_path: Path, signalled_at: Callable[..., None]
+) -> None:
+    signalled_at("export_trained")
+    out = tmp_path / "out"
+    assert main(command(world, out, "--save_strategy", "no")) == 0
+    assert status(out)["state"] == "finished" and (out / "export.json").is_file()
