@@ -21,7 +21,7 @@ from lmtrain.core.console import say
 
 if TYPE_CHECKING:
     from lmtrain.data.corpus import Corpus
-    from lmtrain.engine.assembly import Outcome
+    from lmtrain.engine.measuring import Outcome
     from lmtrain.generate import Completion, FilledText
 
 
@@ -56,7 +56,7 @@ def score(**options: Any) -> dict[str, dict[str, Any]]:
     """
     called = _called("evaluate", options)
     from lmtrain.config.options import Resolved, RunOptions
-    from lmtrain.engine.assembly import evaluate
+    from lmtrain.engine.measuring import evaluate
     from lmtrain.models import purpose_of
 
     asked = called.options

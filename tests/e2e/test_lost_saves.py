@@ -144,14 +144,14 @@ def test_a_full_disk_when_the_model_is_written_costs_only_the_scores(
 ) -> None:
     out = tmp_path / "out"
     line = command(world, out, "--max_steps 2 --save_strategy no --do_eval")
-    score = assembly._score
+    score = assembly.score
 
     def without_room(*args: Any) -> Any:
         allow_files_of(0)
         return score(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(assembly, "_score", without_room)
+        patch.setattr(assembly, "score", without_room)
         assert main(line) == ExitCode.NO_SAVE_SUCCEEDED
     allow_files_of(None)
     said = capsys.readouterr().err

@@ -12,7 +12,7 @@ from lmtrain.core.startup import heavy_imports
 
 def run(options: EvaluateOptions) -> int:
     with heavy_imports():
-        from lmtrain.engine.assembly import evaluate
+        from lmtrain.engine.measuring import evaluate
         from lmtrain.engine.processes import to_the_end
         from lmtrain.models import purpose_of
         from lmtrain.models.quiet import quiet_for_commands

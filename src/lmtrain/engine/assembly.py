@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.core.console import Say, amount, counted, duration, is_first_process, say
-from lmtrain.core.files import read_json, read_record
+from lmtrain.core.files import read_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.agreement import require_same_folder, require_same_start
@@ -24,16 +22,17 @@ from lmtrain.engine.arguments import examples_of_a_step, training_arguments
 from lmtrain.engine.attention_cost import what_attention_dropout_costs
 from lmtrain.engine.ending import interrupted, writing_down
 from lmtrain.engine.exporting import export_trained
-from lmtrain.engine.found import Found, refuse_other_runs_results, require_unchanged
+from lmtrain.engine.found import Found, require_unchanged
 from lmtrain.engine.looking import Look
 from lmtrain.engine.making import make_trainer
+from lmtrain.engine.measuring import Outcome, already_finished, evaluate, score, score_exported
 from lmtrain.engine.meeting import begun_before, note_begun, telling_others
 from lmtrain.engine.ordering import choose_order
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.processes import noticing_lost_ones
 from lmtrain.engine.rehearsing import Rehearse, Stage
 from lmtrain.engine.requirements import require_a_step
-from lmtrain.engine.results import named_as_the_scripts_do, speed_line, summary, write_results
+from lmtrain.engine.results import speed_line, write_results
 from lmtrain.engine.resume import goes_on_with_it, require_same_data, where_to_begin
 from lmtrain.engine.run_folder import DECISIONS, RunFolder
 from lmtrain.engine.sizing import settle_micro_batch, steps_in
@@ -49,20 +48,6 @@ from lmtrain.engine.unfinished import (
 )
 
 _DYING = 30.0  # seconds for which the lock of a process that a launcher has given up may still be held
-_MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(
-    ("model_type", "model_size", "config_name", "config_overrides", "tokenizer_name")
-)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended. ``metrics`` are those of the result files; ``was_finished``: nothing was left to do.
-    ``uploaded``: whether the hub took the model, on the first process; None where that was not asked for."""
-
-    folder: Path | None
-    metrics: dict[str, Any] = field(default_factory=dict)
-    was_finished: bool = False
-    uploaded: bool | None = None
 
 
 @telling_others()
@@ -100,9 +85,9 @@ def train(
     for line in found.lines:
         say("run", line)
     if found.state == "finished":
-        return _already_finished(folder, resolved, say)
+        return already_finished(folder, resolved, say)
     if lacks_only_scores(folder, found, options):
-        return _evaluate_exported(folder, resolved, found, say)
+        return score_exported(folder, resolved, found, say)
     with noting_interruptions(folder, found):
         parts = assemble(resolved, decided, made_ahead=made_ahead, say=say)
         if goes_on_with_it(found) and not resolved.run.accept_changes:
@@ -180,7 +165,7 @@ def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFol
                 known = trainer.evaluated_at_the_end() if split == "validation" else None
                 if known is None:
                     require_unasked(trainer, split)
-                scores = _score(trainer, resolved, parts, run.path, split, say, known)
+                scores = score(trainer, resolved, parts, run.path, split, say, known)
                 metrics |= scores
         run.status("finished", step=trainer.state.global_step)
     return Outcome(run.path, metrics)
@@ -230,81 +215,3 @@ def _leave(
         say("attention", "the loss is no longer a number, so the model is of no use; a lower --learning_rate, "
                          "--warmup_steps or --max_grad_norm 1 may help")  # fmt: skip
     return metrics
-
-
-@telling_others()
-def evaluate(
-    resolved: Resolved, *, made_ahead: Callable[[], StoresMade] | None = None, say: Say = say
-) -> dict[str, dict[str, Any]]:
-    """Score a model on the validation and test data, by split; figures go to ``output_dir`` when there is one."""
-    require_same_start(resolved)
-    folder = Path(resolved.output_dir).expanduser() if resolved.output_dir else None
-    if folder is not None:
-        refuse_other_runs_results(folder, resolved.model.model_name_or_path)
-    parts = assemble(resolved, made_ahead=made_ahead, say=say)
-    with tempfile.TemporaryDirectory() as nowhere:  # the Trainer insists on a folder
-        trainer = make_trainer(resolved, parts, None, output_dir=nowhere)
-        return {
-            split: _score(trainer, resolved, parts, folder, split, say)
-            for split in ("validation", "test")
-            if split in parts.corpus.splits
-        }
-
-
-def _score(
-    trainer: LMTrainer,
-    resolved: Resolved,
-    parts: Parts,
-    folder: Path | None,
-    split: str,
-    say: Say,
-    known: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """``known`` are figures of these weights and data, which then are not made again."""
-    layout: Any = parts.corpus.splits[split]
-    prefix = "eval" if split == "validation" else split
-    scores = named_as_the_scripts_do(known or trainer.evaluate(layout, metric_key_prefix=prefix))
-    scores[f"{prefix}_samples"] = len(layout)
-    if not trainer.state.global_step:
-        scores.pop("epoch", None)  # of a training that was none
-    if folder is not None and trainer.is_world_process_zero():
-        write_results(folder, prefix, scores)
-    say("result", f"{split} " + summary(scores, resolved.command, prefix))
-    return scores
-
-
-def _already_finished(folder: Path, resolved: Resolved, say: Say) -> Outcome:
-    metrics: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        metrics = read_json(folder / "all_results.json")
-    say("run", f"{folder} is finished; the model lies there. To train it anew add --overwrite_output_dir")
-    if resolved.do_eval and "eval_loss" not in metrics:
-        return Outcome(folder, metrics | _evaluate_finished(folder, resolved, say), was_finished=True)
-    for split, prefix in (("validation", "eval"), ("test", "test")):
-        if f"{prefix}_loss" in metrics:
-            say("result", f"{split} " + summary(metrics, resolved.command, prefix))
-    return Outcome(folder, metrics, was_finished=True)
-
-
-def _evaluate_finished(folder: Path, resolved: Resolved, say: Say) -> dict[str, Any]:
-    """The scores that a run which only trained lacks: ``--do_train`` first, ``--do_eval`` added later."""
-    return _evaluate_model_in(folder, resolved, say).get("validation", {})
-
-
-def _evaluate_exported(folder: Path, resolved: Resolved, found: Found, say: Say) -> Outcome:
-    """The scores that a run lacks which ended when its model was written."""
-    say("run", f"goes on with the model that it has trained and written to {folder}: only scores are missing")
-    run = RunFolder(folder, still=partial(require_unchanged, folder, found.seen), writes=is_first_process())
-    with run, noticing_lost_ones():
-        run.status("evaluating")
-        metrics = read_record(folder / "all_results.json")
-        for scores in _evaluate_model_in(folder, resolved, say).values():
-            metrics |= scores
-        run.status("finished")
-    return Outcome(folder, metrics)
-
-
-def _evaluate_model_in(folder: Path, resolved: Resolved, say: Say) -> dict[str, dict[str, Any]]:
-    model = replace(resolved.model, model_name_or_path=str(folder), **_MAKES_A_MODEL)
-    training = {**resolved.training, "do_train": False, "do_eval": True}
-    return evaluate(replace(resolved, model=model, training=training), say=say)

@@ -21,9 +21,10 @@ from lmtrain.core.files import read_json, write_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
-from lmtrain.engine.assembly import Outcome, train
+from lmtrain.engine.assembly import train
 from lmtrain.engine.found import inspect
 from lmtrain.engine.machine import best_device
+from lmtrain.engine.measuring import Outcome
 from lmtrain.engine.precision import choose_precision
 from lmtrain.generate import Completion, Settings, complete
 from lmtrain.models import load_model, load_tokenizer

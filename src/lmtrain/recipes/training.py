@@ -14,7 +14,8 @@ from lmtrain.core.console import Say, is_first_process, say
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
-from lmtrain.engine.assembly import Outcome, train
+from lmtrain.engine.assembly import train
+from lmtrain.engine.measuring import Outcome
 from lmtrain.engine.processes import to_the_end
 from lmtrain.engine.uploading import destination_of, upload_run
 from lmtrain.recipes.samples import sampling

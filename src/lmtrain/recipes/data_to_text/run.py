@@ -29,7 +29,8 @@ from lmtrain.core.files import read_json, write_json, write_text
 from lmtrain.core.stopping import Stop
 from lmtrain.data.nlg.records import read_records
 from lmtrain.data.tokenizer_files import TokenizerFiles
-from lmtrain.engine.assembly import Outcome, train
+from lmtrain.engine.assembly import train
+from lmtrain.engine.measuring import Outcome
 from lmtrain.engine.processes import by_the_first
 from lmtrain.engine.run_folder import DECISIONS
 from lmtrain.generate.token_files import read_contexts

@@ -1,0 +1,118 @@
+"""Score a model on its validation and test data: by itself, at the end of a run, or for a run that lacks only that."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lmtrain.config.options import Resolved
+from lmtrain.core.console import Say, is_first_process, say
+from lmtrain.core.files import read_json, read_record
+from lmtrain.data.corpus import StoresMade
+from lmtrain.engine.agreement import require_same_start
+from lmtrain.engine.found import Found, refuse_other_runs_results, require_unchanged
+from lmtrain.engine.making import make_trainer
+from lmtrain.engine.meeting import telling_others
+from lmtrain.engine.parts import Parts, assemble
+from lmtrain.engine.processes import noticing_lost_ones
+from lmtrain.engine.results import named_as_the_scripts_do, summary, write_results
+from lmtrain.engine.run_folder import RunFolder
+from lmtrain.engine.trainer import LMTrainer
+
+_MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(
+    ("model_type", "model_size", "config_name", "config_overrides", "tokenizer_name")
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. ``metrics`` are those of the result files; ``was_finished``: nothing was left to do.
+    ``uploaded``: whether the hub took the model, on the first process; None where that was not asked for."""
+
+    folder: Path | None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    was_finished: bool = False
+    uploaded: bool | None = None
+
+
+@telling_others()
+def evaluate(
+    resolved: Resolved, *, made_ahead: Callable[[], StoresMade] | None = None, say: Say = say
+) -> dict[str, dict[str, Any]]:
+    """Score a model on the validation and test data, by split; figures go to ``output_dir`` when there is one."""
+    require_same_start(resolved)
+    folder = Path(resolved.output_dir).expanduser() if resolved.output_dir else None
+    if folder is not None:
+        refuse_other_runs_results(folder, resolved.model.model_name_or_path)
+    parts = assemble(resolved, made_ahead=made_ahead, say=say)
+    with tempfile.TemporaryDirectory() as nowhere:  # the Trainer insists on a folder
+        trainer = make_trainer(resolved, parts, None, output_dir=nowhere)
+        return {
+            split: score(trainer, resolved, parts, folder, split, say)
+            for split in ("validation", "test")
+            if split in parts.corpus.splits
+        }
+
+
+def score(
+    trainer: LMTrainer,
+    resolved: Resolved,
+    parts: Parts,
+    folder: Path | None,
+    split: str,
+    say: Say,
+    known: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """``known`` are figures of these weights and data, which then are not made again."""
+    layout: Any = parts.corpus.splits[split]
+    prefix = "eval" if split == "validation" else split
+    scores = named_as_the_scripts_do(known or trainer.evaluate(layout, metric_key_prefix=prefix))
+    scores[f"{prefix}_samples"] = len(layout)
+    if not trainer.state.global_step:
+        scores.pop("epoch", None)  # of a training that was none
+    if folder is not None and trainer.is_world_process_zero():
+        write_results(folder, prefix, scores)
+    say("result", f"{split} " + summary(scores, resolved.command, prefix))
+    return scores
+
+
+def already_finished(folder: Path, resolved: Resolved, say: Say) -> Outcome:
+    metrics: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        metrics = read_json(folder / "all_results.json")
+    say("run", f"{folder} is finished; the model lies there. To train it anew add --overwrite_output_dir")
+    if resolved.do_eval and "eval_loss" not in metrics:
+        return Outcome(folder, metrics | _evaluate_finished(folder, resolved, say), was_finished=True)
+    for split, prefix in (("validation", "eval"), ("test", "test")):
+        if f"{prefix}_loss" in metrics:
+            say("result", f"{split} " + summary(metrics, resolved.command, prefix))
+    return Outcome(folder, metrics, was_finished=True)
+
+
+def _evaluate_finished(folder: Path, resolved: Resolved, say: Say) -> dict[str, Any]:
+    """The scores that a run which only trained lacks: ``--do_train`` first, ``--do_eval`` added later."""
+    return _evaluate_model_in(folder, resolved, say).get("validation", {})
+
+
+def score_exported(folder: Path, resolved: Resolved, found: Found, say: Say) -> Outcome:
+    """The scores that a run lacks which ended when its model was written."""
+    say("run", f"goes on with the model that it has trained and written to {folder}: only scores are missing")
+    run = RunFolder(folder, still=partial(require_unchanged, folder, found.seen), writes=is_first_process())
+    with run, noticing_lost_ones():
+        run.status("evaluating")
+        metrics = read_record(folder / "all_results.json")
+        for scores in _evaluate_model_in(folder, resolved, say).values():
+            metrics |= scores
+        run.status("finished")
+    return Outcome(folder, metrics)
+
+
+def _evaluate_model_in(folder: Path, resolved: Resolved, say: Say) -> dict[str, dict[str, Any]]:
+    model = replace(resolved.model, model_name_or_path=str(folder), **_MAKES_A_MODEL)
+    training = {**resolved.training, "do_train": False, "do_eval": True}
+    return evaluate(replace(resolved, model=model, training=training), say=say)
