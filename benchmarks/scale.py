@@ -103,9 +103,15 @@ def gloo(work: Path, tries: int) -> dict[str, Any]:
         [*torchrun, __file__, "--exchange", str(out), "--tries", str(tries)], env=environment(work), check=True
     )
     times = json.loads(out.read_text())
-    # Of two processes: 2 messages of half the tensor, latency + half / rate each.
+    return {"bytes": list(_SIZES), "seconds": times, **link_of(times)}
+
+
+def link_of(times: list[float]) -> dict[str, float]:
+    """Of two processes an exchange is 2 messages of half the tensor, latency + half / rate each. The rate is what the
+    largest adds to the smallest; the latency the median of what the smaller half needs beside it: one is often late."""
     rate = (_SIZES[-1] - _SIZES[0]) / (times[-1] - times[0])
-    return {"bytes": list(_SIZES), "seconds": times, "rate": rate, "latency": max(0.0, times[0] - _SIZES[0] / rate) / 2}
+    small = [(seconds - size / rate) / 2 for size, seconds in zip(_SIZES, times, strict=True)][: len(_SIZES) // 2]
+    return {"rate": rate, "latency": max(0.0, statistics.median(small))}
 
 
 def exchange(out: Path, tries: int) -> int:

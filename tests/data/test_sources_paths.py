@@ -101,7 +101,7 @@ def test_records_without_text_beside_text_are_passed_over(tmp_path: Path) -> Non
     assert read(project(tmp_path), tally) == ["print(1)\n"]
     assert tally.skipped == Counter({"file of records without text": 5})
     assert tally.notes == [
-        "passed over 5 files of records without a column 'text': "
+        "passed over 5 files without records that have a column 'text': "
         f"{tmp_path}/data/table.csv, {tmp_path}/names.json, {tmp_path}/package.json, … "
         "(--text_column names another one)"
     ]
@@ -111,6 +111,16 @@ def test_records_with_text_beside_text_are_read(tmp_path: Path) -> None:
     folder = project(tmp_path, **{"b.json": '{"text": "b", "n": 1}', "c.jsonl": '{"licence": "MIT", "body": "c"}\n'})
     assert read(folder) == ["b", "print(1)\n"]
     assert read(folder, text_column="body") == ["c", "print(1)\n"]
+
+
+@pytest.mark.parametrize(
+    "damaged", [b'[{"text": "one"}, {"text": "two', b'[{"text": "caf\xe9"}]', b'{"text": "a"}\n{"text": \n']
+)
+def test_damaged_records_of_text_are_no_records_without_text(tmp_path: Path, damaged: bytes) -> None:
+    folder = project(tmp_path, **{"README.md": "# A corpus, and words on it that are longer than the rest of it\n" * 9})
+    (folder / "corpus.json").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"corpus\.json"):
+        read(folder)
 
 
 def test_what_may_be_meant_is_asked_for(tmp_path: Path) -> None:

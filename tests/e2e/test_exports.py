@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +152,23 @@ def test_a_failed_upload_leaves_a_finished_run_and_says_how_to_repeat_it(
     assert read(out, "status.json")["upload"]["state"] == "done" and not told(out, TOKEN)
     changed = {path.name for path, data in before.items() if path.read_bytes() != data}
     assert changed == {"status.json"}
+
+
+def test_a_signal_during_the_upload_leaves_a_finished_run(
+    world: World, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 75 would have a job queued again, and --overwrite_output_dir would then remove what is finished."""
+    out = tmp_path / "out"
+
+    def begins(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("lmtrain.engine.uploading.upload", begins)
+    line = command(world, out, f"--push_to_hub --hub_token {TOKEN} --overwrite_output_dir")
+    assert main(line) == ExitCode.UPLOAD_FAILED
+    assert "upload failed: SIGTERM" in capsys.readouterr().err
+    found = read(out, "status.json")
+    assert found["state"] == "finished" and found["upload"]["state"] == "failed"
 
 
 def test_a_finished_run_is_uploaded_when_its_command_is_repeated_with_the_wish(

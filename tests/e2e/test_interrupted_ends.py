@@ -91,11 +91,18 @@ def test_in_the_preparation_of_one_that_would_take_its_place_a_run_stays_as_it_i
 
 
 @pytest.mark.parametrize(
-    ("part", "number"), [("export_trained", signal.SIGTERM), ("_score", signal.SIGINT)], ids=["export", "scores"]
+    ("part", "number", "more"),
+    [
+        ("export_trained", signal.SIGTERM, ()),
+        ("score", signal.SIGINT, ()),
+        ("score", signal.SIGTERM, ("--resume_from_checkpoint", "never")),  # it said how the run began
+    ],
+    ids=["export", "scores", "scores, begun on purpose"],
 )
 def test_what_was_trained_without_a_checkpoint_is_written_first_and_not_trained_again(
     part: str,
     number: signal.Signals,
+    more: tuple[str, ...],
     world: World,
     tmp_path: Path,
     straight: dict[str, Any],
@@ -104,7 +111,7 @@ def test_what_was_trained_without_a_checkpoint_is_written_first_and_not_trained_
 ) -> None:
     signalled_at(part, number)
     out = tmp_path / "out"
-    words = command(world, out, *SCORED, "--save_strategy", "no")
+    words = command(world, out, *SCORED, "--save_strategy", "no", *more)
     assert main(words) == ExitCode.INTERRUPTED
     assert status(out)["state"] == "interrupted" and (out / "model.safetensors").is_file()
     assert not (out / "eval_results.json").exists() and number.name in capsys.readouterr().err
@@ -118,10 +125,11 @@ def test_what_was_trained_without_a_checkpoint_is_written_first_and_not_trained_
     assert main(words) == 0 and "is finished" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("part", ["export_trained", "is_saved"])  # the second: while it looks for the last save
 def test_where_the_last_step_is_saved_the_export_does_not_wait(
-    world: World, tmp_path: Path, signalled_at: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    part: str, world: World, tmp_path: Path, signalled_at: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    signalled_at("export_trained")
+    signalled_at(part)
     out = tmp_path / "out"
     words = command(world, out, "--save_strategy", "steps", "--save_steps", str(STEPS))
     assert main(words) == ExitCode.INTERRUPTED

@@ -14,8 +14,9 @@ from lmtrain.config.nlg_data import NlgTextOptions
 from lmtrain.core.console import silent
 from lmtrain.core.errors import UserError
 from lmtrain.data.nlg.records import Record
+from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.recipes.data_to_text import run
-from lmtrain.recipes.data_to_text.data import form_of, records_of
+from lmtrain.recipes.data_to_text.data import as_ids, form_of, prepare, records_of
 from lmtrain.recipes.data_to_text.inputs import fitting
 from lmtrain.recipes.data_to_text.texts import text_of, texts_of_files
 from tiny_models import gpt2_style, roberta_style
@@ -58,6 +59,26 @@ def test_records_are_known_by_their_first_line(text: str, form: str | None, tmp_
 def test_records_in_any_order_of_fields_are_read_as_records(tmp_path: Path) -> None:
     name = written(tmp_path / "r.jsonl", [{"completion": "It is a.", "context": "a"}])
     assert records_of("e2e", name) == [Record("a", "It is a.")]
+
+
+def test_what_a_training_began_with_is_not_made_of_other_text(tmp_path: Path, vocabulary: str) -> None:
+    tokenizer = TokenizerFiles.from_transformers(gpt2_style())
+    one, other = (
+        written(tmp_path / name, [{"context": name, "completion": "It is."}]) for name in ("one.jsonl", "other.jsonl")
+    )
+    data = tmp_path / "run" / "data"
+    made = prepare("e2e", {"train": one, "test": one}, tokenizer, data, silent)
+    before = made.ids["train"].read_bytes()
+    assert prepare("e2e", {"train": one, "test": other}, tokenizer, data, silent, begun=True) == made
+    for again in (
+        lambda: prepare("e2e", {"train": other}, tokenizer, data, silent, begun=True),
+        lambda: as_ids({"train": other}, lambda: tokenizer, data, silent, begun=True),
+    ):
+        with pytest.raises(UserError, match=r"made of another text .* choose another --output_dir") as error:
+            again()
+        assert error.value.problems[0].flag == "--train" and made.ids["train"].read_bytes() == before
+    prepare("e2e", {"train": other}, tokenizer, data, silent)
+    assert made.ids["train"].read_bytes() != before
 
 
 # ---- which inputs have room --------------------------------------------------------------------------

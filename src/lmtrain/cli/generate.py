@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmtrain.cli.output_file import writable
 from lmtrain.config.flags import option_flags
 from lmtrain.core.console import counted, say
 from lmtrain.core.errors import Problems, UserError
@@ -31,7 +31,7 @@ _OF_MASKED_TOO = frozenset(
 def run(options: GenerateOptions) -> int:
     """Complete the prompts, or fill their masks: the model's kind decides. Results go to standard output."""
     prompts = _prompts(options)
-    output = _output(options.output)
+    output = writable(options.output) if options.output is not None else None
     with heavy_imports():
         import torch
 
@@ -74,25 +74,6 @@ def _prompts(options: GenerateOptions) -> list[str]:
     """
     prompts = [read_stdin().removesuffix("\n") if prompt == "-" else prompt for prompt in options.prompt]
     return prompts + (read_prompts(options.prompts_file) if options.prompts_file is not None else [])
-
-
-def _output(name: str | None) -> Path | None:
-    """Where the records go, tried now and not after an hour of writing."""
-    if name is None:
-        return None
-    path, flag = Path(name).expanduser(), "--output"
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file", flag=flag)
-    try:
-        with suppress(_TriedError), atomic_file(path):
-            raise _TriedError  # nothing is left of it, and nothing that was there is touched
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}", flag=flag) from error
-    return path
-
-
-class _TriedError(Exception):
-    """The file could be written."""
 
 
 def _fits_a_masked_model(options: GenerateOptions, prompts: list[str]) -> None:

@@ -78,8 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _refused_by_the_system(error: Exception) -> ExitCode | None:
     """The exit code where a full disk or a missing right ended it, which is no fault of lmtrain; None elsewhere."""
-    number = error.errno if isinstance(error, OSError) else None
-    return ExitCode.NO_SAVE_SUCCEEDED if number in NO_ROOM else ExitCode.WRONG_INPUT if number in NO_RIGHT else None
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in NO_ROOM:
+        return ExitCode.NO_SAVE_SUCCEEDED
+    # Without a name it is about something else than files: a semaphore, a port, processors.
+    return ExitCode.WRONG_INPUT if error.errno in NO_RIGHT and error.filename else None
 
 
 def _what_to_do(error: Any, code: ExitCode) -> str:

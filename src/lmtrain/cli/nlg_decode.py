@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmtrain.cli.output_file import writable
 from lmtrain.core.console import amount, counted, duration, is_first_process, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
-from lmtrain.core.files import atomic_file
 from lmtrain.core.startup import heavy_imports
 from lmtrain.core.stopping import Stop
 from lmtrain.generate.token_files import read_contexts
@@ -101,20 +101,11 @@ def _output(name: str | None, overwrite: bool) -> Path:
     if not name:
         raise UserError("name the file for the results, such as --output predictions.jsonl", flag=flag)
     path = Path(name).expanduser()
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file", flag=flag)
-    if path.exists() and not overwrite:
+    if path.is_file() and not overwrite:
         raise UserError(
             f"{path} is there already; name another file, or add --overwrite_output to replace it", flag=flag
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path.with_name(path.name + ".trial")):  # now, not after an hour of decoding
-            pass
-        path.with_name(path.name + ".trial").unlink()
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}", flag=flag) from error
-    return path
+    return writable(name, flag)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from lmtrain.core.console import say
@@ -21,5 +22,6 @@ def run(options: NlgTextOptions) -> int:
     quiet_for_commands()
     texts, references = texts_of_files(options, say)
     print(texts)
-    say("score", f"lmtrain nlg score {options.task} --predictions {texts} --references {references}")
+    files = ["--predictions", str(texts), "--references", str(references)]
+    say("score", shlex.join(["lmtrain", "nlg", "score", str(options.task), *files]))
     return ExitCode.OK

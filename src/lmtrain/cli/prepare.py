@@ -90,16 +90,19 @@ def _compared(prepared: Callable[[], Corpus]) -> Corpus:
     """What ``prepared`` finds or makes, with every byte compared."""
     from lmtrain.data.store import DamagedStoreError
 
-    def compared() -> Corpus:
+    left = None
+    while True:
         corpus = prepared()
-        for made in corpus.stores.values():
-            made.store.finish_watching()
-        return corpus
-
-    try:
-        return compared()
-    except DamagedStoreError:
-        return compared()  # it is written down now, so the store is made again, or refused with what to type
+        left = len(corpus.stores) if left is None else left
+        try:
+            for made in corpus.stores.values():
+                made.store.finish_watching()
+        except DamagedStoreError:
+            if not left:
+                raise
+            left -= 1  # it is written down now, so the store is made again, or refused with what to type
+        else:
+            return corpus
 
 
 def _upload(corpus: Corpus, address: str, options: PrepareOptions) -> None:

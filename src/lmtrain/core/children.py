@@ -32,19 +32,28 @@ def begin_loader(number: int, then: Callable[[int], None] | None = None) -> None
     yet to finish. SIGTERM is also how torch ends a worker that is stuck, some seconds before it asks again: the second
     time it is heeded.
     """
-    first: list[float] = []
-
-    def ended(*_: object) -> None:
-        first.append(time.monotonic())
-        if first[-1] - first[0] > SAME_MOMENT:
-            os._exit(0)
-
     for name in ("SIGINT", "SIGUSR1"):
         if kind := getattr(signal, name, None):
             signal.signal(kind, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, ended)
+    # A worker may be stuck where Python's handlers never run; what hears of signals by a pipe runs beside it.
+    told, tells = os.pipe()
+    os.set_blocking(tells, False)
+    signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    threading.Thread(target=_end_when_asked_twice, args=(told,), daemon=True).start()
     if then is not None:
         then(number)
+
+
+def _end_when_asked_twice(told: int) -> None:
+    first: float | None = None
+    while numbers := os.read(told, 64):
+        if signal.SIGTERM not in numbers:
+            continue
+        now = time.monotonic()
+        first = now if first is None else first
+        if now - first > SAME_MOMENT:
+            os._exit(0)
 
 
 def _end_with_parent() -> None:

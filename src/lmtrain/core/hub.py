@@ -1,4 +1,5 @@
-"""Whether the Hugging Face hub can be asked: found out within seconds, once a process, before a library tries.
+"""Whether the Hugging Face hub can be asked: found out within seconds, until it has answered once, before a library
+tries.
 
 The libraries themselves try again and again for 23 seconds where there is no network.
 """
@@ -7,10 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
-from functools import cache
+import time
 from typing import Final
 
 _PROBE_SECONDS: Final = 5.0
+_REMEMBERED: Final = 60.0  # seconds: a command asks for several things, and a notebook lives on
+_found: dict[str, tuple[bool, float]] = {}  # by endpoint: whether it answered, and when it was asked
 
 
 def offline_switch(*variables: str) -> str | None:
@@ -29,10 +32,14 @@ def why_unreachable(*variables: str) -> str | None:
 
     if switch := offline_switch(*variables):
         return f"{switch} is set"
-    return None if _answers(constants.ENDPOINT) else f"no answer from {constants.ENDPOINT}"
+    endpoint = constants.ENDPOINT
+    answered, when = _found.get(endpoint, (False, -_REMEMBERED))
+    if not answered and time.monotonic() - when >= _REMEMBERED:
+        answered = _answers(endpoint)
+        _found[endpoint] = answered, time.monotonic()
+    return None if answered else f"no answer from {endpoint}"
 
 
-@cache
 def _answers(endpoint: str) -> bool:
     """Whether anything answers there, through the proxy that the library would take.
 

@@ -94,7 +94,7 @@ def _ends_with_a_line(stream: BinaryIO) -> bool:
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The events of a log; a half-written last line, as a killed run leaves it, is passed over."""
-    with path.open(encoding="utf-8") as stream:
+    with path.open(encoding="utf-8", errors="replace") as stream:  # it may have been cut within a letter
         for line in stream:
             try:
                 event = json.loads(line)

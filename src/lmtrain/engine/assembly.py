@@ -156,6 +156,9 @@ def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFol
         figures = _train(trainer, run, found, say)
         if is_saved(trainer, found):
             waiting.close()
+            if trainer.is_anyone_asked():  # since the last look, while the last save was waited for
+                run.status("training", step=trainer.state.global_step)
+                raise interrupted(trainer, run.path, why_stopped(trainer))
         with writing_down(trainer, run.path):
             metrics = _leave(trainer, resolved, parts, run, figures, say)
             run.status("evaluating", **{EXPORTED: True})

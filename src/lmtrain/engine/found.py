@@ -51,8 +51,9 @@ class Found:
     ``state`` is ``"new"`` (nothing of ours), ``"unfinished"`` (resume, from ``checkpoint`` when there is one) or
     ``"finished"`` (the same command has ended there). ``passed_over`` says what is wrong with newer checkpoints,
     ``unusable`` why none of those that are there will do. ``ended``: it is finished, and was asked to go on.
-    ``overwrites``: what lies there is removed first, but for ``checkpoint``. ``set_aside`` are checkpoints of a
-    training that is left behind. ``lines`` are worth saying.
+    ``is_its_own``: the very command that began the run goes on with it. ``overwrites``: what lies there is removed
+    first, but for ``checkpoint``. ``set_aside`` are checkpoints of a training that is left behind. ``lines`` are worth
+    saying.
     """
 
     state: Literal["new", "unfinished", "finished"]
@@ -61,6 +62,7 @@ class Found:
     passed_over: tuple[str, ...] = ()
     unusable: str = ""
     ended: bool = False
+    is_its_own: bool = False
     overwrites: bool = False
     set_aside: tuple[Path, ...] = ()
     lines: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from lmtrain.core.launching import processes
 from lmtrain.engine.checkpoints.deepspeed import require_as_many
 from lmtrain.engine.checkpoints.read import STATE, checkpoints, has_optimizer_state, problem
 from lmtrain.engine.found import Found, look, require_usable, to_start_over
-from lmtrain.engine.run_folder import DATA, RUN, STATUS
+from lmtrain.engine.run_folder import DATA, RUN, STATUS, free_name
 
 _FLAG = "--resume_from_checkpoint"
 
@@ -71,7 +71,7 @@ def where_to_begin(
     if found.state == "finished":
         point = replace(found, lines=_of_a_finished(asked))
     elif began_it:
-        point = _again(asked, found, folder, options)
+        point = replace(_again(asked, found, folder, options), is_its_own=True)
     else:
         if asked is None or asked.lower() in YES:
             require_usable(folder, found, options)
@@ -175,7 +175,8 @@ def _leaving(places: list[Path]) -> dict[str, Any]:
         return {}
     names = ", ".join(place.name for place in places)
     where = "it is set aside as" if len(places) == 1 else "they are set aside, the first as"
-    line = f"{names}: of the training that is left here; {where} left-{places[0].name}. Remove what you do not need"
+    aside = free_name(places[0]).name
+    line = f"{names}: of the training that is left here; {where} {aside}. Remove what you do not need"
     return {"set_aside": tuple(places), "lines": (line,)}
 
 

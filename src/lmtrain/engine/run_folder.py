@@ -107,7 +107,7 @@ class RunFolder:
             if self._overwrite:
                 self._clear()
             for checkpoint in self._set_aside:
-                checkpoint.rename(_free_name(checkpoint))
+                checkpoint.rename(free_name(checkpoint))
             self.log = RunLog(self.path / METRICS)
         except BaseException:
             self._lock.release()
@@ -228,6 +228,7 @@ class RunFolder:
             self.log.event("status", state=state, **values)
 
 
-def _free_name(checkpoint: Path) -> Path:
+def free_name(checkpoint: Path) -> Path:
+    """What a checkpoint of a training that is left behind is called: a name that nothing takes for a checkpoint's."""
     names = (checkpoint.with_name(f"left{n if n > 1 else ''}-{checkpoint.name}") for n in count(1))
     return next(name for name in names if not name.exists() and not name.is_symlink())

@@ -33,7 +33,8 @@ def noting_interruptions(folder: Path, found: Found) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        if is_first_process() and (goes_on_with_it(found) or not (folder / RUN).is_file()):
+        is_its = goes_on_with_it(found) and not found.ended  # one that had ended is finished still
+        if is_first_process() and (is_its or not (folder / RUN).is_file()):
             _note(folder, f"{error}; it was preparing")
         raise
 
@@ -49,20 +50,25 @@ def _note(folder: Path, reason: str) -> None:
 def lacks_only_scores(folder: Path, found: Found, options: dict[str, Any]) -> bool:
     """Whether the run in ``folder`` ended when its model was written, so that evaluating is all that is left of it.
 
-    Not where ``options`` ask for another training: from a checkpoint that they name, for longer, or with changes.
+    Not where the ``options`` of another command than the run's ask for another training: from a checkpoint that they
+    name, for longer, or with changes.
     """
     asked = options.get("resume_from_checkpoint")
     elsewhere = asked is not None and asked.lower() not in YES
-    if elsewhere or options.get("extend") or options.get("accept_changes") or not goes_on_with_it(found):
+    if (elsewhere or options.get("extend") or options.get("accept_changes")) and not found.is_its_own:
+        return False
+    if not goes_on_with_it(found):
         return False
     return read_record(folder / STATUS).get(EXPORTED) is True and (folder / EXPORT).is_file()
 
 
 def is_saved(trainer: LMTrainer, found: Found) -> bool:
-    """Whether this process knows of a checkpoint of what ``trainer`` has trained, from what was ``found`` on."""
+    """Whether there is a checkpoint of what ``trainer`` has trained, from what was ``found`` on. Every process has to
+    call it: those that do not write may not know."""
     step = trainer.state.global_step
     from_there = found.checkpoint is not None and found.step == step
-    return not trainer.args.save_only_model and (trainer.saved_step == step or from_there)
+    mine = not trainer.args.save_only_model and (trainer.saved_step == step or from_there)
+    return bool(trainer.asked_by_any(mine)) if trainer.args.world_size > 1 else mine
 
 
 def why_stopped(trainer: LMTrainer) -> str:

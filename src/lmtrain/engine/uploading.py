@@ -9,7 +9,7 @@ from typing import Any
 
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import Say, amount, counted, say
-from lmtrain.core.errors import ExitCode, UserError
+from lmtrain.core.errors import ExitCode, Interrupted, UserError
 from lmtrain.core.files import read_record, sha256_file
 from lmtrain.engine.run_folder import EXPORT, RUN, STATUS, RunFolder
 from lmtrain.models.hub_upload import Destination, Uploaded, upload
@@ -44,8 +44,8 @@ def upload_run(folder: Path, resolved: Resolved, say: Say = say) -> ExitCode:
         return ExitCode.OK
     try:
         upload_folder(folder, to, say)
-    except UserError as error:
-        reasons = "; ".join(problem.text for problem in error.problems)
+    except (UserError, Interrupted) as error:  # a signal too: the run is finished, and its command has nothing to go on
+        reasons = "; ".join(problem.text for problem in error.problems) if isinstance(error, UserError) else str(error)
         say(
             "attention",
             f"upload failed: {reasons}\nthe run is finished, and its model complete in {folder}; to repeat only the "

@@ -14,6 +14,7 @@ from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder
 
+_RECORDS = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow"}
 # Installed packages lie inside the library's folder on some systems, and are not the library.
 _NOT_LIBRARY = {"site-packages", "dist-packages", "__pycache__", "node_modules", ".git", ".venv"}
 
@@ -35,16 +36,23 @@ def standard_library() -> Path:
 
 
 def build_corpus(
-    source: Path, folder: Path, *, suffixes: tuple[str, ...] | None = (".py",), one_in: int = 40
+    source: Path,
+    folder: Path,
+    *,
+    suffixes: tuple[str, ...] | None = (".py",),
+    without: Path | None = None,
+    one_in: int = 40,
 ) -> DemoCorpus:
     """Copy the text files below ``source`` into ``folder/train`` and ``folder/held_out``.
 
-    Files in UTF-8 whose names end in one of ``suffixes`` (None: in anything) are taken, hidden ones left out. A file is
-    held out when the hash of its content says so (one in ``one_in``), so the choice depends neither on names nor on
-    order. Files whose content occurs twice are taken once, so that nothing held out is seen in training.
+    Files in UTF-8 whose names end in one of ``suffixes`` (None: in anything but those of records, of which a training
+    takes a column) are taken; hidden ones are left out, and what lies below ``without``. A file is held out when the
+    hash of its content says so (one in ``one_in``), so the choice depends neither on names nor on order. Files whose
+    content occurs twice are taken once, so that nothing held out is seen in training.
     """
     if not source.is_dir():
         raise UserError(f"no such folder: {source}", flag="--source")
+    own = without.resolve() if without is not None else None
     seen: set[str] = set()
     sizes = {"train": 0, "held_out": 0}
     counts = {"train": 0, "held_out": 0}
@@ -53,7 +61,8 @@ def build_corpus(
             inside = path.relative_to(source)
             if _NOT_LIBRARY & set(inside.parts) or any(part.startswith(".") for part in inside.parts):
                 continue
-            if not path.is_file() or (suffixes is not None and path.suffix not in suffixes):
+            is_taken = path.suffix.lower() not in _RECORDS if suffixes is None else path.suffix in suffixes
+            if not is_taken or not path.is_file() or (own is not None and path.resolve().is_relative_to(own)):
                 continue
             content = path.read_bytes()
             digest = hashlib.sha256(content).hexdigest()

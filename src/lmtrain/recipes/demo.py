@@ -7,6 +7,7 @@ command of its own, and the last lines say how.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from lmtrain.engine.found import inspect
 from lmtrain.engine.machine import best_device
 from lmtrain.engine.measuring import Outcome
 from lmtrain.engine.precision import choose_precision
+from lmtrain.engine.run_folder import RUN
 from lmtrain.generate import Completion, Settings, complete
 from lmtrain.models import load_model, load_tokenizer
 from lmtrain.recipes.corpus import build_corpus, compressed_bits_per_byte, standard_library
@@ -77,7 +79,7 @@ def run_demo(
     if not options.overwrite_output_dir:
         _require_same_text(learns, folder)
     if options.source:
-        corpus = build_corpus(user_path(options.source), folder / "corpus", suffixes=None)
+        corpus = build_corpus(user_path(options.source), folder / "corpus", suffixes=None, without=folder)
     else:
         corpus = build_corpus(standard_library(), folder / "corpus")
     whose = f"files of {options.source}" if options.source else "Python files of this machine's standard library"
@@ -87,6 +89,7 @@ def run_demo(
         f"(held out: {counted(corpus.held_out_files, 'file')}, {amount(corpus.held_out_bytes, 'B')})",
     )
     if options.overwrite_output_dir or not (tokenizer / "tokenizer.json").is_file():
+        (folder / RUN).unlink(missing_ok=True)  # of a demo of another text, where it is begun anew
         write_json(folder / _LEARNS, learns)
         trained = train_tokenizer(
             resolve_sources([str(corpus.train)], Reading()), TokenizerPlan("bpe", options.vocab_size)
@@ -187,7 +190,7 @@ def _show(outcome: Outcome, folder: Path, held_out: Path, prompts: tuple[str, ..
     print(
         f"\nYour turn:  {command} clm --model_type gpt2 --model_size 5m --block_size 256 --learning_rate 3e-3 "
         f"--tokenizer_name {folder}/tokenizer --train_file YOUR.txt --output_dir runs/mine\n"
-        f"            {command} generate --model_name_or_path {folder} 'def main('"
+        f"            {command} generate --model_name_or_path {folder} {shlex.quote(prompts[0])}"
     )
 
 
@@ -200,4 +203,6 @@ def _completions(folder: Path, prompts: tuple[str, ...], seed: int) -> list[Comp
     tokenizer = load_tokenizer(model_options, "clm")
     model = load_model(model_options, "clm", tokenizer).model.eval()
     settings = Settings(max_new_tokens=48, temperature=0.6, top_k=40, repetition_penalty=1.1, seed=seed)
-    return complete(model, tokenizer, list(prompts), settings, context=model.config.n_positions)
+    context = model.config.n_positions
+    begins = [tokenizer.decode(tokenizer(prompt)["input_ids"][: context // 2]) for prompt in prompts]
+    return complete(model, tokenizer, begins, settings, context=context)

@@ -195,6 +195,15 @@ def test_wrong_options(tmp_path: Path, words: list[str], said: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_records_without_text_are_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "readme.txt").write_text("It was a dark night.\n" * 99)
+    (tmp_path / "in" / "b.jsonl").write_text('{"title": "a", "body": "b"}\n')
+    with pytest.raises(UserError, match=r"b\.jsonl .* a filter reads all") as told:
+        run("--source", tmp_path / "in", "--output", tmp_path / "out", "--keep_any", "a")
+    assert told.value.problems[0].flag == "--source" and not (tmp_path / "out").exists()
+
+
 def test_no_path_for_the_language(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", [{"text": "x"}])
     with pytest.raises(UserError, match="no column with the path of a text"):

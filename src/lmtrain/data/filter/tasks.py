@@ -15,6 +15,7 @@ from lmtrain.data.sources import Reading, TextSource, resolve_sources
 from lmtrain.data.sources.csv_files import CsvRows
 from lmtrain.data.sources.json_files import JsonLines
 from lmtrain.data.sources.opening import File
+from lmtrain.data.sources.paths import RECORDS_WITHOUT_TEXT
 from lmtrain.data.sources.records import RecordSource
 from lmtrain.data.sources.saved import Shards
 from lmtrain.data.sources.segments import byte_spans, group_spans
@@ -69,7 +70,9 @@ def inputs_of(paths: Sequence[str], reading: Reading) -> list[Input]:
     found: list[Input] = []
     for path in paths:
         with problems.collect():
-            found.append(Input(shown(path), list(_single(resolve_sources([path], reading, flag="--source")))))
+            sources = resolve_sources([path], reading, flag="--source")
+            _require_all(sources)
+            found.append(Input(shown(path), list(_single(sources))))
     problems.raise_if_any()
     if not found:
         raise UserError("nothing to filter is named", flag="--source")
@@ -79,6 +82,14 @@ def inputs_of(paths: Sequence[str], reading: Reading) -> list[Input]:
             flag="--text_column",
         )
     return found
+
+
+def _require_all(sources: Sequence[Source]) -> None:
+    """A filter says of each document why it went, so no file is passed over for what its records lack."""
+    for source in sources:
+        over = getattr(source, "passed_over", None)
+        if over is not None and over.skipped[RECORDS_WITHOUT_TEXT]:
+            raise UserError(f"{'; '.join(over.notes)}; a filter reads all, so name the others alone", flag="--source")
 
 
 def _single(sources: Sequence[Source]) -> Iterator[Source]:

@@ -12,10 +12,7 @@ from lmtrain.data.preparing.request import Prepared, Request
 from lmtrain.data.splits import first_count
 from lmtrain.data.store import MANIFEST, REMEDY, DamagedStoreError, TokenStore
 
-MADE_AGAIN = (
-    "the same command makes it again and goes on from the last checkpoint; what was trained so far may have read the "
-    "damaged text: --overwrite_output_dir begins anew"
-)
+MADE_AGAIN = "the same command makes it again; what was trained or scored so far may have read the damaged text"
 
 
 def find(request: Request, cache: Path, folder: Path | None, plain_key: str, cut_key: str, say: Say) -> Prepared | None:

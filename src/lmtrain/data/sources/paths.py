@@ -102,6 +102,7 @@ def _at_address(typed: str, reading: Reading, flag: str, token: str | None) -> l
     return _taken([partial(begun, file) for file in files], shown(typed), PassedOver(), reading, flag)
 
 
+RECORDS_WITHOUT_TEXT = "file of records without text"  # in what was passed over
 _ENOUGH = 5  # problems told of one folder or glob
 _LITTLE = 1 << 20  # bytes of records without text that are passed over beside any text
 
@@ -217,9 +218,10 @@ def _taken(openers: Sequence[Opener], typed: str, over: PassedOver, reading: Rea
             try:
                 source = source_for(file, head, reading)
             except UserError as error:
-                if not (isinstance(error, NoTextColumnError) or file.suffix == ".json"):
+                if not _may_lack_text(file, head, reading, error):
                     raise
-                without_text.append((file, error))
+                without_text.append((file, error.with_traceback(None)))  # which would keep what the parser holds
+                error.__cause__ = error.__context__ = None
                 continue
             if isinstance(source, str):
                 over.skipped[source] += 1
@@ -233,6 +235,16 @@ def _taken(openers: Sequence[Opener], typed: str, over: PassedOver, reading: Rea
     if not found:
         raise UserError(f"{typed} holds no file with text{_counted(over)}", flag=flag)
     return list(found)
+
+
+def _may_lack_text(file: File, head: bytes, reading: Reading, error: UserError) -> bool:
+    """Whether a file of records may be one that was never meant, as a package.json beside source code: without the
+    column, or JSON that cannot be read as records and does not show that name where it begins."""
+    if type(reading) is not Reading:  # of pairs: plain text is nothing to train on there
+        return False
+    if isinstance(error, NoTextColumnError):
+        return True
+    return file.suffix == ".json" and f'"{reading.text_column or "text"}"'.encode() not in head
 
 
 def _pass_over(
@@ -257,17 +269,16 @@ def _pass_over(
         for _, error in files[:_ENOUGH]:
             with problems.collect():
                 raise error
-        if plain and Path(typed).expanduser().is_dir():
-            suffix = Counter(source.file.suffix for source in plain).most_common(1)[0][0]
-            problems.add(
-                f"to read the files of text alone, name them: '{typed.rstrip('/')}/**/*{suffix}'", flag=files[0][0].flag
-            )
+        kinds = Counter(source.file.suffix for source in plain if source.file.suffix)
+        if kinds and Path(typed).expanduser().is_dir():
+            named = " ".join(f"'{typed.rstrip('/')}/**/*{suffix}'" for suffix, _ in kinds.most_common(_ENOUGH))
+            problems.add(f"to read the files of text alone, name them: {named}", flag=files[0][0].flag)
         problems.raise_if_any()
-    over.skipped["file of records without text"] += len(files)
+    over.skipped[RECORDS_WITHOUT_TEXT] += len(files)
     shown = ", ".join(file.name for file, _ in files[:3]) + (", …" if len(files) > 3 else "")
     column = reading.text_column or "text"
     over.notes.append(
-        f"passed over {counted(len(files), 'file')} of records without a column {column!r}: {shown} "
+        f"passed over {counted(len(files), 'file')} without records that have a column {column!r}: {shown} "
         "(--text_column names another one)"
     )
 

@@ -223,7 +223,7 @@ class LMTrainer(TimingTrainer):
             "weighted": model.training,
             "label_smoothing": smoothing,
             "z_loss": self.z_loss if model.training else 0.0,
-            "accuracy": self._sums is not None,
+            "accuracy": self._sums is not None and self.args.world_size == 1,  # several count it by rows
         }
         if return_outputs:  # the caller wants logits
             sums, outputs = model_loss_sums(model, inputs, self.objective, **asked)

@@ -129,8 +129,10 @@ class StoppingTrainer(ChoosingTrainer):
             return self.save_seconds
         if self._bytes_of_a_save is None:
             weights = list(self.model.parameters())
-            moments = sum(8 * p.numel() for p in weights if p.requires_grad)
-            self._bytes_of_a_save = moments + sum(p.numel() * p.element_size() for p in weights)
+            trained = [p for p in weights if p.requires_grad]
+            written = trained if hasattr(self.model, "peft_config") else weights  # an adapter is saved without the rest
+            moments = 0 if self.args.save_only_model else sum(8 * p.numel() for p in trained)
+            self._bytes_of_a_save = moments + sum(p.numel() * p.element_size() for p in written)
         return self._bytes_of_a_save / _SLOW_DISK
 
     def is_anyone_asked(self) -> bool:

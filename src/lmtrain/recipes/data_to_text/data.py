@@ -28,24 +28,30 @@ class Prepared:
     ids: dict[str, Path]
 
 
-def prepare(form: str, files: dict[str, str], tokenizer: TokenizerFiles, folder: Path, say: Say) -> Prepared:
+def prepare(
+    form: str, files: dict[str, str], tokenizer: TokenizerFiles, folder: Path, say: Say, *, begun: bool = False
+) -> Prepared:
     """Convert and encode the files, each unless that was done before with the same file and tokenizer.
 
-    ``files`` are of the corpus' own format, or records already. Raises :class:`UserError` with all problems.
+    ``files`` are of the corpus' own format, or records already. ``begun``: a training began with what lies in
+    ``folder``, so its files are not made of other texts. Raises :class:`UserError` with all problems.
     """
     records: dict[str, Path] = {}
     problems = Problems()
     for split, source in files.items():
         with problems.collect(), _about(split, folder):
-            records[split] = _converted(form, split, source, folder, say)
+            records[split] = _converted(form, split, source, folder, say, begun)
     problems.raise_if_any()
     ids = {split: _encoded(path, folder / f"{split}.ids.jsonl", tokenizer) for split, path in records.items()}
     return Prepared(records, ids)
 
 
-def as_ids(files: dict[str, str], tokenizer: Callable[[], TokenizerFiles], folder: Path, say: Say) -> dict[str, Path]:
+def as_ids(
+    files: dict[str, str], tokenizer: Callable[[], TokenizerFiles], folder: Path, say: Say, *, begun: bool = False
+) -> dict[str, Path]:
     """The files as token ids: those of texts are encoded into ``folder`` as :func:`prepare` does it, with the
-    end-of-text token between context and completion, where decoding begins. Raises :class:`UserError`."""
+    end-of-text token between context and completion, where decoding begins; ``begun`` as there. Raises
+    :class:`UserError`."""
     found: dict[str, Path] = {}
     problems = Problems()
     for split, source in files.items():
@@ -53,7 +59,7 @@ def as_ids(files: dict[str, str], tokenizer: Callable[[], TokenizerFiles], folde
             found[split] = Path(source).expanduser()
             form = form_of(source)
             if form == "texts":
-                found[split] = _encoded(found[split], folder / f"{split}.ids.jsonl", tokenizer())
+                found[split] = _encoded(found[split], folder / f"{split}.ids.jsonl", tokenizer(), begun)
                 say("data", f"{split}: texts, encoded as lmtrain nlg encode --add_bos --add_eos does it")
             elif form is None:
                 raise UserError(
@@ -85,10 +91,12 @@ def records_of(form: str, source: str) -> list[Record]:
     return list(FORMATS[form](source)) if form_of(source) is None else read_records(source)
 
 
-def _converted(form: str, split: str, source: str, folder: Path, say: Say) -> Path:
+def _converted(form: str, split: str, source: str, folder: Path, say: Say, begun: bool) -> Path:
     target = folder / f"{split}.jsonl"
     key = {"source": opened(source).content_hash(), "format": form}
     if not is_made(target, key):
+        if begun and split != "test":  # another test set is decoded and scored beside the first
+            _require_unmade(target)
         with noted(target, key):
             if form_of(source) is None:
                 count, contexts = convert(form, source, target)
@@ -99,9 +107,20 @@ def _converted(form: str, split: str, source: str, folder: Path, say: Say) -> Pa
     return target
 
 
-def _encoded(records: Path, target: Path, tokenizer: TokenizerFiles) -> Path:
+def _require_unmade(target: Path) -> None:
+    """Refuse to make ``target`` of something else, while a model that was trained on it lies beside it."""
+    if target.is_file() and _key_of(target).is_file():
+        raise UserError(
+            f"{target} was made of another text or with another tokenizer, and a training has begun with it; choose "
+            "another --output_dir, or begin anew with --overwrite_output_dir"
+        )
+
+
+def _encoded(records: Path, target: Path, tokenizer: TokenizerFiles, begun: bool = False) -> Path:
     key = {"records": sha256_file(records), "tokenizer": tokenizer.fingerprint}
     if not is_made(target, key):
+        if begun:
+            _require_unmade(target)
         with noted(target, key):
             encode_file(records, target, tokenizer, add_bos=True, add_eos=True)
     return target

@@ -46,7 +46,8 @@ def fitting(
     )
     if on_long == "error":
         ways = "--on_long truncate keeps their ends, --on_long skip leaves them out"
-        left = 0 if positions is None or most != room else positions - max(lengths.values())
+        binds = positions is None or most != room or (longest is not None and max(lengths.values()) > longest)
+        left = 0 if positions is None or binds else positions - max(lengths.values())
         more = f", --max_new_tokens {left} makes room for them" if left >= 1 else ""
         raise UserError(f"{seen}; {ways}{more}", flag=flag)
     if on_long == "skip":

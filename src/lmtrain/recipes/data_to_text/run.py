@@ -31,8 +31,9 @@ from lmtrain.data.nlg.records import read_records
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.assembly import train
 from lmtrain.engine.measuring import Outcome
+from lmtrain.engine.meeting import telling_others
 from lmtrain.engine.processes import by_the_first
-from lmtrain.engine.run_folder import DECISIONS
+from lmtrain.engine.run_folder import DECISIONS, RUN
 from lmtrain.generate.token_files import read_contexts
 from lmtrain.models import load_tokenizer, positions_of
 from lmtrain.recipes.data_to_text.data import as_ids, first_of_each, prepare
@@ -71,7 +72,8 @@ def _run_task(
     model = _model(options)
     files = {"train": str(options.train), "valid": options.valid, "test": str(options.test)}
     named = {split: file for split, file in files.items() if file}
-    data = prepare(task.name, named, _tokenizer(options), folder / "data", say)
+    begun = not options.overwrite_output_dir and any(folder.glob(f"seed-*/{RUN}"))
+    data = prepare(task.name, named, _tokenizer(options), folder / "data", say, begun=begun)
     records = read_records(data.records["test"])
     if parts_of(task, records) != task.parts:
         say("data", f"test: not all records say whether their category was seen ('cate'), so {task.name}'s parts are "
@@ -113,8 +115,11 @@ def _run_task(
 
 def _by_the_first(work: Callable[[], None]) -> None:
     """As :func:`by_the_first`, also where the processes have not met, because every training was finished before."""
-    if is_first_process() or (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
         by_the_first(work)
+    elif is_first_process():
+        with telling_others():  # they may wait at the training of the next seed
+            work()
 
 
 def train_task(
@@ -145,7 +150,8 @@ def run_training(options: NlgTrainOptions, *, stop: Stop | None = None, say: Say
         say = saying(say, _FLAGS, "nlg train")
         if options.task is None:
             say("task", "settings of E2E; others are named: lmtrain nlg train dart --train …")
-        ids = as_ids(named, partial(_tokenizer, options), folder / "data", say)
+        begun = not options.overwrite_output_dir and (folder / RUN).is_file()
+        ids = as_ids(named, partial(_tokenizer, options), folder / "data", say, begun=begun)
         task = TASKS[options.task or "e2e"]
         return train_task(options, task, ids["train"], ids.get("valid"), folder, options.seed, stop=stop, say=say)
 

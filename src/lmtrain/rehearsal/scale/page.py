@@ -110,9 +110,10 @@ class Page:
             for size, taken in zip(tried["bytes"], tried["seconds"], strict=True)
         ]
         return (
-            f"Two processes on one machine, gloo, all-reduce of fp32. A link of {amount(tried['rate'], 'B')}/s and "
-            f"{_seconds(tried['latency'])} a message are what the smallest and the largest tensor give; those between "
-            f"are predicted.\n\n{_table(('tensor', 'measured', 'formula', 'formula / measured'), rows)}"
+            f"Two processes on one machine, gloo, all-reduce of fp32. A link of {amount(tried['rate'], 'B')}/s is what "
+            f"the largest tensor adds to the smallest, and {_seconds(tried['latency'])} a message the median of the "
+            "smaller half; the others are predicted.\n\n"
+            f"{_table(('tensor', 'measured', 'formula', 'formula / measured'), rows)}"
         )
 
     def _preparing(self) -> str:
