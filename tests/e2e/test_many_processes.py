@@ -74,7 +74,7 @@ def stopped_after(finished: Path, step: int, to: Path) -> Path:
     for result in to.glob("*_results.json"):
         result.unlink()
     status = json.loads((to / "status.json").read_text())
-    (to / "status.json").write_text(json.dumps({**status, "state": "interrupted", "step": step}))
+    (to / "status.json").write_text(json.dumps({**status, "state": "interrupted", "step": step, "exported": False}))
     return to
 
 

@@ -122,7 +122,9 @@ def test_every_event_is_complete(run: tuple[str, list[dict], int]) -> None:
     assert steps[-1]["time_left"] == 0
 
 
-def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # on a busy machine the line says more: what waits for data
+
     class Tty(io.StringIO):
         def isatty(self) -> bool:
             return True

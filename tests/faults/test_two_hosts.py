@@ -162,6 +162,7 @@ def test_they_train_together_and_one_vanishes(straight: Path, hosts: Hosts) -> N
     out = "vanished"
     running = start(straight, hosts, out)
     until_loss(straight, out, 6, running)
+    wait_until(lambda: newest(straight / out).step > 0, list(running.values()), lambda: said(straight, out))
     workers = [worker(straight, out, rank) for rank in range(2)]
     on_a = int(parent(workers[1]) == running["a"].pid)  # the agents draw who is first
     began = time.monotonic()

@@ -101,6 +101,8 @@ class Stop:
         name = signal.Signals(number).name
         if self._signalled is None:  # the time may have asked before
             self._signalled = self._clock()
+            if self.asked and self._deferred:
+                self._say("stopping", f"{name}: it is ending already; once more ends at once")
             self._end_with(name)
         elif self._clock() - self._signalled >= SAME_MOMENT:
             raise Interrupted(f"a second signal ({name}) did not wait for the checkpoint")
@@ -116,7 +118,10 @@ class Stop:
             return
         self.reason = reason
         if self._deferred:
-            self._say("stopping", f"{reason}: what is under way is finished and saved first; once more ends at once")
+            more = (
+                "; once more ends at once" if self._signalled is not None else ""
+            )  # a signal after the time is a first
+            self._say("stopping", f"{reason}: what is under way is finished and saved first{more}")
 
     # ---- the time ----------------------------------------------------------------------------------
 

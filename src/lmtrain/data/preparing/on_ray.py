@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from lmtrain.core.children import cores
 from lmtrain.core.errors import UserError
+from lmtrain.core.files import NO_ROOM
 from lmtrain.data.preparing.workers import Job, Outcome, Submit, Task, do, is_ready, take
 
 LIVES: Final = 4
@@ -65,7 +66,8 @@ def joined(asked: int | None, useful: Callable[[int], int]) -> Iterator[int]:
 def ray_workers(job: Job) -> Iterator[Submit]:
     """Tasks of one processor each, in the Ray that this process has :func:`joined`.
 
-    A task whose machine or process is lost, or that a machine cannot do, is given to another, in a folder of its own.
+    A task whose machine or process is lost, or that a machine cannot do, is begun again where Ray finds room, in a
+    folder of its own. A full disk is what it is at once: all machines write to the same one.
     """
     ray = imported()
     name, shared = job.name, [ray.put(job)]  # in a list: a bare reference would be unpacked for every task
@@ -90,6 +92,9 @@ def ray_workers(job: Job) -> Iterator[Submit]:
                 try:
                     return self._future.result()
                 except ray.exceptions.RayError as error:
+                    cause = getattr(error, "cause", None)
+                    if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+                        raise OSError(cause.errno, cause.strerror, cause.filename) from error
                     if (said := _explained(ray, error)) is None:
                         raise
                     if self._lives == LIVES:
