@@ -29,7 +29,7 @@ def test_measuring_is_quick_and_done_once() -> None:
     start = time.perf_counter()
     first = peak_of(CPU, "fp32")
     took = time.perf_counter() - start
-    assert took < 2  # 0.3 s on an idle machine
+    assert took < 10  # 0.3 s on an idle machine
     start = time.perf_counter()
     assert peak_of(CPU, "fp32") is first
     assert time.perf_counter() - start < took / 10
