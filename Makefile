@@ -2,6 +2,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
+# What one test process has compiled the others read, also where the environment says that nobody writes bytecode.
+export PYTHONDONTWRITEBYTECODE :=
 # Tests wait for processes and signals a good part of their time: one worker more than cores, of at most 7.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); expr $$(( n < 7 ? n : 7 )) + 1)
 export TOKENIZERS_PARALLELISM ?= true
@@ -30,9 +32,16 @@ imports: dev  ## the architecture as import contracts
 
 check: lint types imports test  ## all that is quick
 
+# Tests in which code of transformers, accelerate and PEFT runs that another version may have otherwise: arguments, the
+# trainer's loop and what it calls, models, tokenizers, a command from end to end. Torch is the same in both.
+OLDEST = tests/models tests/parity tests/config/test_training_arguments.py tests/e2e/test_commands.py \
+	tests/engine/checkpoints $(patsubst %,tests/engine/test_%.py,attention_cost callbacks compiling ddp evaluation guarding \
+	loop_parts looking muon own_datasets packed progress saving scoring trainer training_fields) \
+	$(patsubst %,tests/invariant/test_%.py,adapters packed_examples packed_pairs padding resumed_runs stopped_runs)
+
 test-oldest:  ## the parts that touch transformers, on the oldest version supported
 	@scripts/install.sh .venv-oldest test constraints-oldest.txt
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal -q tests/config tests/objectives tests/engine tests/parity tests/invariant tests/models
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal -q $(OLDEST)
 
 soak: dev  ## a run killed 200 times at random moments (LMTRAIN_SOAK_KILLS), which must end in the same bits
 	LMTRAIN_SOAK_KILLS=$${LMTRAIN_SOAK_KILLS:-200} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults/test_killed.py

@@ -7,6 +7,7 @@ has paid for the imports once. What a process does, its descriptors, environment
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import runpy
@@ -39,7 +40,8 @@ class Forked:
     """
 
     def __init__(self, words: Sequence[object], *, said: Path | None = None, **where: Any) -> None:
-        """``where``: the ``env``, ``cwd`` and ``text`` (standard input); ``said``: a file that takes both outputs."""
+        """``where``: the ``env``, ``cwd`` and ``text`` (standard input; a path is read from) or ``terminal`` (its
+        name: input and outputs, and its keys are signals); ``said``: a file that takes both outputs."""
         self.args = [str(word) for word in words]
         self._outputs = [said] if said else [_new_file() for _ in range(2)]
         self._process: Any = _context.Process(target=_Program(self.args, self._outputs, **where))
@@ -92,18 +94,20 @@ class _Program:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        text: str = "",
+        text: str | Path = "",
+        terminal: str = "",
     ) -> None:
-        self.words, self.outputs, self.input = words, outputs, _new_file()
-        self.input.write_text(text, encoding="utf-8")
+        self.words, self.outputs, self.terminal = words, outputs, terminal
+        self.input = text if isinstance(text, Path) else _new_file(text)
         self.environment = dict(os.environ if env is None else env)
         self.folder = str(cwd or Path.cwd())
 
     def __call__(self) -> None:
-        for number, path in enumerate((self.input, self.outputs[0], self.outputs[-1])):
-            stream = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(stream, number)
-            os.close(stream)
+        gc.freeze()  # what was imported, which stays shared with the server where nobody looks for garbage in it
+        if self.terminal:
+            os.login_tty(os.open(self.terminal, os.O_RDWR))
+        else:
+            self._open()
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
         sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", closefd=False, buffering=1) for n in (1, 2))
         os.chdir(self.folder)
@@ -120,20 +124,39 @@ class _Program:
             sys.argv = self.words
             runpy.run_path(first, run_name="__main__")
 
+    def _open(self) -> None:
+        for number, path in enumerate((self.input, self.outputs[0], self.outputs[-1])):
+            stream = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(stream, number)
+            os.close(stream)
+
 
 def run(words: Sequence[object], *, timeout: float = 300, **where: Any) -> Ended:
     """``subprocess.run([sys.executable, *words], capture_output=True, text=True)``."""
     return _end([Forked(words, **where)], timeout)[0]
 
 
-def ranks(words: Sequence[object], count: int, *, env: Mapping[str, str] | None = None, **where: Any) -> list[Forked]:
-    """The processes of a launcher, without a launcher that would end the others when one ends."""
+def ranks(
+    words: Sequence[object],
+    count: int,
+    *,
+    env: Mapping[str, str] | None = None,
+    own: Sequence[Mapping[str, str]] | None = None,
+    **where: Any,
+) -> list[Forked]:
+    """The processes of a launcher, without a launcher that would end the others when one ends.
+
+    ``own``: what each has in its environment alone.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    own = {**(os.environ if env is None else env), **group}
-    return [Forked(words, env=own | {"RANK": str(n), "LOCAL_RANK": str(n)}, **where) for n in range(count)]
+    common = {**(os.environ if env is None else env), **group}
+    return [
+        Forked(words, env={**common, "RANK": str(n), "LOCAL_RANK": str(n), **(own[n] if own else {})}, **where)
+        for n in range(count)
+    ]
 
 
 def run_ranks(words: Sequence[object], count: int, *, timeout: float = 300, **where: Any) -> list[Ended]:
@@ -154,9 +177,10 @@ def _end(processes: list[Forked], timeout: float) -> list[Ended]:
     return [subprocess.CompletedProcess(p.args, p.wait(), *p.communicate()) for p in processes]
 
 
-def _new_file() -> Path:
+def _new_file(text: str = "") -> Path:
     descriptor, name = tempfile.mkstemp(dir=_outputs.name)
-    os.close(descriptor)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
     return Path(name)
 
 

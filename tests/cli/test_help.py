@@ -73,9 +73,13 @@ def test_the_examples_are_commands_that_parse(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_overview_names_every_command() -> None:
+    shown = overview()
     for name, command in COMMANDS.items():
-        assert f"\n  {name} " in overview()
-        assert command.summary.split()[0] in overview()
+        first, _, stage = name.partition(" ")
+        if stage:
+            assert stage in shown.partition(f"\n  {first} STAGE ")[2].partition(": see")[0].replace(",", "").split()
+        else:
+            assert f"\n  {name} " in shown and command.summary.split()[0] in shown
 
 
 def test_the_page_in_docs_is_current() -> None:
@@ -100,10 +104,10 @@ print(json.dumps([code, used.ru_utime + used.ru_stime, heavy]), file=sys.stderr)
 @pytest.mark.parametrize("words", [["--help"], ["clm", "--help"], ["clm", "--lerning_rate", "1"], ["--version"]])
 def test_help_and_the_answer_to_a_mistake_come_at_once(words: list[str]) -> None:
     """Within half a second, and without the libraries that take seconds to import."""
-    runs = []
-    for _ in range(3):
+    for _ in range(10):  # a processor with other work is a slower one
         done = subprocess.run([sys.executable, "-c", _MEASURE, *words], capture_output=True, text=True, check=True)
-        runs.append(json.loads(done.stderr.splitlines()[-1]))
-    assert {run[0] for run in runs} == {2 if "--lerning_rate" in words else 0}
-    assert runs[0][2] == []
-    assert min(run[1] for run in runs) < 0.5
+        code, seconds, heavy = json.loads(done.stderr.splitlines()[-1])
+        assert (code, heavy) == (2 if "--lerning_rate" in words else 0, [])
+        if seconds < 0.5:
+            break
+    assert seconds < 0.5

@@ -237,7 +237,7 @@ def test_one_that_is_stopped_goes_on_with_what_it_has(model, inputs, tmp_path, m
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
 def test_a_signal_to_the_command_and_the_same_command_again(capsys, folder, model, tmp_path):
-    contexts = tiny.rows(600, shortest=3, longest=12, seed=4)  # seconds, so that the signal does not come too late
+    contexts = tiny.rows(300, shortest=3, longest=12, seed=4)  # seconds, so that the signal does not come too late
     path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     path.write_text("".join(json.dumps({"context": row}) + "\n" for row in contexts))
     words = ["nlg", "decode", "--model", folder, "--input", path, "--output", out, *WORDS, "--use_cpu"]

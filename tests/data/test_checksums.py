@@ -127,6 +127,32 @@ def test_a_loaders_worker_hears_of_it(tmp_path: Path, monkeypatch: pytest.Monkey
         there.document(0)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked on Unix")
+def test_a_forked_worker_hears_of_it_where_nothing_can_be_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checksums, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(Watch, "begin", Watch.look)
+    folder, nowhere = stored(tmp_path / "s"), tmp_path / "file"
+    nowhere.write_text("no folder")
+    store = watched(folder, nowhere)
+    told, tells = os.pipe()
+    worker = os.fork()
+    if not worker:
+        store.document(0)
+        os.read(told, 1)
+        try:
+            store.document(0)
+        except DamagedStoreError as error:
+            os._exit(7 if "tokens.bin have changed" in str(error) else 1)
+        os._exit(0)
+    flip(folder / BIN)
+    with pytest.raises(DamagedStoreError):
+        store.finish_watching()
+    os.write(tells, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 7
+
+
 def test_of_several_processes_one_compares(tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from filelock import FileLock
 

@@ -207,6 +207,24 @@ def test_wrong_ids_are_named(tmp_path: Path, tokenizer: TokenizerFiles, record: 
     assert not list((tmp_path / "cache").rglob("tokens.bin")), "nothing half made is left"
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("of", ["ids", "texts"])
+def test_a_file_without_a_pair_is_named_by_its_flag(
+    tmp_path: Path, tokenizer: TokenizerFiles, split: str, of: str
+) -> None:
+    good, bad = (encoded(4), [{"context": [5], "completion": []}]) if of == "ids" else (
+        numbered(4), [{"context": "a", "completion": ""}])  # fmt: skip
+    files = {f"{split}_file": [written(tmp_path / "bad.jsonl", bad)]}
+    if split != "train":
+        files["train_file"] = [written(tmp_path / "good.jsonl", good)]
+    options = DataOptions(**files, data_cache_dir=str(tmp_path / "cache"), on_bad_record="skip")  # type: ignore[arg-type]
+    said = rf"--{split}_file: there is no (pair|document) in .*bad\.jsonl \(passed over: 1 × bad record"
+    for _ in range(2):
+        with pytest.raises(UserError, match=said):
+            prepare_pairs(options, PairOptions(), tokenizer, length=64, wanted=("train", split))
+    assert len(list((tmp_path / "cache").rglob("manifest.json"))) == (split != "train"), "no store of nothing is left"
+
+
 def test_texts_and_ids_do_not_mix(tmp_path: Path, tokenizer: TokenizerFiles) -> None:
     path = tmp_path / "a.jsonl"
     written(path, encoded(4))

@@ -14,7 +14,7 @@ from corpora import CODE, byte_level_bpe
 from test_preparing_shards import contents, lines, many_texts, others, request_of, table
 
 from lmtrain.core.errors import UserError
-from lmtrain.data.preparing import Making, Request, prepare
+from lmtrain.data.preparing import Making, Request, filling, prepare
 from lmtrain.data.preparing.workers import count_of
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
@@ -32,11 +32,22 @@ def request(corpus: Path, bpe: TokenizerFiles, **making: Any) -> Request:
     return request_of(corpus, bpe, on_bad_record="skip", making=Making(segment_bytes=9000, **making))
 
 
-def test_two_processes_make_the_store_of_one(bpe: TokenizerFiles, corpus: Path, tmp_path: Path) -> None:
+def test_two_processes_make_the_store_of_one(
+    bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = contents(prepare(request(corpus, bpe), tmp_path / "whole"))
     assert contents(prepare(request(corpus, bpe, workers=1), tmp_path / "one")) == whole
+    plain, places = filling.run_parts, list[Path]()
+
+    def watched(*words: Any) -> Any:
+        for place, record in plain(*words):
+            places.append(place)
+            yield place, record
+
+    monkeypatch.setattr(filling, "run_parts", watched)
     made = prepare(request(corpus, bpe, workers=2), tmp_path / "two")
     assert contents(made) == whole
+    assert len(set(places)) <= 9 < len(places), "parts are written over those that were handed on"
     assert sorted(path.name for path in made.store.folder.iterdir()) == [
         "documents.bin", "manifest.json", "tokens.bin", "tokens.idx",
     ]  # fmt: skip
@@ -57,6 +68,33 @@ def test_the_command_in_a_process_of_its_own(corpus: Path, tmp_path: Path) -> No
         (store,) = (tmp_path / workers / "stores").iterdir()
         stores.append([(store / name).read_bytes() for name in ("tokens.bin", "tokens.idx", "documents.bin")])
     assert stores[0] == stores[1] and len(stores[0][0]) > 4_000_000
+
+
+KILLED = """
+import os, signal, sys
+from lmtrain.cli.main import main
+from lmtrain.data.preparing import workers
+parent, whole, made = os.getpid(), workers.write_part, []
+def killed(place, *others):
+    made.append(place)
+    if os.getpid() != parent and len(made) == 3:  # it writes over a part of its own or of its parent
+        (place / "tokens.bin").write_bytes(b"half a part")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(place, *others)
+workers.write_part = killed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are no copies of the command's process")
+def test_a_worker_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    tokenizer = byte_level_bpe(tmp_path / "tokenizer")
+    (tmp_path / "large.txt").write_text("".join(f"{number}\n{CODE}" for number in range(400)))
+    words = ["--train_file", tmp_path / "large.txt", "--tokenizer_name", tokenizer, "--data_cache_dir", tmp_path / "c"]
+    command = [sys.executable, "-c", KILLED, "prepare", *words, "--preprocessing_num_workers", "2"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2 and "a process that prepares was ended from outside" in done.stderr, done.stderr
+    assert list((tmp_path / "c" / "stores").iterdir()) == []
 
 
 def test_tasks_of_ray_make_the_store_of_one(

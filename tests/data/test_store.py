@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import struct
 import zlib
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from lmtrain.core.errors import UserError
 from lmtrain.data import store as module
+from lmtrain.data import store_writer
 from lmtrain.data.store import (
     BIN,
     DOCUMENTS,
@@ -24,7 +27,7 @@ from lmtrain.data.store import (
     TokenStore,
     token_dtype,
 )
-from lmtrain.data.store_writer import StoreWriter
+from lmtrain.data.store_writer import DocumentWriter, StoreWriter
 
 Piece = tuple[list[int], bool]  # ids, whether it begins a document
 
@@ -194,3 +197,32 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         stream.write(b"x")
     with pytest.raises(FileNotFoundError), module.explaining_full_disks(tmp_path):
         (tmp_path / "nothing").open()
+
+
+def test_a_flush_that_fails_beside_the_work_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system says it once, to the first who asks."""
+    failures = iter([OSError(errno.ENOSPC, "No space left on device")])
+
+    def fails_once(_: int) -> None:
+        if error := next(failures, None):
+            raise error
+
+    monkeypatch.setattr(store_writer, "_LOOK_AT_DISK_EVERY", 8)
+    monkeypatch.setattr(os, "fsync", fails_once)
+    with pytest.raises(UserError, match=f"disk of {tmp_path} is full"), module.explaining_full_disks(tmp_path):
+        write(tmp_path / "store", [[([1] * 9, True)]] * 2)
+    write(tmp_path / "again", [[([1] * 9, True)]] * 2).verify()
+
+
+def test_a_part_over_a_longer_one_is_that_of_a_new_folder(tmp_path: Path) -> None:
+    def part(folder: Path, documents: int) -> list[bytes]:
+        folder.mkdir(exist_ok=True)
+        with DocumentWriter(folder, 1000, continues=True) as writer:
+            ends = np.arange(0, 3 * documents + 1, 3)
+            writer.append(np.arange(3 * documents), ends, [True] * documents, [3] * documents, [7] * documents)
+            writer.end()
+        return [file.read_bytes() for file in sorted(folder.iterdir())]
+
+    long = part(tmp_path / "used", 9)
+    assert part(tmp_path / "used", 2) == part(tmp_path / "new", 2) != long
+    assert part(tmp_path / "used", 9) == long

@@ -53,15 +53,60 @@ BEFORE: dict[str, str] = {
     "--output_dir runs/book",
     "lmtrain nlg text e2e --predictions predictions.jsonl": "lmtrain nlg decode --model run --input test.ids.jsonl "
     "--output predictions.jsonl",
+    "lmtrain report runs/e2e": "lmtrain nlg e2e --train train.txt --valid valid.txt --test test.txt --model ./gpt2 "
+    "--output_dir runs/e2e",
+    "lmtrain export adapter": "lmtrain clm --model_name_or_path ./gpt2 --train_file book.txt --use_peft "
+    "--output_dir adapter",
     "lmtrain export model.26289.pt": "lmtrain gpt2-ft --train_data train.ids.jsonl --valid_data valid.ids.jsonl "
     "--lora_dim 4 --lora_alpha 32 --work_dir made",
 }
 
-# By the beginning of a command line: why a test executes it elsewhere, or not at all.
-ELSEWHERE: dict[str, str] = {
-    "lmtrain push": "needs the hub; tests/models/test_hub_upload.py has a stand-in for it",
-    "lmtrain clm ... --push_to_hub": "the same",
+# By a command in the running text that leaves something out: the whole command that is executed in its place.
+WHOLE: dict[str, str] = {
+    "lmtrain clm config.json": "lmtrain clm run.json",
+    "lmtrain clm --model_type gpt2 --model_size 124m --key_tokens plt,pd,fit": "lmtrain clm --model_type gpt2 "
+    "--model_size 124m --key_tokens p,f --tokenizer_name tok --train_file code --output_dir runs/elided",
+    "lmtrain nlg e2e|webnlg|dart …": "lmtrain nlg e2e --train train.txt --valid valid.txt --test test.txt "
+    "--model ./gpt2 --output_dir runs/elided",
+    "lmtrain evaluate --model_name_or_path runs/book …": "lmtrain evaluate --model_name_or_path runs/book "
+    "--validation_file book.txt",
+    "lmtrain generate --model_name_or_path runs/book …": "lmtrain generate --model_name_or_path runs/book 'It was'",
+    "lmtrain sft … --use_peft": "lmtrain sft --use_peft …",
+    "lmtrain report RUN": "lmtrain report runs/book",
+    "lmtrain report --export png": "lmtrain report runs/book --export png",
+    "lmtrain export RUN OUT --to merged": "lmtrain export adapter out --to merged",
+    "lmtrain export --to hf|merged": "lmtrain export runs/book out --to hf",
+    "lmtrain tokenizer --like OLD --vocab_size 16384": "lmtrain tokenizer --like gpt2 --train_file book.txt "
+    "--output_dir made --vocab_size 16384",
+    "lmtrain tokenizer --type bpe": "lmtrain tokenizer --type bpe --train_file book.txt --output_dir made",
+    "lmtrain filter --deduplicate near": "lmtrain filter --deduplicate near --source corpus --text_column content "
+    "--output made",
+    "lmtrain prepare --json": "lmtrain prepare --json --tokenizer_name gpt2 --train_file book.txt --output_dir made",
+    "lmtrain prepare --shard I/N": "lmtrain prepare --shard 1/2 --tokenizer_name gpt2 --train_file books notes "
+    "--output_dir made",
+    "lmtrain nlg convert e2e IN OUT": "lmtrain nlg convert e2e train.txt made.jsonl",
+    "lmtrain nlg encode IN OUT --tokenizer_name ./gpt2 --add_bos --add_eos": "lmtrain nlg encode train.jsonl "
+    "made.jsonl --tokenizer_name ./gpt2 --add_bos --add_eos",
+    "lmtrain nlg decode --model RUN --input IN --output OUT --beam 10 --eval_len 64": "lmtrain nlg decode --model run "
+    "--input test.ids.jsonl --output made.jsonl",
+    "lmtrain nlg score TASK --predictions TEXTS --references …": "lmtrain nlg score e2e --predictions hypotheses.txt "
+    "--references references.txt",
+    "lmtrain nlg score TASK --predictions a.txt --against b.txt --references …": "lmtrain nlg score e2e "
+    "--predictions a.txt --against b.txt --references references.txt",
+}
+
+# By the beginning of a command line: why nothing here executes it. Everything else is executed, or only a name.
+NOT_EXECUTED: dict[str, str] = {
     "lmtrain report runs/book --live": "serves until it is stopped: tests/report/test_report_live.py",
+    "lmtrain prepare --output_dir s3://…": "needs object storage: tests/e2e/test_object_storage.py has a stand-in",
+    "lmtrain prepare --engine ray": "needs the package ray, which is not among the tests'",
+    "lmtrain nlg text e2e --predictions PREDICTIONS": "executed in docs/data_to_text.md with names of files",
+    "make": "makes environments, or runs suites and benchmarks by itself; `make -n` reads it",
+    "pip install": "needs a package index; the extras that it names are looked up",
+    "python benchmarks/": "measures for minutes and hours; the options that it names are looked up",
+    "python -m lmtrain.cli.options_page": "tests/cli compares its page",
+    "torchrun": "tests/e2e/test_launchers.py starts them",
+    "accelerate launch": "the same",
 }
 
 # Commands that take no time: `make test` executes the blocks that have no others.

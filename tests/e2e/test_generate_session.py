@@ -7,6 +7,8 @@ import os
 import select
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -50,22 +52,23 @@ def test_a_piped_session_answers_as_one_call_does(gpt2: str) -> None:
     assert records[0]["completion"] != records[2]["completion"]
 
 
-def test_a_session_outlives_a_bad_prompt_and_answers_line_by_line(gpt2: str) -> None:
+@POSIX
+def test_a_session_outlives_a_bad_prompt_and_answers_line_by_line(gpt2: str, tmp_path: Path) -> None:
     """The other side may wait for an answer before it writes the next prompt."""
-    with subprocess.Popen(
-        [*COMMAND, gpt2, "--interactive", "--json", "--max_new_tokens", "4"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert process.stdin and process.stdout and process.stderr
-        answers = []
-        for prompt in ("The fox", "a fox " * 60, "a dog"):
-            process.stdin.write(f"{prompt}\n")
-            process.stdin.flush()
-            if len(prompt) < 100:
-                answers.append(json.loads(process.stdout.readline()))
-        process.stdin.close()
-        errors = process.stderr.read()
-        assert process.wait(timeout=60) == 0
+    os.mkfifo(tmp_path / "prompts")
+    process = forked.Forked(
+        [*COMMAND[1:], gpt2, "--interactive", "--json", "--max_new_tokens", "4"], text=tmp_path / "prompts"
+    )
+    until = time.monotonic() + 120
+    with (tmp_path / "prompts").open("w", buffering=1) as prompts:
+        for prompt, answered in (("The fox", 1), ("a fox " * 60, 1), ("a dog", 2)):
+            prompts.write(f"{prompt}\n")
+            while process.output(0).count("\n") < answered:
+                assert process.poll() is None and time.monotonic() < until, process.output(-1)
+                time.sleep(0.01)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    answers = [json.loads(line) for line in printed.splitlines()]
     assert [(a["index"], a["prompt"], a["tokens"]) for a in answers] == [(0, "The fox", 4), (2, "a dog", 4)]
     [line] = [line for line in errors.splitlines() if "leaves no room" in line]
     assert "has 121 tokens" in line and "48 positions" in line and "Traceback" not in errors
@@ -92,11 +95,10 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_the_session(endless: s
     import pty
 
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, endless, "--interactive", "--max_new_tokens", "190000"],
-        preexec_fn=lambda: os.login_tty(theirs), env={**os.environ, "TERM": "dumb"},
+    process = forked.Forked(
+        [*COMMAND[1:], endless, "--interactive", "--max_new_tokens", "190000"],
+        env={**os.environ, "TERM": "dumb"}, terminal=os.ttyname(theirs),
     )  # fmt: skip
-    os.close(theirs)
     screen = Screen(ours)
     try:
         assert b"Ctrl-D or /quit ends" in screen.until(b"> ")
@@ -115,6 +117,7 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_the_session(endless: s
     finally:
         process.kill()
         process.wait()
+        os.close(theirs)
         os.close(ours)
 
 

@@ -125,6 +125,24 @@ def test_what_was_trained_without_a_checkpoint_is_written_first_and_not_trained_
     assert main(words) == 0 and "is finished" in capsys.readouterr().err
 
 
+def test_missing_scores_are_those_asked_for_of_the_text_that_the_run_began_with(
+    world: World, tmp_path: Path, signalled_at: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    signalled_at("score")
+    out, held_out = tmp_path / "out", tmp_path / "held_out.txt"
+    text = Path(world.text).read_text()
+    held_out.write_text(text)
+    words = command(world, out, "--validation_file", str(held_out), "--save_strategy", "no")
+    assert main([*words, "--do_eval"]) == ExitCode.INTERRUPTED
+    held_out.write_text(text * 2)
+    assert main([*words, "--do_eval"]) == ExitCode.WRONG_INPUT
+    assert "the validation text or its tokenizer has changed since the run in" in capsys.readouterr().err
+    held_out.write_text(text)
+    assert main(words) == 0
+    assert "only scores are missing" in capsys.readouterr().err and status(out)["state"] == "finished"
+    assert steps_made(out) == STEPS and not (out / "eval_results.json").exists(), "the second time without --do_eval"
+
+
 @pytest.mark.parametrize("part", ["export_trained", "is_saved"])  # the second: while it looks for the last save
 def test_where_the_last_step_is_saved_the_export_does_not_wait(
     part: str, world: World, tmp_path: Path, signalled_at: Callable[..., None], capsys: pytest.CaptureFixture[str]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from world import World
 
+import forked
 
-def launch(words: list[str], cache: Path) -> str:
+
+def launch(launcher: str, words: list[str], cache: Path) -> str:
+    """What is said under a launcher, which is a fork; the processes that it starts import all they need."""
     environment = {**os.environ, "LMTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = forked.run(["-m", *launcher.split(), "-m", "lmtrain", *words], env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 
@@ -35,8 +36,7 @@ def figures(folder: Path) -> dict[str, float]:
 def one(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one process, of 8 examples a step, and the cache that it left."""
     folder = tmp_path_factory.mktemp("one")
-    words = [sys.executable, "-m", *ALONE.split(), "-m", "lmtrain", *command(world, folder / "run")]
-    said = launch(words, folder / "cache")
+    said = launch(ALONE, command(world, folder / "run"), folder / "cache")
     assert said.count("● result") == 1
     return folder
 
@@ -52,8 +52,8 @@ ACCELERATE = (
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
 def test_two_processes_train_as_one_does(launcher: str, one: Path, world: World, tmp_path: Path) -> None:
     """Global batch 8 as 1 × 8 and as 2 × 4: one result."""
-    words = [sys.executable, "-m", *launcher.split(), "-m", "lmtrain", *command(world, tmp_path / "two")]
-    said = launch([*words, "--per_device_train_batch_size", "4"], one / "cache")
+    words = [*command(world, tmp_path / "two"), "--per_device_train_batch_size", "4"]
+    said = launch(launcher, words, one / "cache")
     assert said.count("● result") == 1, "one process speaks"
     alone, two = figures(one / "run"), figures(tmp_path / "two")
     assert two["eval_loss"] == pytest.approx(alone["eval_loss"], rel=1e-6)

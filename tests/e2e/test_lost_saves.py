@@ -130,7 +130,7 @@ def test_a_full_disk_at_the_end_names_the_checkpoint_and_the_same_command_writes
     allow_files_of(None)
     said = capsys.readouterr().err
     assert "Traceback" not in said and "fault of lmtrain" not in said
-    assert "training has ended with step 3, and what it came to cannot be written (File too large)" in said
+    assert f"training has ended with step 3, and what it came to cannot be written (File too large: {out})" in said
     assert "checkpoint-3 holds it all: make room, and the same command writes what is missing" in said
     assert status(out)["state"] == "failed" and not (out / "config.json").exists()
     assert main(line) == 0

@@ -176,7 +176,7 @@ def test_activations_are_computed_twice_only_when_they_must(tmp_path: Path, monk
 
 PEAKS = """
 import torch
-from lmtrain.engine.allocator import keep_freed_memory
+from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.engine.memory import PeakMemory
 keep_freed_memory()  # as training does; what was freed before must not hide what is taken now
 def touch():

@@ -22,9 +22,10 @@ from tiny import MemoryLayout, arguments, gpt2, llama, logged, rows
 BLOCKS = rows(24, shortest=12, longest=12)
 
 
-def trainer(folder: Path, *, bf16: bool = False, **options: Any) -> LMTrainer:
+def trainer(folder: Path, *, model: Any = None, bf16: bool = False, **options: Any) -> LMTrainer:
     args = arguments(folder, max_steps=4, per_device_train_batch_size=4, bf16=bf16)
-    return LMTrainer(llama(), args, MemoryLayout(BLOCKS), MemoryLayout(BLOCKS[:5]), objective=Causal(), **options)
+    data = MemoryLayout(BLOCKS), MemoryLayout(BLOCKS[:5])
+    return LMTrainer(model or llama(), args, *data, objective=Causal(), **options)
 
 
 def test_the_layers_are_found() -> None:
@@ -119,9 +120,18 @@ def test_layers_that_another_trainer_compiled_are_as_they_were(tmp_path: Path) -
     second = LMTrainer(model, args, MemoryLayout(BLOCKS), objective=Causal())
     assert has_compiled_layers(model)
     assert not second.fast_paths.compiled and not has_compiled_layers(model)
-    model.model.layers[0].compile()  # by whoever trains it
-    third = LMTrainer(model, args, MemoryLayout(BLOCKS), objective=Causal())
-    assert third.fast_paths and has_compiled_layers(model)
+
+
+def test_layers_that_whoever_made_the_model_compiled_stay_so(tmp_path: Path) -> None:
+    model = llama()
+    layer = model.model.layers[1]
+    compile_layers(model)
+    layer.compile()
+    theirs = layer._compiled_call_impl
+    compile_layers(model)
+    run = trainer(tmp_path, model=model, compiles="on")
+    assert not run.fast_paths.compiled and "compiled already" in run.fast_paths.lines[0]
+    assert [layer._compiled_call_impl for layer in model.model.layers] == [None, theirs]
 
 
 @pytest.mark.slow

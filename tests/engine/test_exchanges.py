@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,11 @@ from lmtrain.engine.exchanges import Exchanges
 
 CPU = torch.device("cpu")
 LONG = 0.2  # seconds
+
+
+def between(least: float, most: float, measured: Callable[[], float]) -> bool:
+    """In one of a few looks: a machine with other work wakes nobody in time."""
+    return any(least <= measured() <= most for _ in range(10))
 
 
 @pytest.fixture
@@ -58,8 +63,9 @@ def test_what_is_waited_for_is_the_exchange_and_not_the_pass() -> None:
     plain, ddp = nn.Linear(4, 3), DistributedDataParallel(nn.Linear(4, 3))
     exchange_takes(ddp, LONG)
     exchanges = Exchanges(CPU)
-    assert LONG * 0.9 < waited(exchanges, ddp, before=LONG) < LONG * 1.5
-    assert waited(exchanges, plain, before=LONG) < LONG / 4, "a pass without an exchange waits for none"
+    assert between(LONG * 0.9, LONG * 1.5, lambda: waited(exchanges, ddp, before=LONG))
+    nothing = between(0, LONG / 4, lambda: waited(exchanges, plain, before=LONG))
+    assert nothing, "a pass without an exchange waits for none"
     with torch.no_grad():
         exchanges.watch_backward(plain(torch.ones(2, 4)).sum())  # an evaluation's
 
@@ -69,8 +75,9 @@ def test_an_exchange_that_the_pass_hides_costs_nothing() -> None:
     ddp = DistributedDataParallel(nn.Linear(4, 3))
     exchange_takes(ddp, LONG)
     exchanges = Exchanges(CPU)
-    assert waited(exchanges, ddp, behind=LONG / 2) == pytest.approx(LONG / 2, abs=LONG / 4), "half of it is hidden"
-    assert waited(exchanges, ddp, behind=2 * LONG) < LONG / 4, "all of it is"
+    half = between(LONG / 4, LONG * 3 / 4, lambda: waited(exchanges, ddp, behind=LONG / 2))
+    assert half, "half of it is hidden"
+    assert between(0, LONG / 4, lambda: waited(exchanges, ddp, behind=2 * LONG)), "all of it is"
 
 
 @pytest.mark.usefixtures("group")
@@ -81,9 +88,10 @@ def test_buffers_are_watched_where_there_are_some_and_the_model_is_left_alone_af
     exchanges.watch_forward(ddp)
     exchanges.watch_forward(ddp)
     assert len(ddp._forward_pre_hooks) == len(model._forward_pre_hooks) == 1
+    began = time.perf_counter()
     with exchanges.step(ddp):
         ddp(torch.ones(2, 4))
-        assert 0 < exchanges.seconds < 1
+        assert 0 < exchanges.seconds < time.perf_counter() - began
         before = exchanges.seconds
         model(torch.ones(2, 4))
     ddp(torch.ones(2, 4))
@@ -104,8 +112,8 @@ def test_on_a_gpu_events_tell_without_holding_python_up() -> None:
 
 
 def test_a_block_is_counted() -> None:
-    exchanges = Exchanges(CPU)
+    exchanges, began = Exchanges(CPU), time.perf_counter()
     for _ in range(2):
         with exchanges.waiting():
             time.sleep(0.05)
-    assert 0.1 <= exchanges.seconds < 0.5
+    assert 0.1 <= exchanges.seconds <= time.perf_counter() - began

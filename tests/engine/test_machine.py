@@ -13,26 +13,33 @@ CPU = torch.device("cpu")
 
 
 def test_no_product_of_one_s_own_is_much_faster() -> None:
-    peak = peak_of(CPU, "fp32")
+    """In one of a few looks: another program may have had the core during the rest."""
+    assert any(0.3 < best_product() / measured().flops < 2 for _ in range(10))
+    peak = measured()
     assert (peak.precision, peak.device, peak.threads) == ("fp32", "cpu", torch.get_num_threads())
-    left = torch.randn(512, 512)
-    best = float("inf")
+
+
+def measured() -> Peak:
+    _measured.cache_clear()
+    return peak_of(CPU, "fp32")
+
+
+def best_product() -> float:
+    """Operations a second."""
+    left, best = torch.randn(512, 512), float("inf")
     for _ in range(20):
         start = time.perf_counter()
         torch.mm(left, left)
         best = min(best, time.perf_counter() - start)
-    assert 0.3 < 2 * 512**3 / best / peak.flops < 2
+    return 2 * 512**3 / best
 
 
 def test_measuring_is_quick_and_done_once() -> None:
     _measured.cache_clear()
-    start = time.perf_counter()
+    start = time.process_time()
     first = peak_of(CPU, "fp32")
-    took = time.perf_counter() - start
-    assert took < 10  # 0.3 s on an idle machine
-    start = time.perf_counter()
-    assert peak_of(CPU, "fp32") is first
-    assert time.perf_counter() - start < took / 10
+    assert time.process_time() - start < 10  # 0.3 s of one core
+    assert peak_of(CPU, "fp32") is first and _measured.cache_info().misses == 1
 
 
 def test_the_run_s_random_stream_is_left_alone() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ class FakeClock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 class TimedLayout(MemoryLayout):
@@ -123,12 +129,7 @@ def test_every_event_is_complete(run: tuple[str, list[dict], int]) -> None:
 
 
 def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")  # on a busy machine the line says more: what waits for data
-
-    class Tty(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
+    monkeypatch.setenv("COLUMNS", "160")
     stream, layout = Tty(), MemoryLayout(rows(8))
     args = arguments(tmp_path, max_steps=4, per_device_train_batch_size=4, eval_strategy="steps", eval_steps=2)
     progress = Progress(stream=stream)
@@ -137,6 +138,29 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     text = stream.getvalue()
     assert "4/4" in text and "loss" in text and "tok/s" in text
     assert "perplexity" in text
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (60, "loss 3.457  12,345 tok/s"),
+        (80, "loss 3.457  12,345 tok/s  1:02:03 left  3.2 GB"),
+        (100, "loss 3.457  12,345 tok/s  1:02:03 left  3.2 GB  waiting for data 23%"),
+    ],
+)
+def test_what_matters_least_is_left_out_of_a_narrow_terminal(
+    width: int, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Tty()
+    display = Terminal(screen)
+    display.begin(0, 30_000)
+    values = {"loss": 3.4567, "tokens_per_second": 12_345.0, "memory": 3.2e9, "waiting_for_data": 0.23}
+    display.train(1_200, 30_000, {**values, "time_left": 3_723.0})
+    display.end()
+    line = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n").rstrip().rpartition("\n")[2]
+    assert line.startswith("  train ") and line.rstrip().endswith(f" 1200/30000 {shown}") and len(line) <= width
 
 
 def test_the_stock_bars_are_gone_unless_asked_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ def test_what_is_missing(
     found = problems(tmp_path, **training)
     assert list(found) == [flag]
     assert said in found[flag]
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_tracker_whose_package_is_missing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
+    said = f"{name} needs a package that is not installed: pip install {name}"
+    assert problems(tmp_path, report_to=[name]) == {"--report_to": said}
 
 
 def test_on_cpus_nothing_is_sharded_under_a_launcher_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

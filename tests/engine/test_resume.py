@@ -9,7 +9,8 @@ import pytest
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.found import Found
-from lmtrain.engine.resume import require_same_data, resume_point
+from lmtrain.engine.resume import require_same_data, where_to_begin
+from lmtrain.engine.run_folder import RunFolder
 
 
 def checkpoint(folder: Path, step: int, *, optimizer: bool = True) -> Path:
@@ -20,35 +21,36 @@ def checkpoint(folder: Path, step: int, *, optimizer: bool = True) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("asked", [None, "true", "True"])
-def test_by_default_the_newest_checkpoint_or_the_beginning(tmp_path: Path, asked: str | None) -> None:
-    found = Found("unfinished", tmp_path / "checkpoint-4", 4)
-    assert resume_point(asked, found) == found
-    assert resume_point(asked, Found("new")) == Found("new")
+def begin(folder: Path, asked: str | None = None) -> Found:
+    """As any other command than the one that began what lies there."""
+    return where_to_begin(folder, "clm", {"resume_from_checkpoint": asked}, ["another"])
 
 
-def test_a_named_checkpoint_tells_its_step(tmp_path: Path) -> None:
-    place = checkpoint(tmp_path / "checkpoint-7", 7)
-    assert resume_point(str(place), Found("new")) == Found("unfinished", place, 7)
+def a_run(folder: Path, step: int, *, optimizer: bool = True) -> Path:
+    """Unfinished; returns its checkpoint."""
+    with RunFolder(folder) as run:
+        run.describe("clm", [], {})
+        run.status("training", step=step)
+    return checkpoint(folder / f"checkpoint-{step}", step, optimizer=optimizer)
 
 
-@pytest.mark.parametrize("never", ["never", "false", "No"])
-def test_starting_over_beside_a_checkpoint_sets_it_aside(tmp_path: Path, never: str) -> None:
-    assert resume_point(never, Found("new")) == Found("new")
-    place = checkpoint(tmp_path / "checkpoint-4", 4)
-    point = resume_point(never, Found("unfinished", place, 4), tmp_path)
-    assert (point.state, point.checkpoint, point.set_aside) == ("new", None, (place,))
+@pytest.mark.parametrize("word", ["True", "yes", "false", "No"])
+def test_other_words_for_the_newest_and_for_none(tmp_path: Path, word: str) -> None:
+    place = a_run(tmp_path, 4)
+    found, none = begin(tmp_path, word), word in ("false", "No")
+    assert (found.checkpoint, found.set_aside) == ((None, (place,)) if none else (place, ()))
+    assert begin(tmp_path / "new", word) == Found("new")
 
 
 def test_what_training_cannot_go_on_from_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        resume_point(str(tmp_path / "nothing"), Found("new"))
+        begin(tmp_path / "run", str(tmp_path / "nothing"))
     (tmp_path / "model").mkdir()
     with pytest.raises(UserError, match="no checkpoint of a run"):
-        resume_point(str(tmp_path / "model"), Found("new"))
+        begin(tmp_path / "run", str(tmp_path / "model"))
     weights = checkpoint(tmp_path / "checkpoint-3", 3, optimizer=False)
     with pytest.raises(UserError, match="no optimizer state"):
-        resume_point(str(weights), Found("new"))
+        begin(tmp_path / "run", str(weights))
 
 
 @pytest.mark.parametrize("prefix", ["", "bf16_"])
@@ -56,22 +58,24 @@ def test_what_deepspeed_saved_goes_on_with_as_many_processes(
     prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found in the folder or named; one that was converted to its universal format goes on with any number."""
-    place = checkpoint(tmp_path / "checkpoint-7", 7, optimizer=False)
+    run = tmp_path / "run"
+    place = a_run(run, 7, optimizer=False)
     (place / "latest").write_text("global_step7\n")
     (place / "global_step7").mkdir()
     for rank in range(4):
         for kind in ("model", "optim"):
             (place / "global_step7" / f"{prefix}zero_pp_rank_{rank}_mp_rank_00_{kind}_states.pt").touch()
+    asked = ((run, None), (tmp_path / "new", str(place)))
     found = Found("unfinished", place, 7)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert resume_point(None, found) == found == resume_point(str(place), Found("new"))
+    assert [begin(*each) for each in asked] == [found, found]
     for world, words in {"2": "there are 2; start as many", "1": "there is 1; start as many"}.items():
         monkeypatch.setenv("WORLD_SIZE", world)
-        for asked, known in ((None, found), (str(place), Found("new"))):
+        for each in asked:
             with pytest.raises(UserError, match=f"saved by DeepSpeed on 4 processes.* {words}"):
-                resume_point(asked, known)
+                begin(*each)
     (place / "latest_universal").write_text("global_step7_universal")
-    assert resume_point(None, found) == found
+    assert begin(run) == found
 
 
 def data(**keys: str) -> dict[str, dict[str, dict[str, str]]]:

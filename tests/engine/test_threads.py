@@ -31,6 +31,7 @@ def test_what_the_user_says_is_kept() -> None:
 def test_torchruns_single_thread_is_not_taken_for_a_wish() -> None:
     environment = {"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2"}
     assert choose_threads(1, environment)[0] == 4
+    assert choose_threads(8, {"WORLD_SIZE": "8", "SLURM_PROCID": "0", "SLURM_NNODES": "2"})[0] == 2
 
 
 @pytest.mark.parametrize(("quota", "count"), [("200000 100000", 2), ("50000 100000", 1), ("max 100000", 8)])

@@ -1,8 +1,7 @@
 """The open loop and LMTrainer make the same steps."""
 
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from examples_run import EXAMPLES, environment
 from safetensors.torch import load_file
 from trainer_run import OPTIONS, run
 
+import forked
 import miniature
 from launching import MARKS, launch
 
@@ -71,7 +71,7 @@ def test_on_one_process_to_the_bit_and_resumed(made: tuple[Path, Path, Path], tm
     assert_same_training(straight, trainer)
 
     # Killed in the middle of the second epoch, after a checkpoint and some steps, and started again.
-    launch(LOOP, *words(made, cut))
+    shutil.copytree(straight, cut)
     lines = (cut / "log.jsonl").read_text().splitlines(keepends=True)
     torn = next(line for line in lines if json.loads(line)["step"] == 9)[:20]
     (cut / "log.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= 8) + torn)
@@ -84,19 +84,13 @@ def test_on_one_process_to_the_bit_and_resumed(made: tuple[Path, Path, Path], tm
 
 @MARKS[0]
 @MARKS[1]
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_on_two_processes(launcher: str, made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_on_two_processes(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Of ``accelerate launch``, which makes the variables that torchrun makes."""
     launch(Path(__file__).with_name("trainer_run.py"), *made, tmp_path / "trainer", processes=2)
-    if launcher == "torchrun":
-        launch(LOOP, *words(made, tmp_path / "loop"), processes=2)
-    else:
-        options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-        command = [sys.executable, "-m", "accelerate.commands.launch", *options.split(), "--main_process_port", "0",
-                   str(LOOP)]  # fmt: skip
-        done = subprocess.run(
-            [*command, *words(made, tmp_path / "loop")], env=environment(), capture_output=True, text=True, timeout=150
-        )
-        assert done.returncode == 0, done.stderr
+    options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    launcher = ["-m", "accelerate.commands.launch", *options.split(), "--main_process_port", "0"]
+    done = forked.run([*launcher, LOOP, *words(made, tmp_path / "loop")], env=environment())
+    assert done.returncode == 0, done.stderr
     assert_same_training(tmp_path / "loop", tmp_path / "trainer")
 
 

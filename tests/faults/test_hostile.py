@@ -355,9 +355,16 @@ def test_a_token_is_in_no_file_and_in_no_line(how: list[str], tmp_path: Path, ow
         assert holding(secret, tmp_path / "run", own_cache) == []
     argv = json.loads((tmp_path / "run" / "run.json").read_text())["argv"]
     assert "--output_dir" in argv and not any("SECRET" in word for word in argv)
-    evaluated = f"evaluate --model_name_or_path run --validation_file text.txt --token {SECRETS['typed']}"
-    assert SECRETS["typed"] not in lmtrain(tmp_path, *evaluated.split(), "--output_dir", "scores")
-    assert holding(SECRETS["typed"], tmp_path / "scores", own_cache) == []
+
+
+@pytest.mark.slow
+def test_nor_in_those_of_an_evaluation(tmp_path: Path, own_cache: Path) -> None:
+    model = model_folder("gpt2", tmp_path / "model")
+    evaluated = f"evaluate --model_name_or_path {model} --validation_file text.txt --token {SECRETS['typed']}"
+    said = lmtrain(tmp_path, *evaluated.split(), "--block_size", "16", "--output_dir", "scores")
+    assert list((tmp_path / "scores").iterdir())
+    for secret in (SECRETS["typed"], SECRETS["environment"]):
+        assert secret not in said and holding(secret, tmp_path / "scores", own_cache) == []
 
 
 @pytest.mark.parametrize(

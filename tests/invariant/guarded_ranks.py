@@ -10,10 +10,12 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
 from lmtrain.core.console import silent
@@ -26,6 +28,11 @@ from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, gpt2, logged, rows, weights
 
 HELD_OUT = 41  # examples: one process has a batch more
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter({"input_ids": row} for row in rows(HELD_OUT, shortest=4, longest=14))
 
 
 class Spoiled(LMTrainer):
@@ -72,17 +79,21 @@ def stop(folder: Path) -> None:
 
 
 def leave_an_evaluation(folder: Path) -> None:
-    """The last process is asked to stop in the evaluation behind step 2; then all go on from there."""
+    """The last process is asked to stop in the evaluation behind step 2; then all go on from there. So it is where
+    logits are gathered, and where nobody knows how many batches there are."""
     seen: dict[str, Any] = {}
-    for name in ("straight", "left", "left, resumed"):
+    for name in ("straight", "left", "left, resumed", "left with metrics", "left in a stream"):
         place = folder / name.partition(",")[0]
         args = arguments(
             place, per_device_train_batch_size=2, per_device_eval_batch_size=1, max_steps=3, eval_strategy="steps",
             eval_steps=2, save_strategy="steps", save_steps=100, ddp_backend="gloo",
         )  # fmt: skip
         data, held_out = (MemoryLayout(rows(n, shortest=4, longest=14)) for n in (16, HELD_OUT))
-        trainer = LMTrainer(gpt2(), args, data, held_out, objective=Causal(), stop=Stop(say=silent))
-        asked = _Asked(trainer, name == "left" and args.process_index == args.world_size - 1)
+        own: Any = {"compute_metrics": lambda _: {}} if "metrics" in name else {}
+        scored = Stream() if "stream" in name else held_out
+        trainer = LMTrainer(gpt2(), args, data, scored, objective=Causal(), stop=Stop(say=silent), **own)
+        asks = name.startswith("left") and "resumed" not in name and args.process_index == args.world_size - 1
+        asked = _Asked(trainer, asks)
         trainer.add_callback(asked)
         trainer.train(resume_from_checkpoint=str(place / "checkpoint-2") if "resumed" in name else None)
         seen[name] = {

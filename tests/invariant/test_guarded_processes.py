@@ -25,9 +25,10 @@ def test_a_signal_to_one_ends_the_evaluation_of_all(folder: Path) -> None:
     left, right = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
     assert (left["straight"]["batches"], right["straight"]["batches"]) == (42, 40), "two times"
     for each in (left, right):
-        assert each["left"]["batches"] == 7, "told with the fourth, heard with the eighth"
-        assert each["left"]["stopped"] and each["left"]["heard"] and each["left"]["step"] == 2
-        assert each["left"]["scores"] == []
+        for way in ("left", "left with metrics", "left in a stream"):
+            assert each[way]["batches"] == 7, "told with the fourth, heard with the eighth"
+            assert each[way]["stopped"] and each[way]["heard"] and each[way]["step"] == 2
+            assert each[way]["scores"] == []
         whole, resumed = each["straight"], each["left, resumed"]
         assert not resumed["stopped"] and resumed["step"] == 3
         assert (resumed["losses"], resumed["scores"]) == (whole["losses"], whole["scores"])

@@ -32,7 +32,7 @@ def seen(folder: Path) -> Seen:
     """What each process saw, by (number of processes, rank): one launch for everything."""
     ranks.run(folder)
     for processes in SEVERAL:
-        launch(Path(__file__).with_name("ranks.py"), folder, processes=processes, timeout=500)
+        launch(Path(__file__).with_name("ranks.py"), folder, processes=processes, timeout=900)
     found = {path: tuple(map(int, path.stem.split("-"))) for path in folder.glob("*.json")}
     return {(world, rank): json.loads(path.read_text()) for path, (world, rank) in found.items()}
 

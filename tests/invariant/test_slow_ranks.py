@@ -14,11 +14,22 @@ pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of the two saw, by run."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slow")
-    launch(Path(__file__).with_name("slow_ranks.py"), folder, processes=2)
+    launch(Path(__file__).with_name("slow_ranks.py"), folder, processes=2, timeout=900)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> list[dict[str, Any]]:
+    """What each of the two saw, by run."""
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def times(folder: Path) -> float:
+    """How many times as long as on a machine without other work the slow one slept."""
+    return float((folder / "times.json").read_text())
 
 
 @pytest.mark.parametrize("slow", [0, 1])
@@ -44,29 +55,29 @@ def is_about(seconds: float, events: list[dict[str, Any]], part: str, more: int)
 
 
 @pytest.mark.parametrize("slow", [0, 1])
-def test_the_other_waits_about_as_long(slow: int, seen: list[dict[str, Any]]) -> None:
+def test_the_other_waits_about_as_long(slow: int, seen: list[dict[str, Any]], times: float) -> None:
     events = seen[0]["first computes" if slow == 0 else "second computes"]["ranks"]
-    assert is_about(2 * ASLEEP, events, "computing", slow)
-    assert is_about(2 * ASLEEP, events, "collectives", 1 - slow)
+    assert is_about(2 * times * ASLEEP, events, "computing", slow)
+    assert is_about(2 * times * ASLEEP, events, "collectives", 1 - slow)
     for event in events:
         for rank in (0, 1):  # the three parts are the step
             parts = event["computing"][rank] + event["data"][rank] + event["collectives"][rank]
             assert parts == pytest.approx(event["seconds"], rel=0.1)
 
 
-def test_who_waits_for_data_is_named(seen: list[dict[str, Any]]) -> None:
+def test_who_waits_for_data_is_named(seen: list[dict[str, Any]], times: float) -> None:
     run = seen[0]["second reads"]
     events = run["ranks"][:-1]  # reading is ahead: the last steps' rows are there
-    assert is_about(4 * SLOW_READ, events, "data", 1)
-    assert is_about(4 * SLOW_READ, events, "collectives", 0)
+    assert is_about(4 * times * SLOW_READ, events, "data", 1)
+    assert is_about(4 * times * SLOW_READ, events, "collectives", 0)
     assert held_up_by(events) == [("data", 1)] * len(events) and "rank 1 waits for data " in run["said"]
     assert run["train"][0]["waiting_for_data"] > 0.3, "that of the process that waits longest"
 
 
-def test_in_a_sharded_model_too(seen: list[dict[str, Any]]) -> None:
+def test_in_a_sharded_model_too(seen: list[dict[str, Any]], times: float) -> None:
     run = seen[0]["sharded, second computes"]
     assert held_up_by(run["ranks"]).count(("computing", 1)) >= 2
-    assert is_about(2 * ASLEEP, run["ranks"], "collectives", 0)
+    assert is_about(2 * times * ASLEEP, run["ranks"], "collectives", 0)
     for rank in (0, 1):
         assert seen[rank]["sharded, second computes"]["weights"] == seen[rank]["sharded"]["weights"]
         assert seen[rank]["sharded, second computes"]["losses"] == seen[rank]["sharded"]["losses"]
@@ -88,14 +99,14 @@ def test_one_process_shows_and_writes(seen: list[dict[str, Any]]) -> None:
         assert run["said"] == "" and run["train"] == run["ranks"] == []
 
 
-def test_speed_is_that_of_all(seen: list[dict[str, Any]]) -> None:
+def test_speed_is_that_of_all(seen: list[dict[str, Any]], times: float) -> None:
     """Both know the same tokens, those of both; a step of the slow run takes as long as the sleep at least."""
     run = seen[0]["second computes"]
     assert run["tokens"] == seen[1]["second computes"]["tokens"]
     for before, event in zip([0, *(e["tokens"] for e in run["train"])], run["train"], strict=False):
         seconds = (event["tokens"] - before) / event["tokens_per_second"]
-        assert 2 * 2 * ASLEEP < seconds < 2 * 2 * ASLEEP + 5
-    assert run["whole"]["train_tokens_per_second"] < run["tokens"] / (STEPS * 2 * ASLEEP)
+        assert 1 < seconds / (2 * 2 * times * ASLEEP) < 10
+    assert run["whole"]["train_tokens_per_second"] < run["tokens"] / (STEPS * 2 * times * ASLEEP)
 
 
 def test_memory_is_that_of_who_holds_most(seen: list[dict[str, Any]]) -> None:

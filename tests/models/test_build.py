@@ -128,16 +128,20 @@ def test_a_body_without_a_head_says_which_tensors_are_new(tmp_path):
     assert unused == "1 tensor of the checkpoint has no place in this model (pooler.dense.weight)"
 
 
-@pytest.mark.parametrize("damage", ["one tensor", "other names"])
+@pytest.mark.parametrize("damage", ["one tensor", "other names", "all kinds"])
 def test_a_body_that_would_start_from_random_weights_is_refused(tmp_path, damage):
     folder = checkpoint("gpt2", tmp_path / "c")
-    lost = "transformer.h.1.attn.c_attn.weight"
-    if damage == "one tensor":
-        rewrite_weights(folder, lambda weights: {n: v for n, v in weights.items() if n != lost})
-    else:
+    lost, narrow = "transformer.h.1.attn.c_attn.weight", "transformer.h.0.mlp.c_fc.bias"
+    if damage == "other names":
         rewrite_weights(folder, lambda weights: {f"module.net.{n}": v for n, v in weights.items()})
-    with pytest.raises(UserError, match="tensors of the model's body are not in the checkpoint"):
+    else:
+        rewrite_weights(folder, lambda weights: {n: v for n, v in weights.items() if n != lost})
+    if damage == "all kinds":
+        rewrite_weights(folder, lambda weights: {**weights, narrow: weights[narrow][1:].clone(), "x.y": torch.ones(2)})
+    with pytest.raises(UserError, match="tensors of the model's body are not in the checkpoint") as error:
         load(model_name_or_path=folder)
+    named = {"one tensor": [lost], "other names": ["module.net."], "all kinds": [lost, narrow, "x.y"]}[damage]
+    assert all(name in str(error.value) for name in named)
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):

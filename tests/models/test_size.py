@@ -108,7 +108,7 @@ def test_overrides_win_and_the_rest_is_solved_around_them(monkeypatch: pytest.Mo
     assert heads.model.config.num_attention_heads == 7 and heads.model.config.hidden_size % 7 == 0
     both = made("gpt2", "20m", 8_192, monkeypatch, config_overrides="n_embd=128,n_layer=2")
     assert (both.model.config.n_embd, both.model.config.n_layer) == (128, 2)
-    assert "as near as the overrides allow" in both.lines[1]
+    assert "the nearest there is" in both.lines[1]
 
 
 def test_a_vocabulary_larger_than_the_size_names_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:

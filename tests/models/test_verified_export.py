@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +160,13 @@ def test_adapters(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
     "changes", [*KINDS, {"dtype": torch.bfloat16}, {"dtype": torch.bfloat16, "precision": "bf16"}], ids=str
 )
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
-def test_merged(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
+def test_merged(tmp_path: Path, kind: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("peft")
     model, tokenizer, chosen = with_adapter(kind, tmp_path, **changes)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "too small"))
     found = export_verified(model, tokenizer, tmp_path / "run", PURPOSE[kind], chosen, merge=True)
     assert found.kind == "merged" and found.difference <= MERGED == found.allowed
-    assert (found.rounded > 0) == ("dtype" in changes)
+    assert (found.rounded > 0) == ("dtype" in changes) and not list((tmp_path / "run").glob(".*"))
     if "precision" not in changes and "dtype" not in changes:
         whole = load_model(ModelOptions(str(tmp_path / "run")), PURPOSE[kind], None).model
         assert difference(logits(model), logits(whole)) < 1e-4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from lmtrain.cli.main import main
 from lmtrain.config.nlg import NlgOptions
-from lmtrain.core.errors import UserError
+from lmtrain.config.save import as_dict
+from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.data.nlg.records import Record
+from lmtrain.engine.trainer.stopping import StopWhenAsked
 from lmtrain.models import save_model
 from lmtrain.recipes.data_to_text import decoding, run
 from lmtrain.recipes.data_to_text.data import first_of_each
 from lmtrain.recipes.data_to_text.run import run_task
 from lmtrain.recipes.flags import in_flags
+from lmtrain.recipes.trainings import Trainings, look_at
 from tiny_models import make
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -121,13 +126,54 @@ def test_other_settings_of_the_search_decode_again(tmp_path: Path, model: str, m
     assert [call["num_beams"] for call in calls] == [3]
 
 
-def test_seeds_are_trainings_of_their_own_and_the_table_has_their_spread(tmp_path: Path, model: str) -> None:
-    found = run_task(options(tmp_path, model, seeds=["1,2"], use_peft=False), say=lambda topic, text: None)
-    assert found.keys() == {1, 2}
+def test_seeds_are_trainings_of_their_own_and_the_table_has_their_spread(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a job that is queued again keeps those that it has finished, also with --overwrite_output_dir."""
+    begun: list[str] = []
+    asked = options(tmp_path, model, seeds=["1,2"], use_peft=False, save_steps=1, overwrite_output_dir=True)
+
+    def stops(name: str) -> None:
+        def on_step_begin(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+            begun.append(f"{Path(args.output_dir).name}, step {state.global_step}")
+            if begun[-1] == name:
+                raise Interrupted("SIGTERM", together=True)
+
+        monkeypatch.setattr(StopWhenAsked, "on_step_begin", on_step_begin, raising=False)
+
+    def steps(seed: int, *numbers: int) -> list[str]:
+        return [f"seed-{seed}, step {number}" for number in numbers]
+
+    stops("")
+    run_task(replace(asked, seeds=["1"], max_steps=1), say=lambda topic, text: None)  # another command, which goes
+    for first, last in ((0, 2), (2, 3)):
+        begun.clear()
+        stops(f"seed-2, step {last}")
+        with pytest.raises(Interrupted):
+            run_task(asked, say=lambda topic, text: None)
+        one = steps(1, 0, 1, 2, 3) if first == 0 else []
+        assert begun == one + steps(2, *range(first, last + 1))
+    stops("")
+    begun.clear()
+    found = run_task(asked, say=lambda topic, text: None)
+    assert found.keys() == {1, 2} and begun == steps(2, 3)
+    before = trainings_of(tmp_path / "out", asked)
+    assert before.begins_anew("seed-1") and before.begins_anew("seed-2"), "it has ended"
+    assert trainings_of(tmp_path / "out", replace(asked, num_beams=3)).begins_anew("seed-1")
+    assert not trainings_of(tmp_path / "out", replace(asked, overwrite_output_dir=False)).begins_anew("seed-1")
     for seed in (1, 2):
         assert (tmp_path / f"out/seed-{seed}/model.safetensors").is_file()
     table = (tmp_path / "out/table.txt").read_text()
     assert "seeds 1, 2; mean ± standard deviation" in table and " ± " in table.splitlines()[2]
+    assert main(["report", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out/report.html").read_text()
+    for row in (f"{Path(model).name}, all weights, 3 of 8 inputs", "seed 1", "gpt2-medium, LoRA r=4 (published)"):
+        assert f'<th scope="row">{row}</th>' in page
+
+
+def trainings_of(folder: Path, asked: NlgOptions) -> Trainings:
+    names = ["seed-1", "seed-2"]
+    return look_at(folder, "nlg", as_dict(asked), sys.argv[1:], names, lambda topic, text: None)
 
 
 def test_webnlg_is_scored_by_part(tmp_path: Path, model: str) -> None:

@@ -92,10 +92,10 @@ def test_the_table_is_a_page_wide_and_says_how_it_came_about(tmp_path: Path) -> 
     )
     for seeds in ((110,), (110, 111, 112)):
         by_seed = {seed: {"all": PartScores(3, 630, values, {}, spans)} for seed in seeds}
-        page = table("e2e", by_seed, "gpt2-medium, LoRA r=4", {"training": said, "beam search": "10 beams"})
+        page = table("e2e", by_seed, "gpt2-medium, LoRA r=4", {"training": said, "beam search": "10 beams"}).as_text()
         lines = page.splitlines()
         assert max(map(len, lines)) <= 120
         assert lines[2].startswith("gpt2-medium, LoRA r=4, 3 of 630 inputs  ") and "70.41" in lines[2]
         assert said in page.replace("\n  ", " ") and "beam search: 10 beams" in lines
-    whole = table("e2e", {110: {"all": PartScores(630, 630, values, {}, spans)}}, "gpt2-medium, LoRA r=4")
+    whole = table("e2e", {110: {"all": PartScores(630, 630, values, {}, spans)}}, "gpt2-medium, LoRA r=4").as_text()
     assert "inputs" not in whole

@@ -79,7 +79,8 @@ def test_a_signal_saves_it_and_the_same_command_goes_on(
 ) -> None:
     monkeypatch.setenv("LMTRAIN_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "demo"
-    words = ["demo", "--source", str(source), "--vocab_size", "400", "--minutes", "20", "--output_dir", str(out)]
+    words = ["demo", "--source", str(source), "--vocab_size", "400", "--minutes", "20", "--output_dir", str(out),
+             "--overwrite_output_dir"]  # fmt: skip
     with signalled(logged_losses(out)):
         assert main(words) == ExitCode.INTERRUPTED
     told = capsys.readouterr()

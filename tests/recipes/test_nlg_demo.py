@@ -27,7 +27,7 @@ def test_from_nothing_to_scores_before_and_after(tmp_path: Path, monkeypatch: py
     assert shown.before.inputs == shown.after.inputs == 4
     assert shown.after.values["BLEU"] is not None and shown.after.values["METEOR"] is None
     assert len(shown.samples) == 3 and all(context and reference for context, _, _, reference in shown.samples)
-    table = before_and_after(shown.before, shown.after)
+    table = before_and_after(shown.before, shown.after).as_text()
     assert table.splitlines()[2].startswith("before training") and "METEOR: not computed" in table
     assert {path.name for path in (tmp_path / "demo").iterdir()} >= {"corpus", "tokenizer", "base", "data", "adapted"}
 
@@ -43,7 +43,7 @@ def test_a_signal_saves_it_and_the_same_command_goes_on(
     monkeypatch.setenv("LMTRAIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
     out = tmp_path / "demo"
-    words = ["nlg", "demo", "--minutes", "20", "--output_dir", str(out)]
+    words = ["nlg", "demo", "--minutes", "20", "--output_dir", str(out), "--overwrite_output_dir"]
     with signalled(logged_losses(out / "base")):
         assert main(words) == ExitCode.INTERRUPTED
     found = newest(out / "base")

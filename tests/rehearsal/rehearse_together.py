@@ -1,7 +1,10 @@
-"""Rehearse one run on each process; rank 1 finds something that rank 0 does not. Words: FOLDER COMMAND [spoilt]."""
+"""Rehearse a run on each process, and once more where rank 1 finds something that rank 0 does not.
+
+Words: FOLDER COMMAND. Each writes what it found into FOLDER: rank-0, spoilt-0 and so on."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,19 +16,21 @@ from lmtrain.engine.processes import leave_together
 from lmtrain.rehearsal.rehearse import rehearse
 
 
-def main() -> None:
-    folder, command, spoilt = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    stage = stage_of(command, folder / "out")
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    if spoilt and rank == 1:
+def found(command: str, out: Path, *, spoilt: bool = False) -> str:
+    stage = stage_of(command, out)
+    if spoilt:
         stage.parts.model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = torch.inf
     try:
-        said = " ".join(rehearse(stage).done)
+        return " ".join(rehearse(stage).done)
     except UserError as error:
-        said = str(error)
-    (folder / f"rank-{rank}").write_text(said)
-    del stage
+        return str(error)
+
+
+def main(folder: Path, command: str) -> None:
+    rank = int(os.environ["RANK"])
+    (folder / f"rank-{rank}").write_text(found(command, folder / "out"))
+    (folder / f"spoilt-{rank}").write_text(found(command, folder / "out", spoilt=rank == 1))
     leave_together()
 
 
-main()
+main(Path(sys.argv[1]), sys.argv[2])

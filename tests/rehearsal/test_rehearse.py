@@ -21,6 +21,7 @@ from transformers import GPT2LMHeadModel
 from lmtrain.core.console import silent
 from lmtrain.core.errors import UserError
 from lmtrain.engine.found import Found
+from lmtrain.rehearsal import cut_off
 from lmtrain.rehearsal import rehearse as rehearsing
 from lmtrain.rehearsal import twin as twins
 from lmtrain.rehearsal.rehearse import Findings, rehearse
@@ -227,9 +228,12 @@ def skip_at_random(model: Any) -> None:
     block.forward = lambda x, *a, **k: x if torch.rand([]) >= 0.5 else type(block).forward(block, x, *a, **k)
 
 
+@pytest.mark.parametrize("large", [1 << 20, 1], ids=["small", "large"])
 def test_tensors_that_are_cut_off_are_told_from_those_that_are_not_used(
-    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: int, runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those of a layer norm, too, that are all ones or zeros, and of which a large one would not be copied."""
+    monkeypatch.setattr(cut_off, "_LARGE", large)
     monkeypatch.setattr(rehearsing, "_on_a_twin", lambda *_: None)  # saving knows nothing of this pooler
     stage = stage_of(f"{runs['gpt2']} --dropout 0.2", tmp_path / "out", spoil=sever)
     assert stage.trainer.fast_paths

@@ -7,16 +7,11 @@ from pathlib import Path
 from launching import MARKS, launch
 
 pytestmark = MARKS
-SCRIPT = Path(__file__).parent / "rehearse_together.py"
 
 
-def test_two_processes_find_nothing(runs: dict[str, str], tmp_path: Path) -> None:
-    launch(SCRIPT, tmp_path, runs["gpt2"], processes=2)
+def test_nothing_is_found_by_two_and_what_one_finds_both_say(runs: dict[str, str], tmp_path: Path) -> None:
+    launch(Path(__file__).with_name("rehearse_together.py"), tmp_path, runs["gpt2"], processes=2)
     said = [(tmp_path / f"rank-{rank}").read_text() for rank in (0, 1)]
     assert said == ["save reload generate gradients evaluate", "gradients evaluate"]
-
-
-def test_what_one_finds_both_say(runs: dict[str, str], tmp_path: Path) -> None:
-    launch(SCRIPT, tmp_path, runs["gpt2"], "spoilt", processes=2)
-    first, second = ((tmp_path / f"rank-{rank}").read_text() for rank in (0, 1))
+    first, second = ((tmp_path / f"spoilt-{rank}").read_text() for rank in (0, 1))
     assert first == second and "transformer.h.0.mlp.c_fc.weight" in first

@@ -12,6 +12,13 @@ from lmtrain.config.legacy import TWINS
 from lmtrain.config.treatment import GROUPS, TREATMENT
 from lmtrain.config.values import Flag
 
+_GROUPS = {  # of the overview
+    "Train": ("clm", "mlm", "sft"),
+    "Text for it": ("tokenizer", "filter", "prepare"),
+    "Use what was trained": ("generate", "evaluate", "report", "export", "push"),
+    "Look before a long run": ("check", "profile", "verify-resume"),
+    "Whole recipes": ("demo", "nlg", "gpt2-ft"),
+}
 _NAME_COLUMN = 17
 _FLAG_COLUMN = 34
 _LONGEST_HELP = 240  # characters; the library's own texts run to several hundred
@@ -22,10 +29,15 @@ def overview() -> str:
     width = _width()
     lines = ["lmtrain: text in; a trained, measured, usable language model out.", ""]
     lines += ["usage: lmtrain COMMAND [--option value ...]", ""]
-    for command in COMMANDS.values():
-        lines += _two_columns(f"  {command.name}", command.summary, _NAME_COLUMN, width)
+    for title, names in _GROUPS.items():
+        lines += [title]
+        for name in names:
+            lines += _two_columns(f"  {name}", COMMANDS[name].summary, _NAME_COLUMN, width)
+            if stages := ", ".join(stage.name.removeprefix(f"{name} ") for stage in commands_under(name)):
+                stages += f": see lmtrain {name} --help."
+                lines += _two_columns(f"  {name} STAGE", stages, _NAME_COLUMN, width)
+        lines += [""]
     lines += [
-        "",
         "First steps:",
         "  lmtrain demo",
         "  lmtrain clm --model_name_or_path ./gpt2 --train_file YOUR.txt --output_dir runs/mine",

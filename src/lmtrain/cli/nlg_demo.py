@@ -23,7 +23,7 @@ def run(options: NlgDemoOptions) -> int:
         shown = run_nlg_demo(options, stop=stop)
     for context, before, after, reference in shown.samples:
         print(f"\n  {context}\n    before     {before}\n    after      {after}\n    reference  {reference}")
-    print(f"\n{before_and_after(shown.before, shown.after)}")
+    print(f"\n{before_and_after(shown.before, shown.after).as_text()}")
     print("\nYour turn:  lmtrain nlg e2e --train train.txt --valid valid.txt --test test.txt --model ./gpt2 \\")
     print("              --output_dir runs/e2e")
     return ExitCode.OK

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lmtrain.config.options import PrepareOptions
 from lmtrain.core.addresses import is_address, shown
+from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.console import amount, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
 
@@ -30,6 +31,7 @@ def run(options: PrepareOptions) -> int:
         return _clean(options) if options.clean else _list(options)
     if options.preprocessing_num_workers:  # the engines' threads are counted when the first one is loaded
         os.environ["RAYON_NUM_THREADS"] = "1"
+        keep_freed_memory()
     problems = Problems()
     with problems.collect():
         tokenizer = _tokenizer(options)  # first: its fast engine loads while the files are looked at

@@ -30,7 +30,7 @@ def run(options: ReportOptions) -> int:
     for one in runs:
         if ignored := one.history.ignored:
             say("attention", f"{one.path}: {counted(ignored, 'half-written line')} of the log passed over")
-    path = _page_of(options, runs)
+    path = _page_of(options)
     write_page(path, runs)
     say("report", f"{path}, {amount(path.stat().st_size, 'B')}")
     files: list[Path] = []
@@ -47,10 +47,10 @@ def run(options: ReportOptions) -> int:
     return ExitCode.OK
 
 
-def _page_of(options: ReportOptions, runs: list[Run]) -> Path:
+def _page_of(options: ReportOptions) -> Path:
     if options.output:
         return user_path(options.output)
-    return runs[0].path / "report.html" if len(runs) == 1 else Path("report.html")
+    return user_path(options.runs[0]) / "report.html" if len(options.runs) == 1 else Path("report.html")
 
 
 def _summaries(runs: list[Run]) -> list[dict[str, Any]]:

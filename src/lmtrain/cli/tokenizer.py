@@ -50,7 +50,8 @@ def run(options: TokenizerOptions) -> int:
         _require_the_same_back(folder, trained)
     say("tokenizer", trained.line)
     masks = plan.kind == "wordpiece" if plan.like is None else plan.like.mask_token is not None
-    say("next", f"lmtrain {'mlm' if masks else 'clm'} --tokenizer_name {folder} …")
+    model = "mlm --model_type bert" if masks else "clm --model_type gpt2"
+    say("next", f"lmtrain {model} --model_size 10m --tokenizer_name {folder} --train_file … --output_dir runs/new")
     print(folder)
     return ExitCode.OK
 

@@ -20,7 +20,8 @@ def check_model(options: Resolved, problems: Problems) -> None:
     if not (model.model_name_or_path or model.model_type or model.config_name):
         example = "gpt2" if options.command == "clm" else "bert"
         problems.add(
-            f"no model: name a checkpoint, or build one with --model_type {example} --tokenizer_name NAME",
+            "no model: name a checkpoint to go on from, or make a new model with "
+            f"--model_type {example} --model_size 10m --tokenizer_name runs/tok, which lmtrain tokenizer makes",
             flag="--model_name_or_path",
         )
     elif not (model.model_name_or_path or model.tokenizer_name):

@@ -65,7 +65,9 @@ class Gpt2FtOptions:
         None, "Folder for the run.", metavar="FOLDER", shown_default="$PT_OUTPUT_DIR, else gpt2_model"
     )
     overwrite_work_dir: bool = option(
-        False, "Beyond the original: start anew in a --work_dir that holds another run or other checkpoints."
+        False,
+        "Beyond the original: start anew in a --work_dir that holds another run or other checkpoints. What this very "
+        "command has begun and not ended goes on all the same.",
     )
     lora_dim: int = option(0, "Rank of LoRA in query and value; 0 trains all weights instead.", at_least=0)
     lora_alpha: int = option(128, "LoRA adds its product times alpha / rank.", at_least=1)

@@ -26,7 +26,11 @@ class NlgTraining:
     )
     tokenizer_name: str | None = option(None, "The tokenizer.", metavar="TOKENIZER", shown_default="the model's own")
     output_dir: str | None = option(None, "Folder for everything.", metavar="FOLDER")
-    overwrite_output_dir: bool = option(False, "Start anew where the folder holds an earlier run.")
+    overwrite_output_dir: bool = option(
+        False,
+        "Start anew where the folder holds an earlier run. What this very command has begun and not ended goes on all "
+        "the same.",
+    )
     use_peft: bool = option(True, "Train an adapter (LoRA); --no_use_peft trains all weights.", aliases=("use_lora",))
     lora_r: int = option(4, "Rank of the adapter's matrices.", at_least=1)
     lora_alpha: float = option(32, "Scale: what they add is multiplied by alpha / rank.", above=0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+
+from lmtrain.core.console import told_to
 
 
 @contextmanager
@@ -13,12 +15,14 @@ def heavy_imports() -> Iterator[None]:
 
     The millions of objects that those modules make stay until the end, yet the garbage collector walks through
     them again and again while they are made: 1.3 s of 8.3 s here. It rests meanwhile, and afterwards counts them
-    among what need not be looked at, which makes every later collection cheaper too.
+    among what need not be looked at, which makes every later collection cheaper too. What a module prints while it is
+    imported (transformers 5.23: that ``WANDB_MODE`` is offline) is kept out of a command's result.
     """
     was_on = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with redirect_stdout(told_to()):
+            yield
         gc.freeze()
     finally:
         if was_on:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import threading
 import time
 import zlib
@@ -29,6 +30,7 @@ AT_ONCE: Final = 32 << 20
 _READ = 1 << 20  # bytes read and summed at a time, both without Python's lock: a millisecond
 _SHARE = 0.25  # of a core's time, and of the disk's, that a comparison beside the work takes
 _LOOK_EVERY = 1.0  # seconds between two looks at what another process has found
+_TEXT = 4096  # bytes of what is said of damage, at most
 
 
 class DamagedStoreError(UserError):
@@ -98,6 +100,7 @@ class Watch:
         self._files = stamp()
         self._known = False
         self._damage: str | None = None
+        self._shared = mmap.mmap(-1, _TEXT)  # with workers that are forked: the damage, where no note can be written
         self._next_look = 0.0
         self._enough = threading.Event()
         self._thread: threading.Thread | None = None
@@ -117,6 +120,8 @@ class Watch:
             with suppress(OSError):
                 if "damage" in told and told.get("files") == self._stamp():
                     self._known, self._damage = True, told["damage"]
+            if text := self._shared[:].rstrip(b"\0"):
+                self._known, self._damage = True, text.decode(errors="ignore")
         if self._damage is not None:
             raise DamagedStoreError(self._damage, self.remedy)
 
@@ -166,6 +171,8 @@ class Watch:
             if damage is None and files != self._files:
                 return  # written to meanwhile, perhaps where it was read already
             self._known, self._damage = True, damage
+            text = (damage or "").encode()[:_TEXT]
+            self._shared[: len(text)] = text
             write_json(self._note, {"folder": str(self.folder), "files": files, "damage": damage})
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from lmtrain.core.console import Say, silent
-from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.core.types import Tally
 from lmtrain.data.cache import locked, store_folder
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing import Prepared, versions
 from lmtrain.data.preparing.finding import MADE_AGAIN
+from lmtrain.data.preparing.manifest import nothing_in
 from lmtrain.data.sources.pairs import PairSource
 from lmtrain.data.store import (
     FORMAT,
@@ -42,8 +42,8 @@ def prepare_encoded(
 ) -> Prepared:
     """The store of encoded pairs, as :func:`~lmtrain.data.preparing.prepare` makes that of text.
 
-    The bytes of the text behind the ids are not known and stored as 0. Raises :class:`UserError` for ids that are not
-    in the vocabulary.
+    The bytes of the text behind the ids are not known and stored as 0. Raises
+    :class:`~lmtrain.core.errors.UserError` for ids that are not in the vocabulary, and where there is no pair.
     """
     hashes = [source.content_hash() for source in sources]
     reading = {"encoded": [[*source.columns.names, source.skips] for source in sources]}
@@ -66,10 +66,9 @@ def prepare_encoded(
                 before = tally.documents
                 _copy(source, writer, tally)
                 documents.append(2 * (tally.documents - before))
-            if not tally.documents:  # a store of nothing would be found again and again
-                named = ", ".join(source.name for source in sources[:3])
-                raise UserError(f"there is no pair in {named}", flag="--train_file")
             ledger = Ledger.of(tally, writer.n_tokens)
+            if not tally.documents:  # a store of nothing would be found again and again
+                raise nothing_in(sources, ledger, "pair")
             writer.finish(
                 {
                     "key": key,

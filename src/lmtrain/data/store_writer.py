@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-import zlib
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_file, write_json
+from lmtrain.data.crc32 import ChunkSums, crc32_combine
 from lmtrain.data.store import (
     BIN,
     CHUNK_BYTES,
@@ -30,12 +32,13 @@ from lmtrain.data.store import (
 
 _CHUNK = 1 << 18  # documents handled at once
 _COPIED = 1 << 20  # bytes of tokens copied at once
-_CHECK_DISK_EVERY = 64 << 20
+_LOOK_AT_DISK_EVERY = 64 << 20
 LENGTHS = "lengths.tmp"
 
 
 class DocumentWriter:
-    """Writes encoded documents into an empty folder as a stream: memory does not grow with the corpus.
+    """Writes encoded documents into a folder as a stream, over those of an earlier one: memory does not grow with the
+    corpus.
 
     ``tokens.bin`` and ``documents.bin`` are those of a store; ``lengths.tmp`` holds each document's tokens, int32.
     ``continues``: the first piece of all may go on with a document whose beginning is elsewhere. Of that document this
@@ -52,10 +55,9 @@ class DocumentWriter:
         self.continued = False
         self._may_continue = continues
         self._open: tuple[int, int, int] | None = None  # tokens, bytes, crc of the document that may go on
-        self._next_disk_check = 0
-        self._bin: IO[bytes] = (folder / BIN).open("wb")
-        self._lengths: IO[bytes] = (folder / LENGTHS).open("wb")
-        self._documents: IO[bytes] = (folder / DOCUMENTS).open("wb")
+        self._next_look = 0
+        self._streams = [_over(folder / name) for name in (BIN, LENGTHS, DOCUMENTS)]
+        self._bin, self._lengths, self._documents = self._streams
 
     def append(
         self,
@@ -92,29 +94,33 @@ class DocumentWriter:
 
     def _write_tokens(self, data: memoryview) -> None:
         """``data``: bytes of ids."""
-        if self._bin.tell() >= self._next_disk_check:
-            require_space(self.folder, len(data), "the token store")
-            self._next_disk_check = self._bin.tell() + _CHECK_DISK_EVERY
+        if self._bin.tell() >= self._next_look:
+            self._look_at_disk(len(data))
+            self._next_look = self._bin.tell() + _LOOK_AT_DISK_EVERY
         self._bin.write(data)
         self.n_tokens += len(data) // self.dtype.itemsize
 
-    def append_part(self, folder: Path, continued: bool) -> str:
-        """Append what a :class:`DocumentWriter` wrote into ``folder``; the SHA-256 of its tokens, as they were read.
+    def _look_at_disk(self, needed: int) -> None:
+        require_space(self.folder, needed, "the token store")
 
-        ``continued``: its first document goes on with the last one here.
+    def append_part(self, folder: Path, continued: bool, digest: Any = None) -> None:
+        """Append what a :class:`DocumentWriter` wrote into ``folder``.
+
+        ``continued``: its first document goes on with the last one here. ``digest`` (of hashlib) gets the bytes of its
+        tokens, as they were read.
         """
-        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(_COPIED))
         with (folder / BIN).open("rb", buffering=0) as stream:
-            while data := stream.read(_COPIED):
-                digest.update(data)
-                self._write_tokens(memoryview(data))
+            while size := stream.readinto(buffer):
+                if digest is not None:
+                    digest.update(buffer[:size])
+                self._write_tokens(buffer[:size])
         with (folder / LENGTHS).open("rb") as lengths, (folder / DOCUMENTS).open("rb") as documents:
             while part := lengths.read(4 * _CHUNK):
                 tokens = np.frombuffer(part, "<i4").astype(np.int64)
                 records = np.frombuffer(documents.read(len(tokens) * RECORD.itemsize), RECORD)
                 self._append_documents(tokens, records, continued)
                 continued = False
-        return digest.hexdigest()
 
     def _append_documents(self, tokens: np.ndarray, records: np.ndarray, continued: bool) -> None:
         if continued:
@@ -160,6 +166,8 @@ class DocumentWriter:
     def end(self) -> None:
         """The last document is complete."""
         self._close_document()
+        for stream in self._streams:
+            stream.truncate()
         self.close()
 
     def __enter__(self) -> Self:
@@ -169,8 +177,13 @@ class DocumentWriter:
         self.close()
 
     def close(self) -> None:
-        for stream in (self._bin, self._lengths, self._documents):
+        for stream in self._streams:
             stream.close()
+
+
+def _over(file: Path) -> IO[bytes]:
+    """Open for writing from its beginning; what it holds behind that stays until it is cut off."""
+    return file.open("r+b" if file.exists() else "wb")
 
 
 class StoreWriter(DocumentWriter):
@@ -180,11 +193,35 @@ class StoreWriter(DocumentWriter):
         super().__init__(folder, n_ids)
         self._digest = hashlib.sha256()
         self._chunks = ChunkSums(CHUNK_BYTES)
+        self._flushing = ThreadPoolExecutor(1)
+        self._flushed: Future[None] | None = None
 
     def _write_tokens(self, data: memoryview) -> None:
         super()._write_tokens(data)
         self._digest.update(data)
         self._chunks.update(data)
+
+    def _look_at_disk(self, needed: int) -> None:
+        """Also begin to flush what was written: the disk works beside the processors, and little is left for the end.
+
+        Raises ``OSError`` where the last flush failed: it is said only once.
+        """
+        super()._look_at_disk(needed)
+        if self.n_tokens and (self._flushed is None or self._flushed.done()):
+            self._require_flushed()
+            self._flushed = self._flushing.submit(os.fsync, self._bin.fileno())
+
+    def _require_flushed(self) -> None:
+        if self._flushed is not None:
+            self._flushed.result()
+
+    def end(self) -> None:
+        self._require_flushed()
+        super().end()
+
+    def close(self) -> None:
+        self._flushing.shutdown()
+        super().close()
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the index and the manifest; the store is complete after this."""
@@ -222,54 +259,3 @@ class StoreWriter(DocumentWriter):
                 pointer = int(ends[-1])
             for start in range(0, n + 1, _CHUNK):
                 out.write(np.arange(start, min(start + _CHUNK, n + 1), dtype="<i8").data)
-
-
-class ChunkSums:
-    """CRC-32 of each ``size`` bytes of a stream, of the last ones as many as there are."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.crc32: list[int] = []
-        self._filled = size  # bytes in the last chunk
-
-    def update(self, data: bytes | memoryview) -> None:
-        rest = memoryview(data).cast("B")
-        while len(rest):
-            if self._filled == self.size:
-                self.crc32.append(0)
-                self._filled = 0
-            part = rest[: self.size - self._filled]
-            self.crc32[-1] = zlib.crc32(part, self.crc32[-1])
-            self._filled += len(part)
-            rest = rest[len(part) :]
-
-    def as_json(self) -> dict[str, Any]:
-        """For the manifest: optional there, and part of no key."""
-        return {"bytes": self.size, "crc32": self.crc32}
-
-
-def crc32_combine(first: int, second: int, length: int) -> int:
-    """The CRC-32 of two stretches of bytes from that of each; ``length``: bytes of the second.
-
-    Appending zero bytes is linear over GF(2): a 32 × 32 matrix for one zero bit is squared for 2, 4, 8, … of them and
-    applied for each bit set in the number of bits of the second stretch (Adler, zlib's crc32_combine).
-    """
-    matrix = [0xEDB88320, *(1 << bit for bit in range(31))]  # one zero bit: shift right, reduce by the polynomial
-    bits = 8 * length
-    while bits:
-        if bits & 1:
-            first = _times(matrix, first)
-        matrix = [_times(matrix, column) for column in matrix]
-        bits >>= 1
-    return first ^ second
-
-
-def _times(matrix: list[int], vector: int) -> int:
-    result = 0
-    for column in matrix:
-        if not vector:
-            break
-        if vector & 1:
-            result ^= column
-        vector >>= 1
-    return result

@@ -25,7 +25,7 @@ from lmtrain.engine.exporting import export_trained
 from lmtrain.engine.found import Found, require_unchanged
 from lmtrain.engine.looking import Look
 from lmtrain.engine.making import make_trainer
-from lmtrain.engine.measuring import Outcome, already_finished, evaluate, score, score_exported
+from lmtrain.engine.measuring import Outcome, already_finished, evaluate, score, score_exported, splits_to_score
 from lmtrain.engine.meeting import begun_before, note_begun, telling_others
 from lmtrain.engine.ordering import choose_order
 from lmtrain.engine.parts import Parts, assemble
@@ -121,9 +121,10 @@ def train(
         run.status("preparing", step=found.step, **{EXPORTED: False})
         trainer = stage.trainer
         known |= {"examples_a_step": examples_of_a_step(trainer.args), "peak": trainer.peak.as_dict()}
-        known |= {"order": trainer.ordering.decision}
+        known |= {"order": trainer.ordering.decision} | trainer.trackers.decision
         run.decisions(known | worked_out | trainer.fast_paths.decisions)
-        return _carry_out(trainer, resolved, parts, run, found, say)
+        with trainer.trackers.to_the_end():
+            return _carry_out(trainer, resolved, parts, run, found, say)
 
 
 def _decided(folder: Path, found: Found) -> dict[str, Any]:
@@ -163,13 +164,11 @@ def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFol
             metrics = _leave(trainer, resolved, parts, run, figures, say)
             run.status("evaluating", **{EXPORTED: True})
     with writing_down(trainer, run.path):
-        for split in ("validation", "test"):
-            if split in parts.corpus.splits and (resolved.do_eval or split == "test"):
-                known = trainer.evaluated_at_the_end() if split == "validation" else None
-                if known is None:
-                    require_unasked(trainer, split)
-                scores = score(trainer, resolved, parts, run.path, split, say, known)
-                metrics |= scores
+        for split in splits_to_score(resolved, parts):
+            known = trainer.evaluated_at_the_end() if split == "validation" else None
+            if known is None:
+                require_unasked(trainer, split)
+            metrics |= score(trainer, resolved, parts, run.path, split, say, known)
         run.status("finished", step=trainer.state.global_step)
     return Outcome(run.path, metrics)
 

@@ -13,7 +13,7 @@ import torch
 
 from lmtrain.engine.fast_paths import FastPaths
 from lmtrain.engine.proof import prove_compiled
-from lmtrain.models.layers import compile_layers, leave_uncompiled, repeated_layers
+from lmtrain.models.layers import compile_layers, has_compiled_layers, leave_uncompiled, repeated_layers
 
 if TYPE_CHECKING:
     from lmtrain.engine.trainer.settling import SettlingTrainer
@@ -145,6 +145,8 @@ def choose_compiling(
 def _cannot(model: torch.nn.Module, device: str) -> str:
     if not repeated_layers(model):
         return "the model has no repeated layers"
+    if has_compiled_layers(model):
+        return "they are compiled already, by whoever made the model"
     if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         return "there is no C++ compiler"
     return ""

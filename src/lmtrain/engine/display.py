@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import IO, Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
+from rich.text import Text
 
 from lmtrain.core.console import counted, note
 from lmtrain.engine.callbacks import WORTH_SAYING
 from lmtrain.engine.results import MASKED_PERPLEXITY
+
+_SPACE = "  "
 
 
 class Display(Protocol):
@@ -81,19 +86,19 @@ class Terminal:
         self._bar: Bar | None = None
         self._training: TaskID | None = None
         self._evaluation: TaskID | None = None
-        self._text = ""
+        self._values: dict[str, Any] = {}
 
     def begin(self, step: int, last_step: int) -> None:
         bar = self._started()
-        self._training = bar.add_task("train", total=last_step, completed=step, text="")
+        self._training = bar.add_task("train", total=last_step, completed=step, parts=[])
 
     def step(self, step: int, seconds_left: float | None) -> None:
         if self._bar is not None and self._training is not None:
-            left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
-            self._bar.update(self._training, completed=step, text=self._text + left)
+            parts = _parts({**self._values, "time_left": seconds_left})
+            self._bar.update(self._training, completed=step, parts=parts)
 
     def train(self, step: int, last_step: int, values: dict[str, Any]) -> None:
-        self._text = describe_train({**values, "time_left": None})
+        self._values = values
         self.step(step, values.get("time_left"))
 
     def say(self, text: str) -> None:
@@ -102,7 +107,7 @@ class Terminal:
     def evaluating(self, batches: int | None) -> None:
         bar = self._started()
         if self._evaluation is None:
-            self._evaluation = bar.add_task("evaluate", total=batches, text="")
+            self._evaluation = bar.add_task("evaluate", total=batches, parts=[])
         bar.advance(self._evaluation)
 
     def evaluated(self, step: int, figures: str | None) -> None:
@@ -123,32 +128,56 @@ class Terminal:
         if self._bar is None:
             self._bar = Bar(
                 TextColumn("  {task.description}"),
-                BarColumn(bar_width=30),
+                BarColumn(bar_width=min(30, max(6, self._console.width - 90))),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
+                _PartsColumn(Column(ratio=1)),  # what the others leave
                 console=self._console,
+                expand=True,
             )
             self._bar.start()
         return self._bar
 
 
+class _PartsColumn(ProgressColumn):
+    """The parts of a task, as many of the first as the column has room for."""
+
+    def render(self, task: Task) -> _AsManyAsFit:
+        return _AsManyAsFit(task.fields["parts"])
+
+
+class _AsManyAsFit:
+    def __init__(self, parts: Sequence[str]) -> None:
+        self._parts = parts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        fitting = len(self._parts)
+        while fitting and len(_SPACE.join(self._parts[:fitting])) > options.max_width:
+            fitting -= 1
+        yield Text(_SPACE.join(self._parts[:fitting]))
+
+
 def describe_train(values: dict[str, Any]) -> str:
-    parts = [f"loss {values['loss']:.4g}"]
+    return _SPACE.join(_parts(values))
+
+
+def _parts(values: dict[str, Any]) -> list[str]:
+    """What is said of the steps since the last line, the most important first: a narrow terminal shows no more."""
+    parts = [f"loss {values['loss']:.4g}"] if "loss" in values else []
     if values.get("spike"):
         parts.append("spike")
     if values.get("bad_steps"):
         parts.append(f"{counted(values['bad_steps'], 'step')} without update")
     if values.get("tokens_per_second"):
         parts.append(f"{values['tokens_per_second']:,.0f} tok/s")
-    if values.get("mfu") is not None:
-        parts.append(f"MFU {values['mfu']:.0%}")
-    if values.get("waiting_for_data", 0) > WORTH_SAYING:
-        parts.append(f"waiting for data {values['waiting_for_data']:.0%}")
     if values.get("time_left") is not None:
         parts.append(f"{duration(values['time_left'])} left")
     if values.get("memory"):
         parts.append(f"{values['memory'] / 1e9:.1f} GB")
-    return "  ".join(parts)
+    if values.get("mfu") is not None:
+        parts.append(f"MFU {values['mfu']:.0%}")
+    if values.get("waiting_for_data", 0) > WORTH_SAYING:
+        parts.append(f"waiting for data {values['waiting_for_data']:.0%}")
+    return parts
 
 
 _SHOWN = {"loss": "loss {:.4f}", "perplexity": "perplexity {:.2f}", "bits_per_byte": "{:.3f} bits per byte"}

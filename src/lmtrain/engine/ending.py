@@ -63,8 +63,9 @@ def writing_down(trainer: LMTrainer, folder: Path) -> Iterator[None]:
         if not _refuses(error, folder):
             raise
         step, found = trainer.state.global_step, _newest(folder)
-        why = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-        first = "make room" if error.errno in NO_ROOM else "give back the right to write"
+        why = f"{error.strerror or error}: {error.filename or folder}"
+        remedies = dict.fromkeys(NO_ROOM, "make room") | dict.fromkeys(_GONE, "see to its disk")
+        first = remedies.get(error.errno or 0, "give back the right to write")
         if read_record(folder / STATUS).get(EXPORTED) is True:
             then = f"The model lies complete in {folder}: {first}, and the same command adds the scores"
         elif found.checkpoint is None:

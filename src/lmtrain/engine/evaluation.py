@@ -40,7 +40,7 @@ class EvaluationLoader:
     ) -> None:
         self.dataset = dataset
         self._own: int | None = None
-        self.common_batches: int | None = None  # that no process has fewer than, where that is known
+        self.common_batches = 0  # that no process has fewer than; of an iterable data set, as far as it was read
         self._rank, self._world, self._equal = rank, world, equal
         options["worker_init_fn"] = begin_loader
         if isinstance(dataset, IterableDataset):
@@ -63,11 +63,19 @@ class EvaluationLoader:
                 yield batch, number < self._own
 
     def _every_world_th(self) -> Iterator[tuple[Any, bool]]:
-        number, batch = -1, None
+        mine: Any = None
+        batch: Any = None
+        self.common_batches = 0
         for number, batch in enumerate(self._loader):
             if number % self._world == self._rank:
-                yield batch, True
-        if self._equal and number % self._world < self._rank:  # never where there is no batch at all
+                mine = batch
+            if number % self._world == self._world - 1:  # each process has one
+                self.common_batches += 1
+                yield mine, True
+                mine, batch = None, None
+        if mine is not None:
+            yield mine, True
+        elif self._equal and batch is not None:
             yield batch, False
 
 

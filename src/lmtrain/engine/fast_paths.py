@@ -105,7 +105,7 @@ def _try_together(trainer: SettlingTrainer) -> FastPaths:
         paths = _try(trainer)
     put_away(trainer.model)
     decided = _as_the_first_has_it(paths.decisions)
-    return paths if decided == paths.decisions else _again(trainer, decided)
+    return paths if decided == paths.decisions else settle(trainer, decided)
 
 
 def _as_the_first_has_it(mine: _T) -> _T:
@@ -116,7 +116,6 @@ def _as_the_first_has_it(mine: _T) -> _T:
 
 def _again(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
     kept = {name: decided[name] for name in _DECISIONS if name in decided}
-    spell_out(trainer.model)
     if decided.get("activations", {}).get("choice") == "fused":
         fuse_activations(trainer.model)
     scoring = Scoring()
@@ -226,7 +225,6 @@ def choose_scoring(
     ``agree`` gives processes that try together the kernel that one of them chose.
     Returns how to score, the decisions and lines for the user.
     """
-    spell_out(model)
     try:
         head = find_head(model)
     except LookupError as error:

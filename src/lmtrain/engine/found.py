@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from lmtrain.config.flags import TRAINING_COMMANDS
 from lmtrain.config.global_batch import SIZES, examples_a_step
 from lmtrain.config.save import defaults
 from lmtrain.config.values import user_path
@@ -112,7 +113,13 @@ def to_start_over(options: dict[str, Any]) -> str:
     """How, for a message. A command with --overwrite_output_dir that began the run goes on with it."""
     if not options.get("overwrite_output_dir"):
         return "add --overwrite_output_dir to start over"
-    return "remove this one, or add --resume_from_checkpoint never, to start over"
+    never = ", or add --resume_from_checkpoint never," if can_begin_anew(options) else ""
+    return f"remove this one{never} to start over"
+
+
+def can_begin_anew(options: dict[str, Any]) -> bool:
+    """Whether the command that began a run can be told not to go on with it: recipes lack that option."""
+    return options.get("command") in TRAINING_COMMANDS
 
 
 def fingerprint(folder: Path) -> str:

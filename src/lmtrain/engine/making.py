@@ -61,6 +61,8 @@ def make_trainer(
         stop=stop,
         ordering=ordering,
     )
+    if run is not None:
+        trainer.trackers.name_run(trainer.args, run.path, decided)
     if look is not None and run is not None and not callbacks:
         trainer.callback_handler.callbacks.insert(0, Looking(look, run, say))  # its time is no time of training
     return trainer

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtrain.config.options import Resolved
+from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, is_first_process, say
 from lmtrain.core.files import read_json, read_record
 from lmtrain.data.corpus import StoresMade
@@ -21,6 +22,7 @@ from lmtrain.engine.meeting import telling_others
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.processes import noticing_lost_ones
 from lmtrain.engine.results import named_as_the_scripts_do, summary, write_results
+from lmtrain.engine.resume import require_same_data
 from lmtrain.engine.run_folder import RunFolder
 from lmtrain.engine.trainer import LMTrainer
 
@@ -42,21 +44,30 @@ class Outcome:
 
 @telling_others()
 def evaluate(
-    resolved: Resolved, *, made_ahead: Callable[[], StoresMade] | None = None, say: Say = say
+    resolved: Resolved, *, made_ahead: Callable[[], StoresMade] | None = None, of_run: bool = False, say: Say = say
 ) -> dict[str, dict[str, Any]]:
-    """Score a model on the validation and test data, by split; figures go to ``output_dir`` when there is one."""
+    """Score a model on the validation and test data, by split; figures go to ``output_dir`` when there is one.
+
+    ``of_run``: it is that of the run there, whose text has to be what it began with, and is scored as the run asks.
+    """
     require_same_start(resolved)
     folder = Path(resolved.output_dir).expanduser() if resolved.output_dir else None
     if folder is not None:
         refuse_other_runs_results(folder, resolved.model.model_name_or_path)
     parts = assemble(resolved, made_ahead=made_ahead, say=say)
+    if of_run and folder is not None:
+        require_same_data(folder, parts.corpus.manifest(), as_dict(resolved), by="sources")
     with tempfile.TemporaryDirectory() as nowhere:  # the Trainer insists on a folder
         trainer = make_trainer(resolved, parts, None, output_dir=nowhere)
         return {
-            split: score(trainer, resolved, parts, folder, split, say)
-            for split in ("validation", "test")
-            if split in parts.corpus.splits
+            split: score(trainer, resolved, parts, folder, split, say) for split in splits_to_score(resolved, parts)
         }
+
+
+def splits_to_score(resolved: Resolved, parts: Parts) -> list[str]:
+    """Of what there is, in the order of scoring; the test data always."""
+    asked = ("validation", "test") if resolved.do_eval else ("test",)
+    return [split for split in asked if split in parts.corpus.splits]
 
 
 def score(
@@ -85,7 +96,11 @@ def already_finished(folder: Path, resolved: Resolved, say: Say) -> Outcome:
     metrics: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         metrics = read_json(folder / "all_results.json")
-    say("run", f"{folder} is finished; the model lies there. To train it anew add --overwrite_output_dir")
+    say(
+        "run",
+        f"{folder} is finished; the model lies there. To train it for longer give more "
+        "--max_steps or --num_train_epochs and --extend; to train it anew add --overwrite_output_dir",
+    )
     if resolved.do_eval and "eval_loss" not in metrics:
         return Outcome(folder, metrics | _evaluate_finished(folder, resolved, say), was_finished=True)
     for split, prefix in (("validation", "eval"), ("test", "test")):
@@ -100,7 +115,8 @@ def _evaluate_finished(folder: Path, resolved: Resolved, say: Say) -> dict[str, 
 
 
 def score_exported(folder: Path, resolved: Resolved, found: Found, say: Say) -> Outcome:
-    """The scores that a run lacks which ended when its model was written."""
+    """The scores that a run lacks which ended when its model was written. Raises :class:`UserError` where its text is
+    not what it began with."""
     say("run", f"goes on with the model that it has trained and written to {folder}: only scores are missing")
     run = RunFolder(folder, still=partial(require_unchanged, folder, found.seen), writes=is_first_process())
     with run, noticing_lost_ones():
@@ -114,5 +130,5 @@ def score_exported(folder: Path, resolved: Resolved, found: Found, say: Say) -> 
 
 def _evaluate_model_in(folder: Path, resolved: Resolved, say: Say) -> dict[str, dict[str, Any]]:
     model = replace(resolved.model, model_name_or_path=str(folder), **_MAKES_A_MODEL)
-    training = {**resolved.training, "do_train": False, "do_eval": True}
-    return evaluate(replace(resolved, model=model, training=training), say=say)
+    training = {**resolved.training, "do_train": False, "do_eval": resolved.do_eval}
+    return evaluate(replace(resolved, model=model, training=training), of_run=True, say=say)

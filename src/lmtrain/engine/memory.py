@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import torch
 
+from lmtrain.core.allocator import release_freed_memory
 from lmtrain.core.launching import processes_here
-from lmtrain.engine.allocator import release_freed_memory
 
 _CLEAR = Path("/proc/self/clear_refs")  # proc(5): writing 5 sets the peak to what is resident now
 _STATUS = Path("/proc/self/status")

@@ -11,6 +11,7 @@ import transformers
 
 from lmtrain.config.options import Resolved
 from lmtrain.config.sharding import sharding_of
+from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems
 from lmtrain.core.types import Source
@@ -18,7 +19,6 @@ from lmtrain.data.corpus import Corpus, StoresMade, prepare_corpus, sources_of
 from lmtrain.data.pairs import pair_sources_of, prepare_pairs
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.agreement import require_same_parts
-from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.fast_paths import require_isolation
 from lmtrain.engine.machine import best_device
 from lmtrain.engine.precision import Decision, choose_precision

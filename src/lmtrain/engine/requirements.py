@@ -27,6 +27,8 @@ from lmtrain.engine.uploading import destination_of
 from lmtrain.models.hub_upload import check_rights
 from lmtrain.models.quiet import quiet_libraries
 
+_PACKAGES = {"tensorboard": "'lmtrain[tensorboard]'", "trackio": "trackio", "wandb": "wandb"}  # of trackers
+
 
 def check_requirements(resolved: Resolved, precision: Decision, model: Any) -> None:
     """Raise :class:`UserError` with everything that ``resolved`` asks for and cannot be had here.
@@ -102,8 +104,11 @@ def _trackers(arguments: TrainingArguments, model: Any) -> None:
     except ValueError as error:
         raise UserError(_said(error), flag="--report_to") from error
     for name, callback in zip(named, callbacks, strict=True):
-        if not _is_there(name):  # made only then, as some trackers begin to write when they are made
-            _tried(callback, "--report_to")
+        if _is_there(name):
+            continue
+        if package := _PACKAGES.get(name):
+            raise UserError(f"{name} needs a package that is not installed: pip install {package}", flag="--report_to")
+        _tried(callback, "--report_to")  # made only then, as some trackers begin to write when they are made
 
 
 def _is_there(tracker: str) -> bool:

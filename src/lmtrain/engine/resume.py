@@ -18,23 +18,26 @@ from lmtrain.core.files import read_json
 from lmtrain.core.launching import processes
 from lmtrain.engine.checkpoints.deepspeed import require_as_many
 from lmtrain.engine.checkpoints.read import STATE, checkpoints, has_optimizer_state, problem
-from lmtrain.engine.found import Found, look, require_usable, to_start_over
+from lmtrain.engine.found import Found, can_begin_anew, look, require_usable, to_start_over
 from lmtrain.engine.run_folder import DATA, RUN, STATUS, free_name
 
 _FLAG = "--resume_from_checkpoint"
 
 
-def require_same_data(folder: Path, manifest: dict[str, Any], options: dict[str, Any] | None = None) -> None:
+def require_same_data(
+    folder: Path, manifest: dict[str, Any], options: dict[str, Any] | None = None, *, by: str = "key"
+) -> None:
     """Raise :class:`UserError` when an unfinished run in ``folder`` began with another text than it would go on with.
 
-    ``manifest`` is :meth:`lmtrain.data.corpus.Corpus.manifest` of now, ``options`` are the command's.
+    ``manifest`` is :meth:`lmtrain.data.corpus.Corpus.manifest` of now, ``options`` are the command's. ``by`` is what of
+    it is compared: the text with its tokenizer, or the ``sources`` alone, where that is the run's own, written anew.
     """
     try:
         before: dict[str, Any] = read_json(folder / DATA)["stores"]
-        keys = {split: store["key"] for split, store in before.items()}
+        keys = {split: store[by] for split, store in before.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # it stopped before that was written
-    changed = [split for split, store in manifest["stores"].items() if keys.get(split, store["key"]) != store["key"]]
+    changed = [split for split, store in manifest["stores"].items() if keys.get(split, store[by]) != store[by]]
     if changed:
         raise UserError(
             f"the {' and '.join(changed)} text or its tokenizer has changed since the run in {folder} began, so it "
@@ -111,11 +114,8 @@ def _again(asked: str | None, found: Found, folder: Path, options: dict[str, Any
     require_usable(folder, found, options)
     lines = []
     if options.get("overwrite_output_dir"):
-        anew = (
-            ""
-            if asked is not None and asked.lower() in NEVER
-            else "; with --resume_from_checkpoint never it begins anew"
-        )
+        never = (asked or "").lower() in NEVER or not can_begin_anew(options)
+        anew = "" if never else "; with --resume_from_checkpoint never it begins anew"
         lines.append(f"--overwrite_output_dir: this command began the run that lies there and goes on with it{anew}")
     if names_one:
         lines.append(f"--resume_from_checkpoint {asked}: the run began there and has come further since")
@@ -136,15 +136,6 @@ def _require_a_checkpoint(folder: Path, found: Found, options: dict[str, Any]) -
             f"it as --model_name_or_path and another --output_dir, or {to_start_over(options)}",
             flag="--output_dir",
         )
-
-
-def resume_point(asked: str | None, found: Found, folder: Path | None = None) -> Found:
-    """Where training goes on: from the checkpoint that the user names, else from what was ``found`` in ``folder``.
-
-    ``asked`` is the value of ``--resume_from_checkpoint``: a folder, true, or never (false). Raises
-    :class:`UserError`, also where this number of processes cannot go on from there.
-    """
-    return _with_as_many(_asked_for(asked, found, folder))
 
 
 def _with_as_many(point: Found) -> Found:

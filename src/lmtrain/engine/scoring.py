@@ -26,7 +26,10 @@ class Scoring:
     weight: Tensor | None = None
 
     def ahead(self, dtype: torch.dtype) -> Scoring:
-        """For passes between which no weight changes: the same, with the head's weight in ``dtype`` already."""
+        """For passes between which no weight changes: the same, with the head's weight in ``dtype`` already.
+
+        Each pass would make that copy, so the most memory at once is what it was.
+        """
         if self.head is None:
             return self
         weight = self.head.output.weight.detach()

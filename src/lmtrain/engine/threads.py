@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lmtrain.core.launching import processes_here
+
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of control groups v2: "200000 100000" is two CPUs, "max 100000" no limit
 
 
@@ -18,7 +20,7 @@ def choose_threads(current: int, environment: Mapping[str, str] = os.environ) ->
     container with a quota shows all of its host's CPUs, more threads than which may run only wait for each other.
     """
     usable = _usable_cpus()
-    mine = max(1, usable // _processes_here(environment))
+    mine = max(1, usable // processes_here(environment))
     asked = _asked(environment)
     if asked is None and "OMP_NUM_THREADS" in environment:
         return mine, f"{usable} CPUs shared by the processes of this machine"
@@ -56,13 +58,9 @@ def threads_for(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """What a number of threads was chosen for: CPUs that may be used, processes that share them, what was asked for."""
     return {
         "cpus": _usable_cpus(),
-        "processes": _processes_here(environment),
+        "processes": processes_here(environment),
         "OMP_NUM_THREADS": _asked(environment),
     }
-
-
-def _processes_here(environment: Mapping[str, str]) -> int:
-    return int(environment.get("LOCAL_WORLD_SIZE") or 1)
 
 
 def _asked(environment: Mapping[str, str]) -> str | None:

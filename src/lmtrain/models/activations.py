@@ -15,9 +15,10 @@ def fuse_activations(model: nn.Module) -> Replaced:
     """Put torch's own kernel in the place of a GELU written as 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
 
     The same formula (Hendrycks and Gimpel, 2016, arXiv:1606.08415), so equal but for rounding; no weights and no
-    configuration change. Returns what was replaced, for :func:`put_back`; what stood there is kept too, so that
+    configuration change. Returns what is replaced now, for :func:`put_back`; what stood there is kept too, so that
     :func:`spell_out` can tell torch's kernel from a model's own.
     """
+    spell_out(model)
     replaced = [
         (parent, name, child)
         for parent in model.modules()
@@ -32,7 +33,7 @@ def fuse_activations(model: nn.Module) -> Replaced:
 
 
 def is_fused(model: nn.Module) -> bool:
-    """Whether :func:`fuse_activations` would find nothing to replace."""
+    """Whether no activation is spelled out."""
     return not any(type(module).__name__ in _SPELLED_OUT for module in model.modules())
 
 

@@ -19,26 +19,27 @@ def repeated_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Compile every repeated layer, in place: names and state stay as they are.
+    """Compile every repeated layer, in place, that is not compiled yet: names and state stay as they are.
 
     One layer is compiled and its code serves them all, which takes a fraction of the time that a whole model takes
     (https://docs.pytorch.org/tutorials/recipes/regional_compilation.html).
     """
     for layer in repeated_layers(model):
-        layer.compile(dynamic=False)
-        layer.__dict__[_COMPILED_HERE] = True
+        if layer._compiled_call_impl is None:
+            layer.compile(dynamic=False)
+            setattr(layer._compiled_call_impl, _COMPILED_HERE, True)
 
 
 def leave_uncompiled(model: nn.Module) -> None:
     """Undo :func:`compile_layers`; what someone compiled otherwise stays so."""
     for layer in repeated_layers(model):
-        if layer.__dict__.pop(_COMPILED_HERE, False):
+        if hasattr(layer._compiled_call_impl, _COMPILED_HERE):
             layer._compiled_call_impl = None
 
 
 def has_compiled_layers(model: nn.Module) -> bool:
-    """Whether :func:`compile_layers` is in force."""
-    return any(layer._compiled_call_impl is not None for layer in repeated_layers(model)[:1])
+    """Whether one of them is compiled, by :func:`compile_layers` or by whoever made the model."""
+    return any(layer._compiled_call_impl is not None for layer in repeated_layers(model))
 
 
 @contextmanager

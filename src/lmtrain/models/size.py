@@ -194,7 +194,7 @@ def told(shape: Shape, asked: str, vocabulary: int, embeddings: int) -> str:
     """The line for the user: what was chosen, and how much of it the vocabulary takes."""
     heads = shape.fields["num_attention_heads"]
     off = shape.parameters / parameters(asked) - 1
-    missed = f" ({off:+.0%}, as near as the overrides allow)" if abs(off) > WITHIN else ""
+    missed = f" ({off:+.0%}, the nearest there is)" if abs(off) > WITHIN else ""
     return (
         f"{FLAG} {asked}: {amount(shape.parameters, 'parameters')}{missed}, {shape.layers} layers × {shape.width}, "
         f"{counted(heads, 'head')} of {shape.width // heads}; {embeddings / shape.parameters:.0%} of them for the "

@@ -162,7 +162,8 @@ def _export(model: Any, tokenizer: Any | None, folder: Path, run: _Run) -> Verif
 
 
 def _export_merged(model: Any, tokenizer: Any | None, folder: Path, run: _Run) -> Verified:
-    with tempfile.TemporaryDirectory() as place:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".model.", suffix=".tmp", dir=folder) as place:  # the system's may be small
         with as_os_errors():
             model.save_pretrained(place, state_dict=run.state and dict(run.state))  # which it empties
         again, dtype = _reloaded_adapter(model, tokenizer, Path(place), run)

@@ -23,10 +23,10 @@ from lmtrain.core.stopping import Stop
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import train
-from lmtrain.engine.found import inspect
 from lmtrain.engine.machine import best_device
 from lmtrain.engine.measuring import Outcome
 from lmtrain.engine.precision import choose_precision
+from lmtrain.engine.resume import where_to_begin
 from lmtrain.engine.run_folder import RUN
 from lmtrain.generate import Completion, Settings, complete
 from lmtrain.models import load_model, load_tokenizer
@@ -73,10 +73,10 @@ def run_demo(
     folder = Path(options.output_dir).expanduser()
     shape = shape or _shape_for_this_machine()
     resolved = _resolved(options, folder, shape)
-    inspect(folder, resolved.command, as_dict(resolved), overwrite=options.overwrite_output_dir)
+    found = where_to_begin(folder, resolved.command, as_dict(resolved), sys.argv[1:])
     tokenizer = folder / "tokenizer"
     learns = {"source": options.source and str(user_path(options.source).resolve()), "vocab_size": options.vocab_size}
-    if not options.overwrite_output_dir:
+    if not found.overwrites:
         _require_same_text(learns, folder)
     if options.source:
         corpus = build_corpus(user_path(options.source), folder / "corpus", suffixes=None, without=folder)
@@ -88,7 +88,7 @@ def run_demo(
         f"{corpus.train_files:,} {whose}, {amount(corpus.train_bytes, 'B')} "
         f"(held out: {counted(corpus.held_out_files, 'file')}, {amount(corpus.held_out_bytes, 'B')})",
     )
-    if options.overwrite_output_dir or not (tokenizer / "tokenizer.json").is_file():
+    if found.overwrites or not (tokenizer / "tokenizer.json").is_file():
         (folder / RUN).unlink(missing_ok=True)  # of a demo of another text, where it is begun anew
         write_json(folder / _LEARNS, learns)
         trained = train_tokenizer(

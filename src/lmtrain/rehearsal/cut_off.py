@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lmtrain.engine.trainer import LMTrainer
 
-_LARGE = 1 << 20  # numbers: of these no copy is made
+_LARGE = 1 << 20  # numbers: of these no copy is made where they can be turned round
 _NOISE = 1e-5  # of the loss: what the order of sums may change on a GPU
 
 
@@ -62,9 +62,9 @@ def _otherwise(weights: Sequence[Tensor]) -> Iterator[None]:
     try:
         for weight in weights:
             data = weight.data
-            if data.numel() > _LARGE:
+            if data.numel() > _LARGE and not torch.equal(turned := data.flip(-1), data):
                 kept.append((data, None))
-                data.copy_(data.flip(-1))
+                data.copy_(turned)
             else:
                 kept.append((data, data.clone()))
                 data.add_(torch.randn_like(data) * (data.square().mean().sqrt() or 1.0))

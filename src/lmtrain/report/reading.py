@@ -16,7 +16,7 @@ from lmtrain.config.save import without_secrets
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.secrets import without_keys
-from lmtrain.report.log import History, Log
+from lmtrain.report.log import History, Log, listed, mapping
 
 LOG: Final = "metrics.jsonl"
 _PARTS: Final = {
@@ -28,6 +28,8 @@ _PARTS: Final = {
     "results": "all_results.json",
     "shape": "config.json",
 }
+_SCORES: Final = "../scores.json"  # of a recipe, in the folder that holds its trainings
+_RECIPES: Final = ("nlg", "nlg demo")
 _AT_WORK: Final = ("preparing", "training", "saving", "evaluating", "uploading")
 _RECENT: Final = 120.0  # seconds: a log written to since then is that of a run at work, on whatever machine
 
@@ -36,9 +38,9 @@ _RECENT: Final = 120.0  # seconds: a log written to since then is that of a run 
 class Run:
     """A run folder: the parts that were there, the others empty.
 
-    ``record`` is ``run.json`` without secrets, ``shape`` the model's ``config.json``. ``state`` is that of
-    ``status.json``, or ``"lost"`` for a run that says it is at work while nothing is. ``unreadable`` names files that
-    are there and broken.
+    ``record`` is ``run.json`` without secrets, ``shape`` the model's ``config.json``, ``scores`` the table of the
+    recipe that it is a training of. ``state`` is that of ``status.json``, or ``"lost"`` for a run that says it is at
+    work while nothing is. ``unreadable`` names files that are there and broken.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Run:
     exported: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     shape: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
 
     @property
@@ -114,6 +117,7 @@ class Reader:
                 unreadable.append(file)
         if record := parts.get("record"):
             parts["record"] = _without_secrets(record)
+        parts["scores"] = self._scores()
         return Run(
             self.path,
             self.name,
@@ -123,10 +127,18 @@ class Reader:
             **parts,
         )
 
+    def _scores(self) -> dict[str, Any]:
+        """The table of the recipe that this is a training of; what else may lie beside a run is nothing of it."""
+        try:
+            table = mapping(mapping(json.loads((self.path / _SCORES).read_bytes())).get("table"))
+        except (OSError, ValueError):
+            return {}
+        return table if self.path.resolve().name in listed(table.get("runs")) else {}
+
     def signature(self) -> str:
         """Changes whenever one of the files does."""
         seen = []
-        for file in (LOG, *_PARTS.values()):
+        for file in (LOG, *_PARTS.values(), _SCORES):
             with suppress(OSError):
                 about = (self.path / file).stat()
                 seen.append(f"{file}:{about.st_ino}:{about.st_size}:{about.st_mtime_ns}")
@@ -134,12 +146,15 @@ class Reader:
 
 
 def readers(folders: list[str]) -> list[Reader]:
-    """A reader for each run, named by the end of its path that tells it from the others."""
+    """A reader for each run, named by the end of its path that tells it from the others. A folder of a recipe stands
+    for its trainings."""
+    trainings = [_trainings_in(user_path(folder)) for folder in folders]
+    depth = 2 if any(trainings) else 1
+    folders = [name for folder, inside in zip(folders, trainings, strict=True) for name in inside or [folder]]
     paths = [user_path(folder).resolve() for folder in folders]
     for path in paths:
         if paths.count(path) > 1:
             raise UserError(f"{path} is named twice; a run is compared with others", flag="RUN")
-    depth = 1
     while depth < max(len(path.parts) for path in paths) and len({path.parts[-depth:] for path in paths}) < len(paths):
         depth += 1
     names = ["/".join(path.parts[-depth:]).lstrip("/") for path in paths]
@@ -149,6 +164,15 @@ def readers(folders: list[str]) -> list[Reader]:
 def read_run(folder: str | Path) -> Run:
     """The run in a folder; see :class:`Reader`."""
     return Reader(str(folder)).read()
+
+
+def _trainings_in(folder: Path) -> list[str]:
+    """The runs in the folder of a recipe that trains several times; none in another."""
+    with suppress(OSError, ValueError, AttributeError):
+        if json.loads((folder / _PARTS["record"]).read_bytes()).get("command") in _RECIPES:
+            logs = folder.glob(f"*/{LOG}")
+            return [str(log.parent) for log in sorted(logs, key=lambda log: (len(log.parent.name), log.parent.name))]
+    return []
 
 
 def _require_log(path: Path) -> None:

@@ -24,6 +24,7 @@ from lmtrain.report.log import Sample
 from lmtrain.report.markup import Markup, element, folded, joined, table
 from lmtrain.report.processes import processes
 from lmtrain.report.reading import Run, scrubbed
+from lmtrain.report.scores import scores
 
 _MOST_STEPS: Final = 200  # of samples: the first, the last and those evenly between
 _LONGEST: Final = 20_000  # characters of a sample; a page is to be read
@@ -34,6 +35,7 @@ def sections(runs: Sequence[Run]) -> dict[str, Markup]:
     return {
         "state": joined(*(_state(run, len(runs) > 1) for run in runs)),
         "headline": _headline(runs),
+        "scores": scores(runs),
         "processes": joined(*(processes(run, len(runs) > 1) for run in runs)),
         "samples": joined(*(_samples(run, at, len(runs) > 1) for at, run in enumerate(runs))),
         "ledger": joined(*(ledger(run, len(runs) > 1) for run in runs)),

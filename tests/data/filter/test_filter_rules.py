@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 import string
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from filter_corpora import KEYWORDS, any_keyword_in_string, as_jsonl, code, kept, run, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyarrow import compute
 
+from lmtrain.data.filter import search
+from lmtrain.data.filter.json_lines import _line_ends
 from lmtrain.data.filter.rules import Rules, in_json_bytes, in_plain_bytes
+from lmtrain.data.filter.search import search_for
 
 LETTERS = 'ab/"\\\n\té日😀\u0007\x7fpn\ufffd'
 TEXTS = st.text(alphabet=LETTERS + "cd ", max_size=24)
@@ -38,8 +40,37 @@ def spelled(draw: Any, text: str) -> str:
     return '"' + "".join(out) + '"'
 
 
-def found_in(pattern: str, data: bytes) -> bool:
-    return compute.match_substring_regex(pa.array([data], pa.large_binary()), pattern)[0].as_py()
+def holding(needles: list[bytes], texts: list[bytes]) -> list[int]:
+    """The numbers of the texts that hold a needle, by each of the two searches."""
+    data, offsets = memoryview(b"".join(texts)), np.cumsum([0, *map(len, texts)])
+    ours, plain = search_for(needles), partial(search._with_re2, search.as_pattern(needles))
+    found = ours(data, offsets).tolist()
+    assert found == plain(data, offsets).tolist()
+    return found
+
+
+def found_in(needles: list[bytes], data: bytes) -> bool:
+    return bool(holding(needles, [data]))
+
+
+BITS = st.lists(st.text("ab", max_size=9).map(str.encode), min_size=1, max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(BITS, st.lists(st.text("ab", min_size=1, max_size=5).map(str.encode), min_size=1, max_size=4))
+def test_nothing_is_found_across_texts_nor_hidden_by_what_is(texts: list[bytes], needles: list[bytes]) -> None:
+    expected = [number for number, text in enumerate(texts) if any(needle in text for needle in needles)]
+    assert holding(needles, texts) == expected
+
+
+@given(st.lists(st.integers(0, 900), max_size=90), st.booleans(), st.binary(max_size=9))
+@settings(max_examples=100, deadline=None)
+def test_where_lines_end(lengths: list[int], ended: bool, behind: bytes) -> None:
+    for lines in ([b"x" * length for length in lengths], [b"x" * (length % 9) for length in lengths]):
+        data = b"".join(line + b"\n" for line in lines) + (b"" if ended and lines else b"last")
+        ends = _line_ends(bytearray(data + behind), len(data))
+        starts = [0, *(ends[:-1] + 1)]
+        assert [data[start:end] for start, end in zip(starts, ends, strict=True)] == data.splitlines()
 
 
 @settings(max_examples=300, deadline=None)
@@ -50,9 +81,9 @@ def test_no_spelling_of_json_hides_a_keyword(data: st.DataObject, keywords: list
     text = "".join(parts)
     line = f'{{"content": {spelled(data.draw, text)}}}'
     assert json.loads(line)["content"] == text
-    pattern = in_json_bytes(keywords)
-    if pattern is not None and any_keyword_in_string(text, keywords):
-        assert found_in(pattern, line.encode()), "a record that is kept must be parsed"
+    needles = in_json_bytes(keywords)
+    if needles is not None and any_keyword_in_string(text, keywords):
+        assert found_in(needles, line.encode()), "a record that is kept must be parsed"
 
 
 @settings(max_examples=200, deadline=None)
@@ -62,11 +93,12 @@ def test_plain_bytes_are_found_exactly(keywords: list[str], text: str) -> None:
 
 
 def test_most_records_are_not_parsed() -> None:
-    """The pattern is no use if it is found everywhere."""
-    pattern = in_json_bytes(KEYWORDS)
-    assert pattern is not None
+    """The needles are no use if they are found everywhere."""
+    needles = in_json_bytes(KEYWORDS)
+    assert needles is not None
     lines = as_jsonl(code(500)).splitlines()
-    found = [found_in(pattern, line) for line in lines]
+    lines.append(rb'{"content": "\u003cb\u003e caf\u00e9 \u001b[0m \u0000"}')
+    found = [found_in(needles, line) for line in lines]
     wanted = [any_keyword_in_string(json.loads(line)["content"], KEYWORDS) for line in lines]
     assert found == wanted and 50 < sum(wanted) < 150
     assert in_json_bytes(["/"]) is None
@@ -133,4 +165,4 @@ def test_keywords_are_literal(keyword: str) -> None:
 def test_quoting_leaves_nothing_to_re2() -> None:
     everything = "".join(map(chr, range(1, 0x180))) + string.punctuation
     assert found_in(in_plain_bytes([everything]), everything.encode())
-    assert re.fullmatch(r"(?:[\w]|\\x[0-9a-f]{2})+", in_plain_bytes([everything]))
+    assert re.fullmatch(r"(?:[\w]|\\x[0-9a-f]{2})+", search.as_pattern(in_plain_bytes([everything])))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from lmtrain.core.files import atomic_folder, clear_scratch, read_json
+from lmtrain.engine.checkpoints import manifest as manifests
+from lmtrain.engine.checkpoints import write
 from lmtrain.engine.checkpoints.background import Buffers, Writer
 from lmtrain.engine.checkpoints.keep import keep_weights_only, tidy
 from lmtrain.engine.checkpoints.manifest import MANIFEST, damage, read_manifest, write_manifest
@@ -37,6 +41,39 @@ def test_what_is_written_verifies_and_reads_back(tmp_path: Path) -> None:
     assert torch.equal(read_tensors(path / "optimizer.pt")["state"][0]["m"], torch.ones(5))
     (path / "notes.txt").write_text("of the user, and no part of it")
     assert problem(path) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="Linux can write past the page cache")
+@pytest.mark.parametrize("refuses", [False, True], ids=["taken", "refused"])
+def test_tensors_are_hashed_on_their_way_past_the_page_cache(
+    refuses: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And through it where the file system wants other sizes than ours."""
+    from fcntl import F_GETFL, fcntl
+
+    past, through, read = list[int](), list[int](), list[str]()
+    put_out, hashed = os.write, manifests.sha256_file
+
+    def put(descriptor: int, data: memoryview) -> int:
+        goes_past = fcntl(descriptor, F_GETFL) & os.O_DIRECT
+        if goes_past and refuses:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        (past if goes_past else through).append(len(data))
+        return put_out(descriptor, data)
+
+    monkeypatch.setattr(write, "_ROOM", 1 << 16)
+    monkeypatch.setattr(os, "write", put)
+    monkeypatch.setattr(manifests, "sha256_file", lambda path: read.append(path.name) or hashed(path))
+    state = {"m": torch.randn(50_001), "v": torch.arange(99)}
+    path = tmp_path / "checkpoint-3"
+    write_checkpoint(path, Contents(3, lambda place: None, {"optimizer.pt": state}, {}))
+    monkeypatch.undo()
+    assert read == [] and problem(path) is None
+    found = read_tensors(path / "optimizer.pt")
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    assert set(past) <= {1 << 16} and len(past) + len(through) == 4
+    if past:
+        assert not refuses and len(past) == 3, "all but the end"
 
 
 def test_a_newer_format_is_said(tmp_path: Path) -> None:

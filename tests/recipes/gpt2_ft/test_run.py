@@ -98,9 +98,9 @@ def _lines(text: str) -> list[str]:
     return [TIMED.sub("", line) for line in text.splitlines() if line.startswith(("| epoch", "| Eval"))]
 
 
-@pytest.mark.parametrize("lines", [1, 6, 13])
-def test_a_signal_saves_it_and_the_same_command_goes_on(lines: int, files: Path, capsys: Any) -> None:
-    given = ["--max_epoch", 30, "--save_interval", 1000]  # so it stops at a checkpoint of its own
+@pytest.mark.parametrize(("lines", "more"), [(1, []), (6, ["--overwrite_work_dir"]), (13, [])])
+def test_a_signal_saves_it_and_the_same_command_goes_on(lines: int, more: list[str], files: Path, capsys: Any) -> None:
+    given = ["--max_epoch", 30, "--save_interval", 1000, *more]  # so it stops at a checkpoint of its own
     assert run(*words(files, *given, work_dir="straight")) == ExitCode.OK
     straight = capsys.readouterr().out
     with signalled(logged_losses(files / "run", lines)):
@@ -113,6 +113,8 @@ def test_a_signal_saves_it_and_the_same_command_goes_on(lines: int, files: Path,
     assert run(*words(files, *given)) == ExitCode.OK
     again = capsys.readouterr()
     assert f"goes on from update {found.step}" in again.err
+    assert ("--overwrite_work_dir: this command began the run that lies there" in again.err) == bool(more)
+    assert "--overwrite_output_dir" not in again.err
     assert _lines(told.out) + _lines(again.out) == _lines(straight), "each line once, with the same figures"
     ours, theirs = (torch.load(files / name / "model.120.pt")["model_state_dict"] for name in ("run", "straight"))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())

@@ -2,6 +2,7 @@
 
     rules        what a document must be, and what its bytes tell before it is parsed
     inputs       what is named, as sources
+    search       texts that hold a keyword, many at once
     tasks        the input cut into stretches; json_lines, tables, documents read them
     segment      what is kept of a stretch; account counts what became of the rest
     pool         tasks done by several processes, in order; meter counts what is read, and stops it

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from lmtrain.data.filter.rules import in_json_bytes
+from lmtrain.data.filter.search import search_for
 from lmtrain.data.filter.segment import Gathering, Job, Segment, checked_text
 from lmtrain.data.sources.columns import kind_of
 from lmtrain.data.sources.decoding import as_utf8, byte_order_mark
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from lmtrain.data.filter.tasks import Task
 
 _NO_END = 1 << 62
-_BLOCK = 1 << 20  # bytes searched at once: larger blocks are mapped afresh by each read, and leave the caches
+_BLOCK = 1 << 21  # bytes searched at once: few calls for each, and they stay in the caches
+_LINES, _LONG = 64, 400  # so many lines show whether lines are longer than so many bytes
 _OPEN, _CLOSE, _RETURN, _LINE = b"{}\r\n"
 
 
@@ -38,8 +40,8 @@ def stretch(task: Task, job: Job) -> Iterator[Segment]:
         if not at:
             at = len(byte_order_mark(stream.read(4), "utf-8"))
             stream.seek(at)
-        for block, offset in _blocks(stream, at, task.stop, job.segment_bytes):
-            lines.block(block, offset)
+        for block, size, offset in _blocks(stream, at, task.stop, job.segment_bytes):
+            lines.block(block, size, offset)
     yield lines.segment()
 
 
@@ -47,16 +49,17 @@ def stream(task: Task, job: Job) -> Iterator[Segment]:
     """All records of a file that is packed or in another encoding, read from front to back."""
     lines, until = Lines(task, job), job.segment_bytes
     with task.files[0].open() as raw:
-        for block, offset in _blocks(as_utf8(raw, job.reading), 0, _NO_END, job.segment_bytes):
-            lines.block(block, offset)
-            if offset + len(block) >= until:
+        for block, size, offset in _blocks(as_utf8(raw, job.reading), 0, _NO_END, job.segment_bytes):
+            lines.block(block, size, offset)
+            if offset + size >= until:
                 yield lines.segment()
-                until = offset + len(block) + job.segment_bytes
+                until = offset + size + job.segment_bytes
     yield lines.segment()
 
 
-def _blocks(stream: BinaryIO, at: int, stop: int, size: int) -> Iterator[tuple[memoryview, int]]:
-    """The lines that begin in bytes [at, stop), ``size`` bytes of them at a time, and where they begin.
+def _blocks(stream: BinaryIO, at: int, stop: int, size: int) -> Iterator[tuple[bytearray, int, int]]:
+    """The lines that begin in bytes [at, stop), at most ``size`` bytes of them at a time unless one is longer: what
+    holds them, how many of its bytes they are, and where in the stream they begin.
 
     ``stream`` stands at byte ``at``, where a line begins. The memory of a block is used again for the next.
     """
@@ -66,13 +69,13 @@ def _blocks(stream: BinaryIO, at: int, stop: int, size: int) -> Iterator[tuple[m
         end = held + count
         if not count:
             if held:
-                yield memoryview(buffer)[:held], at
+                yield buffer, held, at
             return
         whole = buffer.rfind(b"\n", held, end) + 1
         if at + whole > stop:
             whole = buffer.find(b"\n", stop - 1 - at, end) + 1
         if whole:
-            yield memoryview(buffer)[:whole], at
+            yield buffer, whole, at
             buffer[: end - whole] = buffer[whole:end]
         elif end == len(buffer):
             buffer = buffer + bytes(len(buffer))  # a line longer than what is held
@@ -89,42 +92,27 @@ class Lines:
         self._reading = job.reading
         self._gathering = Gathering(job, task.group)
         keywords = job.rules.keep_any
-        self._pattern = in_json_bytes(keywords) if keywords else None
+        needles = in_json_bytes(keywords) if keywords else None
+        self._search = search_for(needles) if needles else None
 
     def segment(self) -> Segment:
         return self._gathering.segment()
 
-    def block(self, data: memoryview, offset: int) -> None:
-        """``data`` are whole lines that begin at byte ``offset`` of the plain file."""
-        bytes_ = np.frombuffer(data, dtype=np.uint8)
-        ends = np.flatnonzero(bytes_ == _LINE)
-        if data[-1] != _LINE:
-            ends = np.append(ends, len(data))
+    def block(self, data: bytearray, size: int, offset: int) -> None:
+        """The first ``size`` bytes of ``data`` are whole lines, which begin at byte ``offset`` of the plain file."""
+        ends = _line_ends(data, size)
         starts = np.concatenate(([0], ends[:-1] + 1))
         wanted = np.arange(len(starts))
-        if self._pattern is not None:
-            sizes = ends - starts + 1
-            wanted = self._possible(data, bytes_, starts, ends)
-            missed, size = len(starts) - len(wanted), int(sizes.sum() - sizes[wanted].sum())
+        if self._search is not None:
+            found = self._search(memoryview(data)[:size], np.append(starts, size))
+            wanted = np.union1d(found, _no_records(np.frombuffer(data, np.uint8), starts, ends))
+            missed = len(starts) - len(wanted)
+            missed_bytes = int(ends[-1] + 1 - (ends[wanted] - starts[wanted] + 1).sum())
             account = self._gathering.account
-            account.seen.add(missed, size)
-            account.drop("keep_any", missed, size)
+            account.seen.add(missed, missed_bytes)
+            account.drop("keep_any", missed, missed_bytes)
         for start, end in zip(starts[wanted].tolist(), ends[wanted].tolist(), strict=True):
             self._line(bytes(data[start:end]), offset + start)
-
-    def _possible(self, data: memoryview, bytes_: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """The numbers of the lines that may be kept, or that are no record."""
-        import pyarrow as pa
-        from pyarrow import compute
-
-        # a line with its end, so that an offset is both the end of one and the beginning of the next
-        offsets = pa.py_buffer(np.append(starts, len(data)).astype(np.int64))
-        lines = pa.Array.from_buffers(pa.large_binary(), len(starts), [None, offsets, pa.py_buffer(data)])
-        found = compute.match_substring_regex(lines, self._pattern).to_numpy(zero_copy_only=False)
-        last = bytes_[np.maximum(ends - 1, 0)]
-        last = np.where(last == _RETURN, bytes_[np.maximum(ends - 2, 0)], last)
-        odd = (bytes_[np.minimum(starts, len(data) - 1)] != _OPEN) | (last != _CLOSE)
-        return np.flatnonzero(found | odd)
 
     def _line(self, line: bytes, offset: int) -> None:
         gathering = self._gathering
@@ -177,3 +165,26 @@ class Lines:
                 number += data.count(b"\n")
                 left -= len(data)
         return number
+
+
+def _line_ends(data: bytearray, size: int) -> np.ndarray:
+    """Where the lines of the first ``size`` bytes end: at a line break, or the last one behind its last byte.
+
+    Long lines are leapt over by ``find`` (20 GB/s here, but 0.1 µs a line), short ones compared as an array (3 GB/s).
+    """
+    found: list[int] = []
+    end = -1
+    while (end := data.find(b"\n", end + 1, size)) >= 0:
+        found.append(end)
+        if len(found) == _LINES and end < _LINES * _LONG:
+            found = np.flatnonzero(np.frombuffer(data, np.uint8, size) == _LINE)  # type: ignore[assignment]
+            break
+    ends = np.array(found, dtype=np.int64)
+    return ends if data[size - 1] == _LINE else np.append(ends, size)
+
+
+def _no_records(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The numbers of the lines that are not ``{…}``."""
+    odd = np.flatnonzero((data[starts] != _OPEN) | (data[ends - 1] != _CLOSE))
+    windows = (data[ends[odd] - 1] == _RETURN) & (data[ends[odd] - 2] == _CLOSE) & (data[starts[odd]] == _OPEN)
+    return odd[~windows]

@@ -154,9 +154,10 @@ class _Filter:
                     for _, segments in reading:
                         self._task(segments)
                 left_out = self._mixed(self._mix, self._kept, pause) if self._mix and self._kept else []
-                self._end_shard()
-                while self._packing:
-                    self._packed(wait=True)
+                self._close_shard()
+                for _, packed in self._packing:
+                    packed.result()
+                state.packed = len(state.shards)
             except Interrupted:
                 self._checkpoint()
                 raise
@@ -217,19 +218,24 @@ class _Filter:
         return left_out
 
     def _end_shard(self) -> None:
+        self._spool.flush()
+        self._close_shard()
+        self._checkpoint()
+        while len(self._packing) > _PACKING:
+            self._packed(wait=True)
+
+    def _close_shard(self) -> None:
+        """Let what is in the spool become a shard. Before the state may tell of it the spool is to be flushed; at the
+        end the state is saved once, when all is packed."""
         state = self._state
         if not state.documents:
             return
         shard = Shard(self._spool.number, state.documents, self._spool.bytes)
-        self._spool.flush()
         self._spool.close()
         state.shards.append(shard)
         state.documents = state.bytes = 0
         self._spool.open(shard.number + 1)
         self._pack(shard)
-        self._checkpoint()
-        while len(self._packing) > _PACKING:
-            self._packed(wait=True)
 
     def _pack(self, shard: Shard) -> None:
         self._packing.append((shard, self._packer.submit(self._make, shard)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -87,8 +88,9 @@ def append_parts(writer: DocumentWriter, parts: Iterable[tuple[Path, PartRecord,
     """Put parts one behind the other; each with the SHA-256 of its tokens where that is known."""
     account = Account()
     for folder, record, sha256 in parts:
-        found = writer.append_part(folder, record.continued)
-        if sha256 is not None and found != sha256:
+        digest = hashlib.sha256() if sha256 is not None else None
+        writer.append_part(folder, record.continued, digest)
+        if digest is not None and digest.hexdigest() != sha256:
             raise UserError(f"{folder} is damaged: its tokens are not what was written; delete it, and make it again")
         account += record.account
     return account

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def prepare(
         from lmtrain.data.preparing.merging import merge
 
         return merge(request, cache, folder=folder, overwrite=overwrite, say=say)
-    hashes = [source.content_hash() for source in request.sources]
+    hashes = _hashes(request)
     plain_key = request.key(hashes, 0.0)
     cut_key = request.key(hashes, request.cut_percentage)
     if not overwrite and (found := find(request, cache, folder, plain_key, cut_key, say)):
@@ -60,6 +61,14 @@ def prepare(
         if folder:
             remember_elsewhere(cache, key, folder)
         return made
+
+
+def _hashes(request: Request) -> list[str]:
+    """Of the sources, as many at once as there are workers."""
+    if (request.making.workers or 1) == 1 or len(request.sources) == 1:
+        return [source.content_hash() for source in request.sources]
+    with ThreadPoolExecutor(request.making.workers) as threads:
+        return list(threads.map(lambda source: source.content_hash(), request.sources))
 
 
 def cannot_write(target: Path, folder: Path | None, error: PermissionError) -> UserError:

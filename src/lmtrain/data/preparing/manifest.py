@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmtrain.core.errors import UserError
+from lmtrain.core.types import Source
 from lmtrain.data.cutting import Cut
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing.encoding import Account
@@ -35,7 +36,7 @@ def finish(
     text_bytes = sum(sizes.values())
     ledger = Ledger.of(account.tally, writer.n_tokens, text_bytes)
     if not ledger.documents:
-        raise _nothing_in(request, ledger)
+        raise nothing_in(request.sources, ledger)
     writer.finish(
         {
             "key": key,
@@ -56,15 +57,15 @@ def finish(
     return ledger
 
 
-def _nothing_in(request: Request, ledger: Ledger) -> UserError:
-    sources = request.sources
+def nothing_in(sources: Sequence[Source], ledger: Ledger, what: str = "document") -> UserError:
+    """Where and why there is nothing, about the flag that all ``sources`` came by."""
     named = ", ".join(source.name for source in sources[:3]) + (", …" if len(sources) > 3 else "")
     why = ", ".join(f"{count:,} × {reason}" for reason, count in sorted(ledger.skipped.items()))
     read = "; ".join(note for note in ledger.notes if note.startswith("text is read from"))
     said = "; ".join(part for part in (f"passed over: {why}" if why else "", read) if part)
     flags = {file.flag for source in sources if (file := file_of(source)) is not None}
     return UserError(
-        f"there is no document in {named}" + (f" ({said})" if said else ""),
+        f"there is no {what} in {named}" + (f" ({said})" if said else ""),
         flag=flags.pop() if len(flags) == 1 else None,
     )
 

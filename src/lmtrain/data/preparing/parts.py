@@ -70,7 +70,10 @@ def _as_json(tally: Tally) -> dict[str, Any]:
 
 
 def write_part(folder: Path, work: Work, tokenizer: TokenizerFiles, engine: Engine, seed: str) -> PartRecord:
-    """Encode ``work`` into an empty folder, reading and encoding in turn. Raises :class:`DiffersError`."""
+    """Encode ``work`` into a folder that is empty or holds another part, reading and encoding in turn.
+
+    Raises :class:`DiffersError`.
+    """
     before = engine.proof.bytes_compared if engine.proof else 0
     with DocumentWriter(folder, tokenizer.n_ids, continues=True) as writer:
         account = encode(work, tokenizer, engine, writer, seed)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.children import begin_child
 from lmtrain.core.errors import Problem, UserError
 from lmtrain.core.files import sha256_json
@@ -29,7 +30,7 @@ from lmtrain.data.tokenization import DiffersError, FastokensEncoder, Proof, ref
 from lmtrain.data.tokenizer_files import Loading, TokenizerFiles, load_fastokens
 
 _LARGEST = 64 << 20  # bytes of source in one part
-_TURNS = 32  # parts for each worker, where there is that much text: they end at nearly the same time
+_TURNS = 128  # parts for each worker, where there is that much text: they end at nearly the same time
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """A part to make in the empty folder ``place``; ``fast``: with the fast engine, which the parent proved equal."""
+    """A part to make in the folder ``place``; ``fast``: with the fast engine, which the parent proved equal."""
 
     work: Work
     place: Path
@@ -98,17 +99,21 @@ def run_parts(
     ranges: Sequence[range], task: Callable[[range, Path], Task], folder: Path, submit: Submit, workers: int,
     here: Callable[[Task], Outcome] | None,
 ) -> Iterator[tuple[Path, PartRecord]]:  # fmt: skip
-    """Each part's folder and record, in order; the folder is removed afterwards. Raises :class:`DiffersError`.
+    """Each part's folder and record, in order; the folder is gone afterwards. Raises :class:`DiffersError`.
 
-    ``here`` makes parts in this process too, while those of the ``workers`` are not ready.
+    ``here`` makes parts in this process too, while those of the ``workers`` are not ready. Parts are then written over
+    those that were handed on: finding memory for the pages of a new file costs more than writing and reading them.
     """
     waiting: deque[tuple[Path, Underway | Outcome]] = deque()
     left = iter(enumerate(ranges))
+    free: list[Path] = []
     given = 0  # to workers, and not ready
 
     def following() -> Task | None:
         if (found := next(left, None)) is None:
             return None
+        if free:
+            return task(found[1], free.pop())
         place = folder / f"{found[0]:07d}"
         place.mkdir()
         return task(found[1], place)
@@ -133,7 +138,10 @@ def run_parts(
             under_way.raise_it()
         assert isinstance(under_way, PartRecord)
         yield place, under_way
-        shutil.rmtree(place)
+        if here is not None:
+            free.append(place)
+        else:  # a cluster's file system may show others what a file held before
+            shutil.rmtree(place)
 
 
 def count_of(segments: Sequence[Segment], workers: int, segment_bytes: int = SEGMENT) -> int:
@@ -159,6 +167,17 @@ def local_workers(job: Job, workers: int, fast: Loading[Any] | None) -> Iterator
     for _ in range(workers):
         executor.submit(os.getpid)  # begins a process
 
+    @contextmanager
+    def explained() -> Iterator[None]:
+        try:
+            yield
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that prepares was ended from outside, perhaps because memory ran out (try fewer), or "
+                "never began: a program that starts some keeps what it runs under if __name__ == '__main__'",
+                flag="--preprocessing_num_workers",
+            ) from None
+
     @dataclass(frozen=True)
     class Submitted:
         future: Future[Outcome]
@@ -168,17 +187,12 @@ def local_workers(job: Job, workers: int, fast: Loading[Any] | None) -> Iterator
             return self.future.done()
 
         def result(self) -> Outcome:
-            try:
+            with explained():
                 return self.future.result()
-            except BrokenProcessPool:
-                raise UserError(
-                    "a process that prepares was ended from outside, perhaps because memory ran out (try fewer), or "
-                    "never began: a program that starts some keeps what it runs under if __name__ == '__main__'",
-                    flag="--preprocessing_num_workers",
-                ) from None
 
     def submit(task: Task) -> Underway:
-        return Submitted(executor.submit(do, task), task.place)
+        with explained():
+            return Submitted(executor.submit(do, task), task.place)
 
     try:
         yield submit
@@ -202,6 +216,7 @@ _engines: dict[bool, Engine] = {}  # of that job: the plain and the fast one
 
 def _begin(job: Job) -> None:
     begin_child()
+    keep_freed_memory()
     take(job)
 
 

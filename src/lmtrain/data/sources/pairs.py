@@ -134,16 +134,19 @@ class PairSource(RecordSource):
         return Columns(names[0], names[1], self._form_of(names))
 
     def _form_of(self, names: tuple[str, ...]) -> Form:
-        """Told by the first completion that says it."""
+        """Told by the first completion that says it; lists that are all empty are of ids."""
+        form: Form = "text"
         for number, (_, record) in enumerate(self._records.rows(names)):
             value = None if isinstance(record, Bad) else record[names[1]]
             if isinstance(value, str):
                 return "text"
-            if isinstance(value, list) and value:
-                return "chat" if isinstance(value[0], dict) else "ids"
+            if isinstance(value, list):
+                if value:
+                    return "chat" if isinstance(value[0], dict) else "ids"
+                form = "ids"
             if number >= _PROBED:
                 break
-        return "text"
+        return form
 
     def note(self) -> str:
         """A line for the user: what is read, and how."""

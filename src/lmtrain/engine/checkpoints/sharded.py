@@ -79,7 +79,7 @@ def write_sharded(path: Path, contents: Contents, parts: Mapping[str, Mapping[st
             with as_os_errors():
                 contents.write_weights(scratch)
             for name, value in contents.tensors.items():
-                write_tensors(scratch / name, value)
+                described[name] = write_tensors(scratch / name, value)
             for name, value in contents.records.items():
                 write_json(scratch / name, value)
             files = describe_files(scratch, described)

@@ -58,6 +58,7 @@ from lmtrain.engine.ordering import Ordering
 from lmtrain.engine.progress import Progress
 from lmtrain.engine.ranks import Ranks
 from lmtrain.engine.sampling import EpochOrder
+from lmtrain.engine.trackers import Trackers
 from lmtrain.engine.trainer.guarding import spoil_gradient
 from lmtrain.engine.trainer.pace import Pace
 from lmtrain.engine.trainer.stopping import StopWhenAsked
@@ -147,6 +148,7 @@ class LMTrainer(TimingTrainer):
             compute_metrics=compute_metrics,
             **others,
         )
+        self.trackers = Trackers(self.callback_handler.callbacks)
         for stock in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
             if not any(callback is stock or isinstance(callback, stock) for callback in given):
                 self.remove_callback(stock)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers.trainer_utils import has_length
 
+from lmtrain.core.allocator import release_freed_memory
 from lmtrain.core.types import Examples
-from lmtrain.engine.allocator import release_freed_memory
 from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.callbacks import Meter
 from lmtrain.engine.compiling import Compile, with_compiling

@@ -94,8 +94,9 @@ class StopWhenAsked(TrainerCallback):
         """As the processes told each other a few batches ago, so that no device is waited for and all hear it at the
         same batch. Nothing is told where one process may have fewer batches than another."""
         self._evaluated += 1
-        common = loader.common_batches if isinstance(loader, EvaluationLoader) else None
-        if common is None or self._evaluated > common or self._evaluated % _ASK_EVERY:
+        # Processes whose logits are gathered, with compute_metrics, have as many batches all.
+        common = loader.common_batches if isinstance(loader, EvaluationLoader) else self._evaluated
+        if self._evaluated > common or self._evaluated % _ASK_EVERY:
             return False
         told, self._told = self._told, self._trainer.asked_by_any(asked)
         if told is None or not told:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lmtrain.config.nlg import NlgDemoOptions, NlgTraining
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
+from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, counted, say
 from lmtrain.core.files import write_json, write_text
 from lmtrain.core.stopping import Stop
@@ -25,12 +26,14 @@ from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import train
 from lmtrain.generate.token_files import read_contexts
 from lmtrain.models import load_tokenizer
-from lmtrain.recipes.data_to_text.data import first_of_each, prepare
+from lmtrain.recipes.data_to_text.data import Prepared, first_of_each, prepare
 from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
 from lmtrain.recipes.data_to_text.inputs import fitting
-from lmtrain.recipes.data_to_text.scoring import PartScores, score_texts
+from lmtrain.recipes.data_to_text.scoring import SCORES, PartScores, score_texts
+from lmtrain.recipes.data_to_text.table import before_and_after
 from lmtrain.recipes.data_to_text.tasks import TASKS
 from lmtrain.recipes.data_to_text.training import resolved_training
+from lmtrain.recipes.trainings import look_at
 from lmtrain.rehearsal.rehearse import rehearse
 
 _TASK = TASKS["e2e"]  # whose scores are reported
@@ -54,6 +57,9 @@ class Shown:
 def run_nlg_demo(options: NlgDemoOptions, *, stop: Stop | None = None, say: Say = say, inputs: int = _INPUTS) -> Shown:
     """Run the demo into ``options.output_dir``; the same call again takes over what was done."""
     folder = Path(options.output_dir).expanduser()
+    base, adapted = folder / "base", folder / "adapted"
+    trainings = look_at(folder, "nlg demo", as_dict(options), sys.argv[1:], [base.name, adapted.name], say)
+    anew = {run: trainings.begins_anew(run.name) for run in (base, adapted)}
     corpus = folder / "corpus"
     files = {part: corpus / f"{part}.jsonl" for part in ("train", "valid", "test")}
     if not all(path.is_file() for path in files.values()):
@@ -69,15 +75,20 @@ def run_nlg_demo(options: NlgDemoOptions, *, stop: Stop | None = None, say: Say 
         folder / "data",
         say,
     )
-    base, adapted = folder / "base", folder / "adapted"
     ways: dict[str, Any] = {"stop": stop, "rehearse": rehearse, "say": say}
-    train(_base(options, folder), sys.argv[1:], minutes=options.minutes * _SHARE, **ways)
     settings = NlgTraining(
         model_name_or_path=str(base), use_peft=False, learning_rate=1e-3, warmup_steps=20, max_seq_length=_POSITIONS,
-        save_steps=1_000_000, overwrite_output_dir=options.overwrite_output_dir,
+        save_steps=1_000_000, overwrite_output_dir=anew[adapted],
     )  # fmt: skip
     resolved = resolved_training(settings, _TASK, data.ids["train"], data.ids["valid"], adapted, options.seed)
-    train(resolved, sys.argv[1:], minutes=options.minutes * (1 - _SHARE), **ways)
+    with trainings.begun():
+        train(_base(options, base, anew[base]), sys.argv[1:], minutes=options.minutes * _SHARE, **ways)
+        train(resolved, sys.argv[1:], minutes=options.minutes * (1 - _SHARE), **ways)
+        return _shown(folder, base, adapted, data, inputs, say)
+
+
+def _shown(folder: Path, base: Path, adapted: Path, data: Prepared, inputs: int, say: Say) -> Shown:
+    """What both models write, and its scores."""
     records = read_records(data.records["test"])
     numbers = first_of_each(records, inputs)
     contexts = read_contexts(data.ids["test"], "--output_dir")
@@ -87,7 +98,10 @@ def run_nlg_demo(options: NlgDemoOptions, *, stop: Stop | None = None, say: Say 
     )  # fmt: skip
     texts = {run: texts_of_run(run, asked, _SEARCH, say=say) for run in (base, adapted)}
     scores = {run: score_texts(_TASK, records, texts[run], run)["all"] for run in (base, adapted)}
-    write_json(folder / "scores.json", {run.name: found.as_json() for run, found in scores.items()})
+    shown = before_and_after(scores[base], scores[adapted], [base.name, adapted.name])
+    write_json(
+        folder / SCORES, {**{run.name: found.as_json() for run, found in scores.items()}, "table": shown.as_json()}
+    )
     samples = [
         (records[n].context, ended(texts[base][n]), ended(texts[adapted][n]), records[n].completion)
         for n in numbers[:3]
@@ -106,10 +120,10 @@ def _learn_tokens(records: list[Record], folder: Path) -> None:
         say("tokenizer", found.line)
 
 
-def _base(options: NlgDemoOptions, folder: Path) -> Resolved:
+def _base(options: NlgDemoOptions, run: Path, anew: bool) -> Resolved:
     """What could have been typed as ``lmtrain clm --model_type gpt2 …``: a model that only learns to write."""
     training: dict[str, Any] = {
-        "output_dir": str(folder / "base"),
+        "output_dir": str(run),
         "seed": options.seed,
         "per_device_train_batch_size": 16,
         "learning_rate": 2e-3,
@@ -121,10 +135,10 @@ def _base(options: NlgDemoOptions, folder: Path) -> Resolved:
     }
     return Resolved(
         "clm",
-        ModelOptions(model_type="gpt2", config_overrides=_SHAPE, tokenizer_name=str(folder / "tokenizer")),
-        DataOptions(train_file=[str(folder / "corpus" / "text.txt")], documents="lines", block_size=64),
+        ModelOptions(model_type="gpt2", config_overrides=_SHAPE, tokenizer_name=str(run.parent / "tokenizer")),
+        DataOptions(train_file=[str(run.parent / "corpus" / "text.txt")], documents="lines", block_size=64),
         MaskingOptions(),
-        RunOptions(overwrite_output_dir=options.overwrite_output_dir),
+        RunOptions(overwrite_output_dir=anew),
         training,
         frozenset(training) | {"train_file", "model_type", "config_overrides", "block_size", "documents"},
     )

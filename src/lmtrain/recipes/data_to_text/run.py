@@ -4,8 +4,9 @@
 ``data/``              records and token ids of each split
 ``seed-110/``          the training's run folder; ``predictions.jsonl``, ``hypotheses.txt``
                        and references as the official scorers read them, ``scores.json``
-``scores.json``        all of them, with the settings
-``table.txt``          what is printed at the end
+``scores.json``        those of all seeds so far, with the settings and the table
+``table.txt``          the table, which is printed at the end
+``run.json`` …         which command works here, and whether it has ended (:mod:`lmtrain.recipes.trainings`)
 =====================  ====================================================================
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,12 @@ from lmtrain.models import load_tokenizer, positions_of
 from lmtrain.recipes.data_to_text.data import as_ids, first_of_each, prepare
 from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
 from lmtrain.recipes.data_to_text.inputs import fitting
-from lmtrain.recipes.data_to_text.scoring import PartScores, parts_of, score_texts
+from lmtrain.recipes.data_to_text.scoring import SCORES, PartScores, parts_of, score_texts
 from lmtrain.recipes.data_to_text.table import table
 from lmtrain.recipes.data_to_text.tasks import TASKS, Task
 from lmtrain.recipes.data_to_text.training import resolved_training, said_training
 from lmtrain.recipes.flags import in_flags, saying
+from lmtrain.recipes.trainings import look_at
 from lmtrain.rehearsal.rehearse import rehearse
 
 _FLAGS = {"--train_file": "--train", "--validation_file": "--valid"}
@@ -61,7 +63,7 @@ def run_task(
     Several processes train together; the first alone decodes and scores, and the others return nothing.
     """
     seeds = _checked(options)
-    with in_flags(_FLAGS, "nlg"):
+    with in_flags(_FLAGS, "nlg"), telling_others():
         return _run_task(options, seeds, stop, saying(say, _FLAGS, "nlg"), on_progress)
 
 
@@ -69,10 +71,13 @@ def _run_task(
     options: NlgOptions, seeds: list[int], stop: Stop | None, say: Say, on_progress: Callable[[int, int], None] | None
 ) -> dict[int, dict[str, PartScores]]:
     task, folder = TASKS[str(options.task)], Path(str(options.output_dir)).expanduser()
+    names = [f"seed-{seed}" for seed in seeds]
+    trainings = look_at(folder, "nlg", as_dict(options), sys.argv[1:], names, say)
+    anew = {name: trainings.begins_anew(name) for name in names}
     model = _model(options)
     files = {"train": str(options.train), "valid": options.valid, "test": str(options.test)}
     named = {split: file for split, file in files.items() if file}
-    begun = not options.overwrite_output_dir and any(folder.glob(f"seed-*/{RUN}"))
+    begun = any(not anew.get(run.parent.name, options.overwrite_output_dir) for run in folder.glob(f"seed-*/{RUN}"))
     data = prepare(task.name, named, _tokenizer(options), folder / "data", say, begun=begun)
     records = read_records(data.records["test"])
     if parts_of(task, records) != task.parts:
@@ -97,19 +102,21 @@ def _run_task(
             on_progress=on_progress,
         )  # fmt: skip
         found[seed] = score_texts(task, records, texts, run, bootstrap=options.bootstrap, seed=seed)
-
-    def tell() -> None:
-        write_json(folder / "scores.json", _summary(options, found))
         resolved = resolved_training(options, task, data.ids["train"], data.ids.get("valid"), folder, seeds[0])
         decisions = read_json(folder / f"seed-{seeds[0]}" / DECISIONS)
         settings = {"training": said_training(resolved, decisions), "beam search": search.line}
-        write_text(folder / "table.txt", table(task.name, found, _what(options), settings) + "\n")
+        shown = table(task.name, found, _what(options), settings)
+        write_json(folder / SCORES, {**_summary(options, found), "table": shown.as_json()})
+        write_text(folder / "table.txt", shown.as_text() + "\n")
 
-    for seed in seeds:
-        run = folder / f"seed-{seed}"
-        train_task(options, task, data.ids["train"], data.ids.get("valid"), run, seed, stop=stop, say=say)
-        _by_the_first(partial(measure, seed, run))
-    _by_the_first(tell)
+    with trainings.begun():
+        if trainings.found.overwrites and is_first_process():
+            for name in (SCORES, "table.txt"):
+                (folder / name).unlink(missing_ok=True)
+        for seed, name in zip(seeds, names, strict=True):
+            own = replace(options, overwrite_output_dir=anew[name])
+            train_task(own, task, data.ids["train"], data.ids.get("valid"), folder / name, seed, stop=stop, say=say)
+            _by_the_first(partial(measure, seed, folder / name))
     return found
 
 
@@ -118,8 +125,7 @@ def _by_the_first(work: Callable[[], None]) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         by_the_first(work)
     elif is_first_process():
-        with telling_others():  # they may wait at the training of the next seed
-            work()
+        work()
 
 
 def train_task(

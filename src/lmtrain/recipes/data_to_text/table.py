@@ -6,7 +6,8 @@ import math
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Final
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
 
 from lmtrain.core.console import counted
 from lmtrain.evaluate.nlg import PUBLISHED, Published
@@ -15,36 +16,73 @@ from lmtrain.recipes.data_to_text.scoring import PartScores
 _WIDTH: Final = 120  # characters of a page
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: a text for each column, and what stands ``below`` it. ``kind`` is "ours", "seed" (one of
+    several) or "published"."""
+
+    name: str
+    cells: list[str]
+    below: list[str] = field(default_factory=list)
+    kind: Literal["ours", "seed", "published"] = "ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows, the names of their columns, and what is to be known about them; ``runs`` are the folders of the trainings,
+    beside the file that holds the table."""
+
+    columns: list[str]
+    rows: list[Row]
+    notes: list[str]
+    runs: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``lmtrain report`` reads it."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """A page wide; single seeds are left out where there are several."""
+        rows = []
+        for row in self.rows:
+            if row.kind != "seed":
+                rows += [(row.name, row.cells), *([("", row.below)] if row.below else [])]
+        notes = [part for line in self.notes for part in _wrapped(line)]
+        return "\n".join([*_laid_out(["", *self.columns], rows), *([""] if notes else []), *notes])
+
+
 def table(
     task: str, by_seed: Mapping[int, Mapping[str, PartScores]], what: str, settings: Mapping[str, str] | None = None
-) -> str:
+) -> Table:
     """One row for each part of the test set, then the published ones; ``what`` names the model and its training.
 
-    Of several seeds the mean ± the standard deviation (n − 1); of one the value with its 95 % interval below it. A row
-    of a part of its inputs says of how many. Below stand the ``settings``, a line by its name.
+    Of several seeds the mean ± the standard deviation (n − 1), then each; of one the value with its 95 % interval below
+    it. A row of a part of its inputs says of how many. The notes end with the ``settings``, a line by its name.
     """
+    several = len(by_seed) > 1
     parts = list(next(iter(by_seed.values())))
     columns = list(next(iter(by_seed.values()))[parts[0]].values)
-    rows: list[tuple[str, list[str]]] = []
+    rows: list[Row] = []
     for part in parts:
-        scores = [found[part] for found in by_seed.values()]
+        scores = {seed: found[part] for seed, found in by_seed.items()}
+        first = next(iter(scores.values()))
         name = what if part == "all" else f"{what}, {part}"
-        if scores[0].inputs < scores[0].of:
-            name += f", {scores[0].inputs:,} of {counted(scores[0].of, 'input')}"
-        rows.append((name, [_cell([each.values[column] for each in scores]) for column in columns]))
-        if len(scores) == 1 and scores[0].intervals:
-            rows.append(("", [_interval(scores[0].intervals.get(column)) for column in columns]))
+        if first.inputs < first.of:
+            name += f", {first.inputs:,} of {counted(first.of, 'input')}"
+        spans = first.intervals if not several else {}
+        below = [_interval(spans.get(column)) for column in columns] if spans else []
+        rows.append(Row(name, [_cell([each.values[column] for each in scores.values()]) for column in columns], below))
+        for seed, each in scores.items() if several else ():
+            rows.append(Row(f"seed {seed}", [_cell([each.values[column]]) for column in columns], kind="seed"))
     published = [row for row in PUBLISHED if row.task == task]
-    rows += [(_name(row), [_published(row, column) for column in columns]) for row in published]
+    rows += [Row(_name(row), [_published(row, column) for column in columns], kind="published") for row in published]
     reasons = {c: r for found in by_seed.values() for scores in found.values() for c, r in scores.reasons.items()}
-    lines = _laid_out(["", *columns], rows)
-    several = len(by_seed) > 1
     spread = "mean ± standard deviation" if several else "in brackets 95 % of bootstrap resamples"
-    lines += ["", f"seed{'s' if several else ''} {', '.join(map(str, by_seed))}; {spread}"]
-    below = [f"{name}: {text}" for name, text in (settings or {}).items()]
-    below += [f"{column}: not computed, {reason}" for column, reason in reasons.items()]
-    below += sorted({f"published: {row.source}" for row in published})
-    return "\n".join([*lines, *(part for line in below for part in _wrapped(line))])
+    notes = [f"seed{'s' if several else ''} {', '.join(map(str, by_seed))}; {spread}"]
+    notes += [f"{name}: {text}" for name, text in (settings or {}).items()]
+    notes += [f"{column}: not computed, {reason}" for column, reason in reasons.items()]
+    notes += sorted({f"published: {row.source}" for row in published})
+    return Table(columns, rows, notes, [f"seed-{seed}" for seed in by_seed])
 
 
 def _wrapped(line: str) -> list[str]:
@@ -88,10 +126,10 @@ def _laid_out(head: list[str], rows: list[tuple[str, list[str]]]) -> list[str]:
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
-def before_and_after(before: PartScores, after: PartScores) -> str:
+def before_and_after(before: PartScores, after: PartScores, runs: Sequence[str] = ()) -> Table:
     """Two rows, and why a column is empty."""
     columns = list(after.values)
-    rows = [(name, [_cell([scores.values[c]]) for c in columns]) for name, scores in
+    rows = [Row(name, [_cell([scores.values[c]]) for c in columns]) for name, scores in
             (("before training", before), ("after", after))]  # fmt: skip
     reasons = [f"{column}: not computed, {reason}" for column, reason in after.reasons.items()]
-    return "\n".join([*_laid_out(["", *columns], rows), *reasons])
+    return Table(columns, rows, reasons, list(runs))

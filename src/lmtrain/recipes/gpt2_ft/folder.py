@@ -13,9 +13,9 @@ from lmtrain.config.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
-from lmtrain.engine.found import Found, inspect
+from lmtrain.engine.found import Found
 from lmtrain.engine.results import write_results
-from lmtrain.engine.resume import require_same_data
+from lmtrain.engine.resume import goes_on_with_it, require_same_data, where_to_begin
 from lmtrain.engine.run_folder import DECISIONS, RUN, RunFolder
 from lmtrain.evaluate.measures import perplexity
 from lmtrain.recipes.flags import in_flags
@@ -23,7 +23,7 @@ from lmtrain.recipes.gpt2_ft.order import Plan
 from lmtrain.recipes.gpt2_ft.recorder import Recorder
 
 COMMAND = "gpt2-ft"
-_FLAGS = {"--output_dir": "--work_dir", "--overwrite_output_dir": "--overwrite_work_dir"}
+FLAGS = {"--output_dir": "--work_dir", "--overwrite_output_dir": "--overwrite_work_dir"}
 _CHECKPOINT = re.compile(r"model\.\d+\.pt$")
 _FREE = (
     frozenset({"work_dir", "overwrite_work_dir", "log_interval", "save_interval"}) | Gpt2FtOptions.WITHOUT_EFFECT.keys()
@@ -35,15 +35,15 @@ def path_of(options: Gpt2FtOptions) -> Path:
     return Path(options.work_dir or os.environ.get("PT_OUTPUT_DIR") or "gpt2_model").expanduser()
 
 
-def look(options: Gpt2FtOptions) -> Found:
-    """What lies in ``--work_dir``. Raises :class:`UserError` where it would be written over.
+def look(options: Gpt2FtOptions, argv: Sequence[str]) -> Found:
+    """What to begin with, by what lies in ``--work_dir``. Raises :class:`UserError` where it would be written over.
 
     The original writes into whatever it finds, so that checkpoints of two runs lie side by side.
     """
     folder = path_of(options)
-    with in_flags(_FLAGS):
-        found = inspect(folder, COMMAND, _recorded(options), overwrite=options.overwrite_work_dir)
-    if found.state == "new" and not options.overwrite_work_dir and not (folder / RUN).is_file():
+    with in_flags(FLAGS):
+        found = where_to_begin(folder, COMMAND, _recorded(options), argv)
+    if found.state == "new" and not found.overwrites and not (folder / RUN).is_file():
         others = sorted(entry.name for entry in _checkpoints(folder))
         if others:
             raise UserError(
@@ -56,22 +56,22 @@ def look(options: Gpt2FtOptions) -> Found:
 
 def decided(options: Gpt2FtOptions, found: Found) -> dict[str, Any]:
     """What an unfinished run decided when it began."""
-    if found.state == "unfinished":
+    if goes_on_with_it(found):
         with suppress(OSError, ValueError):
             decisions: dict[str, Any] = read_json(path_of(options) / DECISIONS)
             return decisions
     return {}
 
 
-def require_same_pairs(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Raise :class:`UserError` when the run in ``folder`` began with other data than it would go on with."""
-    with in_flags(_FLAGS):
-        require_same_data(folder, _manifest(hashes))
+def require_same_pairs(options: Gpt2FtOptions, hashes: Mapping[str, str]) -> None:
+    """Raise :class:`UserError` when the run in ``--work_dir`` began with other data than it would go on with."""
+    with in_flags(FLAGS):
+        require_same_data(path_of(options), _manifest(hashes), _recorded(options))
 
 
-def begin(run: RunFolder, options: Gpt2FtOptions, argv: Sequence[str], hashes: Mapping[str, str]) -> None:
+def begin(run: RunFolder, options: Gpt2FtOptions, argv: Sequence[str], hashes: Mapping[str, str], found: Found) -> None:
     """Write down what the run is; of a run that is to be overwritten, remove the checkpoints."""
-    if options.overwrite_work_dir:
+    if found.overwrites:
         for checkpoint in _checkpoints(run.path):
             checkpoint.unlink()
     run.describe(COMMAND, without_secrets(COMMAND, argv), _recorded(options))
@@ -88,7 +88,8 @@ def end(run: RunFolder, plan: Plan, recorder: Recorder) -> None:
 
 
 def _recorded(options: Gpt2FtOptions) -> dict[str, Any]:
-    return {name: value for name, value in as_dict(options).items() if name not in _FREE}
+    kept = {name: value for name, value in as_dict(options).items() if name not in _FREE}
+    return kept | ({"overwrite_output_dir": True} if options.overwrite_work_dir else {})
 
 
 def _manifest(hashes: Mapping[str, str]) -> dict[str, Any]:

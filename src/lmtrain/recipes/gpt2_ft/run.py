@@ -14,18 +14,21 @@ import transformers
 from transformers import TrainingArguments
 
 from lmtrain.config.gpt2_ft import Gpt2FtOptions, check_gpt2_ft, corners, without_effect
+from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.console import Say, counted, say
 from lmtrain.core.errors import Interrupted, Problem, Problems, UserError
 from lmtrain.core.stopping import Stop
 from lmtrain.data.layouts import Pairs
-from lmtrain.engine.allocator import keep_freed_memory
 from lmtrain.engine.arguments import OURS
+from lmtrain.engine.found import require_unchanged
 from lmtrain.engine.machine import best_device
 from lmtrain.engine.precision import Decision, choose_precision
+from lmtrain.engine.resume import goes_on_with_it
 from lmtrain.engine.run_folder import RunFolder
 from lmtrain.engine.threads import threads_again, threads_for
 from lmtrain.models import describe
 from lmtrain.objectives import Causal, Completion
+from lmtrain.recipes.flags import saying
 from lmtrain.recipes.gpt2_ft import folder as work_dir
 from lmtrain.recipes.gpt2_ft import schedules
 from lmtrain.recipes.gpt2_ft.log import RULE, show
@@ -48,7 +51,9 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
     for line in without_effect(options):
         say("options", line)
     folder = work_dir.path_of(options)
-    found = work_dir.look(options)
+    found = work_dir.look(options, argv)
+    for line in found.lines:
+        saying(say, work_dir.FLAGS, work_dir.COMMAND)("run", line)
     if found.state == "finished":
         say("run", f"{folder} holds this run, which ended at micro-batch {found.step:,}")
         return folder
@@ -65,12 +70,13 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
     made = new_model(options, say, precision.name)
     say("model", f"{describe(made.model)} · {precision.name} ({precision.reason})")
     train, valid, hashes = _pairs(options, made.model.config, say)
-    if found.state == "unfinished":
-        work_dir.require_same_pairs(folder, hashes)
+    if goes_on_with_it(found):
+        work_dir.require_same_pairs(options, hashes)
     length = plan_of(options, len(train))
     say("plan", _said(length, options))
-    with RunFolder(folder, overwrite=options.overwrite_work_dir) as run:
-        work_dir.begin(run, options, argv, hashes)
+    still = partial(require_unchanged, folder, found.seen)
+    with RunFolder(folder, overwrite=found.overwrites, still=still) as run:
+        work_dir.begin(run, options, argv, hashes, found)
         trainer = make_trainer(options, made.model, train, valid, precision, decided=before)
         intervals = Intervals(options.log_interval, options.save_interval, options.eval_interval)
         recorder = Recorder(length, intervals, trainer.validation_loss, partial(made.save, folder), log=run.log)

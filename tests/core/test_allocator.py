@@ -10,7 +10,7 @@ import pytest
 PAGE_FAULTS = """
 import resource, sys
 import torch
-from lmtrain.engine.allocator import keep_freed_memory
+from lmtrain.core.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def touch():
