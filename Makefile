@@ -35,8 +35,10 @@ check: lint types imports test  ## all that is quick
 # Tests in which code of transformers, accelerate and PEFT runs that another version may have otherwise: arguments, the
 # trainer's loop and what it calls, models, tokenizers, a command from end to end. Torch is the same in both.
 OLDEST = tests/models tests/parity tests/config/test_training_arguments.py tests/e2e/test_commands.py \
-	tests/engine/checkpoints $(patsubst %,tests/engine/test_%.py,attention_cost callbacks compiling ddp evaluation guarding \
-	loop_parts looking muon own_datasets packed progress saving scoring trainer training_fields) \
+	tests/engine/checkpoints tests/engine/batches \
+	$(patsubst %,tests/engine/%.py,distributed/test_ddp speed/test_compiling speed/test_scoring) \
+	$(patsubst %,tests/engine/test_%.py,attention_cost callbacks evaluation guarding loop_parts looking muon own_datasets \
+	progress saving trainer training_fields) \
 	$(patsubst %,tests/invariant/test_%.py,adapters packed_examples packed_pairs padding resumed_runs stopped_runs)
 
 test-oldest:  ## the parts that touch transformers, on the oldest version supported

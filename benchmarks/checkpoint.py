@@ -122,7 +122,7 @@ def first_batch(step: int) -> dict[str, Any]:
     from accelerate.data_loader import skip_first_batches
     from torch.utils.data import BatchSampler, DataLoader
 
-    from lmtrain.engine.sampling import BatchesFrom, EpochOrder
+    from lmtrain.engine.batches.sampling import BatchesFrom, EpochOrder
 
     order = EpochOrder(810_000, 1)
     loader = Accelerator(cpu=True).prepare(DataLoader(range(810_000), sampler=order, batch_size=8))  # type: ignore[arg-type]

@@ -93,7 +93,7 @@ def precision() -> str:
     """The faster format of this machine, by our own measurement: what both sides multiply in."""
     import torch
 
-    from lmtrain.engine.precision import choose_precision
+    from lmtrain.engine.speed.precision import choose_precision
 
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     return choose_precision("auto", device).name
@@ -124,8 +124,8 @@ def our_rows(command: str, words: Sequence[Any], count: int, *, split: str = "tr
 
     from lmtrain.cli.arguments import parse
     from lmtrain.core.console import silent
+    from lmtrain.engine.batches.sampling import EpochOrder
     from lmtrain.engine.parts import assemble
-    from lmtrain.engine.sampling import EpochOrder
 
     layout = assemble(parse(command, [str(word) for word in words]).options, say=silent).corpus.splits[split]
     order = EpochOrder(len(layout), seed=42, shuffle=split == "train")
@@ -138,9 +138,9 @@ def our_masked_rows(words: Sequence[Any], count: int) -> tuple[list[Any], list[A
 
     from lmtrain.cli.arguments import parse
     from lmtrain.core.console import silent
-    from lmtrain.engine.collate import Collate, EpochExamples
+    from lmtrain.engine.batches.collate import Collate, EpochExamples
+    from lmtrain.engine.batches.sampling import EpochOrder
     from lmtrain.engine.parts import assemble
-    from lmtrain.engine.sampling import EpochOrder
 
     parts = assemble(parse("mlm", [str(word) for word in words]).options, say=silent)
     examples, collate = EpochExamples(parts.corpus.splits["train"], epoch=0), Collate(parts.objective)

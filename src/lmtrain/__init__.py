@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from lmtrain.data.layouts import Blocks, Lines, Pairs, Windows
     from lmtrain.data.store import TokenStore
     from lmtrain.engine.arguments import LMTrainingArguments
-    from lmtrain.engine.collate import Collate, EpochExamples
+    from lmtrain.engine.batches.collate import Collate, EpochExamples
+    from lmtrain.engine.batches.sampling import EpochOrder
+    from lmtrain.engine.distributed.processes import leave_together
     from lmtrain.engine.loop_parts import StepLoss, load_checkpoint, save_checkpoint
-    from lmtrain.engine.processes import leave_together
-    from lmtrain.engine.sampling import EpochOrder
     from lmtrain.engine.trainer import LMTrainer
     from lmtrain.models import save_model
     from lmtrain.models.sharding import shard
@@ -69,10 +69,10 @@ _FROM = {
     "lmtrain.data.layouts": ("Blocks", "Lines", "Pairs", "Windows"),
     "lmtrain.data.store": ("TokenStore",),
     "lmtrain.engine.arguments": ("LMTrainingArguments",),
-    "lmtrain.engine.collate": ("Collate", "EpochExamples"),
+    "lmtrain.engine.batches.collate": ("Collate", "EpochExamples"),
     "lmtrain.engine.loop_parts": ("StepLoss", "load_checkpoint", "save_checkpoint"),
-    "lmtrain.engine.processes": ("leave_together",),
-    "lmtrain.engine.sampling": ("EpochOrder",),
+    "lmtrain.engine.distributed.processes": ("leave_together",),
+    "lmtrain.engine.batches.sampling": ("EpochOrder",),
     "lmtrain.engine.trainer": ("LMTrainer",),
     "lmtrain.models": ("save_model",),
     "lmtrain.models.sharding": ("shard",),

@@ -7,7 +7,7 @@ import pytest
 
 from lmtrain.cli.main import main
 from lmtrain.cli.nlg_score import run
-from lmtrain.config.nlg_score import NlgScoreOptions
+from lmtrain.config.commands.nlg_score import NlgScoreOptions
 from lmtrain.core.errors import UserError
 from lmtrain.evaluate.nlg import java
 

@@ -18,7 +18,7 @@ from lmtrain.core.types import Source, Tally
 from lmtrain.data.sources import Reading, hub_source
 from lmtrain.data.sources.hub import DatasetRows, Split, from_hub
 from lmtrain.data.sources.records import RecordSource
-from lmtrain.models.hub import locate
+from lmtrain.models.loading.hub import locate
 
 datasets = pytest.importorskip("datasets")
 TEXTS = [f"text {i}\n" for i in range(600)]

@@ -158,7 +158,7 @@ def test_merged_at_the_end(world: World, tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("command", ["clm", "sft"])
 def test_recomputing_trains_the_same(world: World, tmp_path: Path, command: str) -> None:
-    from lmtrain.engine.batch_size import CHECKPOINTING
+    from lmtrain.engine.speed.batch_size import CHECKPOINTING
 
     given = f"--train_file {world.text} --block_size 32"
     if command == "sft":

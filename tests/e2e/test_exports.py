@@ -163,7 +163,7 @@ def test_a_signal_during_the_upload_leaves_a_finished_run(
     def begins(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("lmtrain.engine.uploading.upload", begins)
+    monkeypatch.setattr("lmtrain.engine.runs.uploading.upload", begins)
     line = command(world, out, f"--push_to_hub --hub_token {TOKEN} --overwrite_output_dir")
     assert main(line) == ExitCode.UPLOAD_FAILED
     assert "upload failed: SIGTERM" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerControl, TrainerState
 
 from lmtrain.engine.callbacks import Meter, TrainingClock, step_work
-from lmtrain.engine.machine import Peak
+from lmtrain.engine.speed.machine import Peak
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.flops import ModelFlops, Work
 from lmtrain.objectives import Causal, Labelled

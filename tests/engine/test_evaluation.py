@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import IterableDataset
 
 import tiny
-from lmtrain.engine.collate import Collate, EpochExamples
+from lmtrain.engine.batches.collate import Collate, EpochExamples
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums, Totals
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import EVALUATION_EPOCH, LossSums, Masked

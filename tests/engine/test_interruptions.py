@@ -15,8 +15,8 @@ from lmtrain.core.errors import Interrupted
 from lmtrain.core.stopping import Stop
 from lmtrain.data.tokenization import FastokensEncoder, choose_encoder
 from lmtrain.data.tokenizer_files import TokenizerFiles
-from lmtrain.engine import compiling
-from lmtrain.engine.compiling import choose_compiling
+from lmtrain.engine.speed import compiling
+from lmtrain.engine.speed.compiling import choose_compiling
 from lmtrain.models import load_tokenizer
 from lmtrain.models.isolation_proof import prove_isolation
 from tiny import MemoryLayout, gpt2, rows

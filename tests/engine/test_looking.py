@@ -9,7 +9,7 @@ from transformers import TrainerControl, TrainerState
 
 from lmtrain.core.runlog import read_events
 from lmtrain.engine.looking import Looking
-from lmtrain.engine.run_folder import METRICS, RunFolder
+from lmtrain.engine.runs.run_folder import METRICS, RunFolder
 from tiny import arguments
 
 

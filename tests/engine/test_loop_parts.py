@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmtrain.engine.collate import Collate, EpochExamples
+from lmtrain.engine.batches.collate import Collate, EpochExamples
 from lmtrain.engine.loop_parts import StepLoss, load_checkpoint, save_checkpoint
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, gpt2, llama, rows, weights

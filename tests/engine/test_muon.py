@@ -20,7 +20,7 @@ from lmtrain.engine import muon as muon_module
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.checkpoints.manifest import describe_files, read_manifest, write_manifest
 from lmtrain.engine.muon import Muon, maker_of, muon_for, orthogonalize
-from lmtrain.engine.precision import Decision
+from lmtrain.engine.speed.precision import Decision
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal, Masked
 from tiny import VOCABULARY, MemoryLayout, arguments, bert, gpt2, rows, weights

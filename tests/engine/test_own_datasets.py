@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from lmtrain.core.errors import UserError
-from lmtrain.engine import items
-from lmtrain.engine.items import Limits
+from lmtrain.engine.batches import items
+from lmtrain.engine.batches.items import Limits
 from lmtrain.engine.trainer import LMTrainer
 from tiny import arguments, bert, logged
 from tiny_models import TEXT, gpt2_style

@@ -12,8 +12,8 @@ import torch
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.core.errors import UserError
 from lmtrain.engine.arguments import LMTrainingArguments, examples_of_a_step, training_arguments
-from lmtrain.engine.precision import Decision
 from lmtrain.engine.requirements import check_requirements, require_a_step
+from lmtrain.engine.speed.precision import Decision
 
 FP32 = Decision("fp32", "as asked")
 

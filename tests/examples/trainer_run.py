@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 import lmtrain
-from lmtrain.engine.processes import leave_together
+from lmtrain.engine.distributed.processes import leave_together
 
 # As options of the loop; the learning rate has its way up and down within them.
 OPTIONS = {"block_size": 32, "batch_size": 4, "accumulation": 2, "max_steps": 12, "warmup_steps": 2, "eval_steps": 6,

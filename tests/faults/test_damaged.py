@@ -19,8 +19,8 @@ from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.manifest import MANIFEST, describe_files, read_manifest, write_manifest
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.checkpoints.read import newest
-from lmtrain.engine.found import inspect
-from lmtrain.engine.run_folder import RunFolder
+from lmtrain.engine.runs.found import inspect
+from lmtrain.engine.runs.run_folder import RunFolder
 from lmtrain.engine.trainer import LMTrainer
 from tiny import MemoryLayout, arguments, gpt2, rows, weights
 

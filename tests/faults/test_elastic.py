@@ -29,7 +29,7 @@ from launching import MARKS
 from lmtrain.core.errors import ExitCode, Lost
 from lmtrain.core.files import read_json
 from lmtrain.engine.checkpoints.read import newest
-from lmtrain.engine.run_folder import RunFolder
+from lmtrain.engine.runs.run_folder import RunFolder
 
 pytestmark = [
     *MARKS,

@@ -20,8 +20,8 @@ from lmtrain.core.files import atomic_folder, clear_scratch, read_json, write_js
 from lmtrain.engine.checkpoints.manifest import describe_files, read_manifest, write_manifest
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.checkpoints.read import newest, problem
-from lmtrain.engine.found import inspect
-from lmtrain.engine.run_folder import RunFolder
+from lmtrain.engine.runs.found import inspect
+from lmtrain.engine.runs.run_folder import RunFolder
 from tiny import weights
 from tiny_models import checkpoint as model_folder
 

@@ -20,8 +20,8 @@ from transformers import TrainerCallback
 
 from lmtrain.core.console import silent
 from lmtrain.core.stopping import Stop
+from lmtrain.engine.distributed.processes import leave_together
 from lmtrain.engine.guarding import BadNumbersError, Guarding
-from lmtrain.engine.processes import leave_together
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.engine.trainer.guarding import spoil_gradient
 from lmtrain.objectives import Causal

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lmtrain.engine.processes import leave_together
+from lmtrain.engine.distributed.processes import leave_together
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import KeyTokens
 from tiny import MemoryLayout, arguments, llama, logged, rows

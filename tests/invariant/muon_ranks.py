@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from lmtrain.engine.distributed.processes import leave_together
 from lmtrain.engine.muon import maker_of
-from lmtrain.engine.processes import leave_together
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, llama, rows, weights

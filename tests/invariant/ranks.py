@@ -19,9 +19,9 @@ import torch
 
 from adapters import options, stirred
 from lmtrain.data.layouts import Pairs
-from lmtrain.engine.processes import leave_together
+from lmtrain.engine.distributed.processes import leave_together
 from lmtrain.engine.trainer import LMTrainer
-from lmtrain.models.lora import adapt
+from lmtrain.models.adapters.lora import adapt
 from lmtrain.objectives import Causal, Completion, Masked, Objective
 from tiny import VOCABULARY, MemoryLayout, arguments, bert, gpt2, llama, logged, rows, try_fast_paths
 

@@ -21,13 +21,13 @@ from lmtrain.config.groups import ModelOptions
 from lmtrain.core.errors import UserError
 from lmtrain.data.layouts import Pairs
 from lmtrain.engine.checkpoints.policy import Saving
+from lmtrain.engine.distributed.processes import by_the_first, leave_together
 from lmtrain.engine.muon import maker_of
-from lmtrain.engine.processes import by_the_first, leave_together
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import load_model
-from lmtrain.models.lora import adapt
+from lmtrain.models.adapters.lora import adapt
+from lmtrain.models.exporting.verified_export import export_verified, sharded_logits
 from lmtrain.models.sharding import gathered, shard
-from lmtrain.models.verified_export import export_verified, sharded_logits
 from lmtrain.objectives import Causal, Completion, Masked
 from tiny import VOCABULARY, MemoryLayout, arguments, bert, gpt2, llama, logged, rows
 

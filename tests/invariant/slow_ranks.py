@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lmtrain.core.runlog import RunLog, read_events
-from lmtrain.engine.processes import leave_together
+from lmtrain.engine.distributed.processes import leave_together
 from lmtrain.engine.progress import Progress
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.sharding import shard, whole

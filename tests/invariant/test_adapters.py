@@ -10,8 +10,8 @@ import torch
 
 from adapters import options, stirred
 from lmtrain.engine.trainer import LMTrainer
-from lmtrain.models.lora import adapt
-from lmtrain.models.merged_lora import adapted_attention, merged_lora
+from lmtrain.models.adapters.lora import adapt
+from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora
 from lmtrain.objectives import Causal, Masked
 from tiny import VOCABULARY, MemoryLayout, arguments, bert, gpt2, llama, logged, rows
 

@@ -12,8 +12,8 @@ from architectures import CAUSAL, MASKED, VOCABULARY, tiny
 from lmtrain.data.layouts import Blocks
 from lmtrain.data.store import TokenStore
 from lmtrain.data.store_writer import StoreWriter
-from lmtrain.engine.collate import Collate, EpochExamples
-from lmtrain.engine.packed import Packing
+from lmtrain.engine.batches.collate import Collate, EpochExamples
+from lmtrain.engine.batches.packed import Packing
 from lmtrain.models.isolation_proof import prove_isolation
 from lmtrain.objectives import Causal, Masked, Objective, model_loss_sums
 from tiny import MemoryLayout

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from lmtrain.config.adapter import LoraOptions
 from lmtrain.data.layouts import Pairs
-from lmtrain.engine.collate import Collate, EpochExamples
-from lmtrain.engine.packed import Packing
-from lmtrain.engine.scoring import Scoring
+from lmtrain.engine.batches.collate import Collate, EpochExamples
+from lmtrain.engine.batches.packed import Packing
+from lmtrain.engine.speed.scoring import Scoring
+from lmtrain.models.adapters.lora import adapt
+from lmtrain.models.adapters.merged_lora import merged_lora
 from lmtrain.models.head import find_head
 from lmtrain.models.isolation_proof import prove_isolation
-from lmtrain.models.lora import adapt
-from lmtrain.models.merged_lora import merged_lora
 from lmtrain.objectives import Causal, Completion, Objective, model_loss_sums
 from tiny import VOCABULARY, gpt2, llama
 

@@ -14,8 +14,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForMaskedLM, EarlyStoppingCallback, TrainerCallback
 
 from lmtrain.core.errors import UserError
+from lmtrain.engine.batches.sampling import BatchesFrom, EpochOrder
 from lmtrain.engine.checkpoints.policy import Saving
-from lmtrain.engine.sampling import BatchesFrom, EpochOrder
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal, Masked
 from tiny import POSITIONS, VOCABULARY, MemoryLayout, arguments, gpt2, rows, try_fast_paths, weights

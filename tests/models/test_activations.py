@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from architectures import tiny
-from lmtrain.engine.fast_paths import choose_scoring
+from lmtrain.engine.speed.fast_paths import choose_scoring
 from lmtrain.models import activations
 from lmtrain.models.activations import fuse_activations, put_back, spell_out
 from lmtrain.objectives import Causal

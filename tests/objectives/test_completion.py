@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lmtrain.core.types import Examples
-from lmtrain.engine.collate import Collate, Rows
-from lmtrain.engine.packed import Packing
+from lmtrain.engine.batches.collate import Collate, Rows
+from lmtrain.engine.batches.packed import Packing
 from lmtrain.objectives import IGNORED, Causal, Completion
 
 IDS = np.array([[7, 4, 9, 5, 0], [6, 0, 0, 0, 0]])  # the second's completion is a real 0

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Examples
-from lmtrain.engine.packed import Packing, packed
+from lmtrain.engine.batches.packed import Packing, packed
 from lmtrain.objectives import IGNORED, KeyTokens, find_key_ids, loss_sums
 from lmtrain.objectives.base import KEYS
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from lmtrain.config.gpt2_ft import Gpt2FtOptions
+from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions
 from lmtrain.core.console import silent
 from lmtrain.core.runlog import read_events
 from lmtrain.data.layouts import Pairs
-from lmtrain.engine.precision import Decision
-from lmtrain.models.loralib import adapter_of, read_loralib
-from lmtrain.models.merged_lora import adapted_attention, merged_lora
+from lmtrain.engine.speed.precision import Decision
+from lmtrain.models.adapters.loralib import adapter_of, read_loralib
+from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora
 from lmtrain.recipes.gpt2_ft.model import new_model
 from lmtrain.recipes.gpt2_ft.run import make_trainer, run_gpt2_ft
 from lmtrain.recipes.gpt2_ft.trainer import Gpt2FtTrainer

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmtrain.engine.scoring import Scoring
+from lmtrain.engine.speed.scoring import Scoring
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.head import find_head
 from lmtrain.objectives import KeyTokens

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from lmtrain.cli.main import main
-from lmtrain.config.nlg import NlgOptions
+from lmtrain.config.commands.nlg import NlgOptions
 from lmtrain.config.save import as_dict
 from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.data.nlg.records import Record

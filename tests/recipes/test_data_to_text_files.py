@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lmtrain.cli.main import main
-from lmtrain.config.nlg_data import NlgTextOptions
+from lmtrain.config.commands.nlg_data import NlgTextOptions
 from lmtrain.core.console import silent
 from lmtrain.core.errors import UserError
 from lmtrain.data.nlg.records import Record

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmtrain.config.nlg import NlgTraining
+from lmtrain.config.commands.nlg import NlgTraining
 from lmtrain.data.nlg.records import Record
 from lmtrain.evaluate.nlg import java, score
 from lmtrain.recipes.data_to_text.scoring import PartScores, score_texts

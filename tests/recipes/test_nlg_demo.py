@@ -8,7 +8,7 @@ import pytest
 
 from interrupting import logged_losses, signalled
 from lmtrain.cli.main import main
-from lmtrain.config.nlg import NlgDemoOptions
+from lmtrain.config.commands.nlg import NlgDemoOptions
 from lmtrain.core.errors import ExitCode
 from lmtrain.engine.checkpoints.read import newest
 from lmtrain.recipes.data_to_text import demo

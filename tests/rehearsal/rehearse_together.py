@@ -12,7 +12,7 @@ import torch
 from stages import stage_of
 
 from lmtrain.core.errors import UserError
-from lmtrain.engine.processes import leave_together
+from lmtrain.engine.distributed.processes import leave_together
 from lmtrain.rehearsal.rehearse import rehearse
 
 

@@ -13,10 +13,10 @@ import torch
 from adapters import with_added_tokens
 from lmtrain.cli.arguments import parse
 from lmtrain.core.console import silent
-from lmtrain.engine.found import Found
 from lmtrain.engine.making import make_trainer
 from lmtrain.engine.parts import assemble
 from lmtrain.engine.rehearsing import Stage
+from lmtrain.engine.runs.found import Found
 from tiny_models import checkpoint
 
 TEXT = "".join(f"The {word} fox number {n} jumps over the dog.\n" for n in range(60) for word in ("quick", "slow"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lmtrain.engine.batch_size import CHECKPOINTING
-from lmtrain.engine.machine import Peak
+from lmtrain.engine.speed.batch_size import CHECKPOINTING
+from lmtrain.engine.speed.machine import Peak
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.flops import Work
 from lmtrain.rehearsal.advice import advice
@@ -47,7 +47,7 @@ def test_a_good_step_needs_none(trainer: LMTrainer) -> None:
     ],
 )
 def test_what_costs_is_named(anatomy: Anatomy, said: str, trainer: LMTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmtrain.engine.precision import Decision
+    from lmtrain.engine.speed.precision import Decision
     from lmtrain.rehearsal import advice as module
 
     monkeypatch.setattr(module, "choose_precision", lambda *_: Decision("fp32", "it is faster here"))

@@ -11,7 +11,7 @@ from stages import stage_of
 
 from lmtrain.core.console import silent
 from lmtrain.engine.assembly import train
-from lmtrain.engine.memory import needed_by
+from lmtrain.engine.speed.memory import needed_by
 from lmtrain.engine.trainer import saving
 from lmtrain.rehearsal.footprint import disk_of, evaluations_of, optimizer_bytes, snapshot_bytes
 

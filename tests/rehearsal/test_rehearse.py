@@ -20,7 +20,7 @@ from transformers import GPT2LMHeadModel
 
 from lmtrain.core.console import silent
 from lmtrain.core.errors import UserError
-from lmtrain.engine.found import Found
+from lmtrain.engine.runs.found import Found
 from lmtrain.rehearsal import cut_off
 from lmtrain.rehearsal import rehearse as rehearsing
 from lmtrain.rehearsal import twin as twins

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from architectures import CAUSAL, MASKED
-from lmtrain.models.same_weights import tied
+from lmtrain.models.exporting.same_weights import tied
 from lmtrain.rehearsal import twin as twins
 from lmtrain.rehearsal.twin import make_twin
 from tiny import gpt2

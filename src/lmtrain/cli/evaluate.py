@@ -12,8 +12,8 @@ from lmtrain.core.startup import heavy_imports
 
 def run(options: EvaluateOptions) -> int:
     with heavy_imports():
+        from lmtrain.engine.distributed.processes import to_the_end
         from lmtrain.engine.measuring import evaluate
-        from lmtrain.engine.processes import to_the_end
         from lmtrain.models import purpose_of
         from lmtrain.models.quiet import quiet_for_commands
 

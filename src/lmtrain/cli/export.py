@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmtrain.config.export import ExportOptions
+from lmtrain.config.commands.export import ExportOptions
 from lmtrain.core.console import say
 from lmtrain.core.errors import ExitCode, UserError
 from lmtrain.core.startup import heavy_imports
@@ -10,7 +10,7 @@ from lmtrain.core.startup import heavy_imports
 
 def run(options: ExportOptions) -> int:
     with heavy_imports():
-        from lmtrain.models.conversion import TOLERANCE, export
+        from lmtrain.models.exporting.conversion import TOLERANCE, export
         from lmtrain.models.quiet import quiet_for_commands
         from lmtrain.recipes.flags import in_flags
 

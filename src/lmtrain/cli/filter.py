@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lmtrain.config.filter import FilterOptions
+from lmtrain.config.commands.filter import FilterOptions
 from lmtrain.core.console import say
 from lmtrain.core.errors import ExitCode
 

@@ -35,8 +35,8 @@ def run(options: GenerateOptions) -> int:
     with heavy_imports():
         import torch
 
-        from lmtrain.engine.machine import best_device
-        from lmtrain.engine.precision import choose_precision
+        from lmtrain.engine.speed.machine import best_device
+        from lmtrain.engine.speed.precision import choose_precision
         from lmtrain.models import describe, load_model, load_tokenizer, max_positions, purpose_of
         from lmtrain.models.quiet import quiet_for_commands
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lmtrain.config.gpt2_ft import Gpt2FtOptions, check_gpt2_ft
+from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions, check_gpt2_ft
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.startup import heavy_imports
 from lmtrain.core.stopping import Stop

@@ -34,7 +34,7 @@ def look_ahead(options: Any, problems: Problems) -> None:
 
 
 def _length(options: Resolved, problems: Problems) -> None:
-    from lmtrain.models.configuration import require_positions
+    from lmtrain.models.loading.configuration import require_positions
 
     name = "block_size" if options.command == "clm" else "max_seq_length"
     asked, model = getattr(options.data, name), options.model.model_name_or_path

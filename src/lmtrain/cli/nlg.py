@@ -12,13 +12,13 @@ from lmtrain.core.startup import heavy_imports
 from lmtrain.core.stopping import Stop
 
 if TYPE_CHECKING:
-    from lmtrain.config.nlg import NlgOptions
+    from lmtrain.config.commands.nlg import NlgOptions
 
 
 def run(options: NlgOptions) -> int:
     with Stop().listening() as stop:
         with heavy_imports():
-            from lmtrain.engine.processes import to_the_end
+            from lmtrain.engine.distributed.processes import to_the_end
             from lmtrain.models.quiet import quiet_for_commands
             from lmtrain.recipes.data_to_text.run import run_task
 

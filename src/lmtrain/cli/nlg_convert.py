@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmtrain.config.nlg_data import NlgConvertOptions
+from lmtrain.config.commands.nlg_data import NlgConvertOptions
 from lmtrain.core.console import counted, say
 from lmtrain.core.errors import ExitCode, Problems
 

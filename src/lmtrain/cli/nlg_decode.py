@@ -18,7 +18,7 @@ from lmtrain.core.stopping import Stop
 from lmtrain.generate.token_files import read_contexts
 
 if TYPE_CHECKING:
-    from lmtrain.config.nlg_decode import NlgDecodeOptions
+    from lmtrain.config.commands.nlg_decode import NlgDecodeOptions
 
 
 def run(options: NlgDecodeOptions) -> int:

@@ -9,7 +9,7 @@ from lmtrain.core.startup import heavy_imports
 from lmtrain.core.stopping import Stop
 
 if TYPE_CHECKING:
-    from lmtrain.config.nlg import NlgDemoOptions
+    from lmtrain.config.commands.nlg import NlgDemoOptions
 
 
 def run(options: NlgDemoOptions) -> int:

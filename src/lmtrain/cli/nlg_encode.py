@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmtrain.config.nlg_data import NlgEncodeOptions
+from lmtrain.config.commands.nlg_data import NlgEncodeOptions
 from lmtrain.config.options import ModelOptions
 from lmtrain.core.console import counted, say
 from lmtrain.core.errors import ExitCode, Problems
@@ -28,7 +28,7 @@ def run(options: NlgEncodeOptions) -> int:
     if path := TokenizerFiles.path_of(named):
         tokenizer = TokenizerFiles.load(path)
     else:
-        from lmtrain.models.tokenizer import load_tokenizer
+        from lmtrain.models.loading.tokenizer import load_tokenizer
 
         tokenizer = TokenizerFiles.from_transformers(load_tokenizer(named))
     records, tokens = encode_file(

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lmtrain.config.nlg_score import NlgScoreOptions
+from lmtrain.config.commands.nlg_score import NlgScoreOptions
 from lmtrain.core.console import counted, is_first_process, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
 

@@ -10,7 +10,7 @@ from lmtrain.core.errors import ExitCode
 from lmtrain.core.startup import heavy_imports
 
 if TYPE_CHECKING:
-    from lmtrain.config.nlg_data import NlgTextOptions
+    from lmtrain.config.commands.nlg_data import NlgTextOptions
 
 
 def run(options: NlgTextOptions) -> int:

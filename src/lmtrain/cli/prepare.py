@@ -146,7 +146,7 @@ def _tokenizer(options: PrepareOptions) -> TokenizerFiles:
         )
     if path := TokenizerFiles.path_of(options):
         return TokenizerFiles.load(path, start=True)
-    from lmtrain.models.tokenizer import load_tokenizer
+    from lmtrain.models.loading.tokenizer import load_tokenizer
 
     return TokenizerFiles.from_transformers(load_tokenizer(options))
 

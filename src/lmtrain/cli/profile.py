@@ -25,7 +25,7 @@ _MEMORY = {
 
 def run(asked: AboutRun) -> int:
     with heavy_imports():
-        from lmtrain.engine.processes import leave_together
+        from lmtrain.engine.distributed.processes import leave_together
         from lmtrain.models.quiet import quiet_for_commands
         from lmtrain.rehearsal.profile import profile
 

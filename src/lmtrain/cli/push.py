@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lmtrain.config.push import PushOptions
+from lmtrain.config.commands.push import PushOptions
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.startup import heavy_imports
 
 
 def run(options: PushOptions) -> int:
     with heavy_imports():
-        from lmtrain.engine.uploading import push_command, upload_folder
-        from lmtrain.models.exported_files import exported_files
-        from lmtrain.models.hub_upload import Destination, HubError, check_rights, repo_name
+        from lmtrain.engine.runs.uploading import push_command, upload_folder
+        from lmtrain.models.exporting.exported_files import exported_files
+        from lmtrain.models.exporting.hub_upload import Destination, HubError, check_rights, repo_name
         from lmtrain.models.quiet import quiet_for_commands
 
     quiet_for_commands()

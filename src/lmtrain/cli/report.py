@@ -8,7 +8,7 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtrain.config.report import ReportOptions
+from lmtrain.config.commands.report import ReportOptions
 from lmtrain.config.values import user_path
 from lmtrain.core.console import amount, counted, say
 from lmtrain.core.errors import ExitCode

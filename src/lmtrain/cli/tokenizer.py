@@ -60,8 +60,8 @@ def _old(name: str) -> Any:
     """The tokenizer to be like; any trouble with it is trouble with ``--like``."""
     with heavy_imports():
         from lmtrain.config.options import ModelOptions
+        from lmtrain.models.loading.tokenizer import load_tokenizer
         from lmtrain.models.quiet import quiet_for_commands
-        from lmtrain.models.tokenizer import load_tokenizer
 
     quiet_for_commands()
     try:

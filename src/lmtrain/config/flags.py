@@ -13,19 +13,19 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lmtrain.config import options
 from lmtrain.config.about import About
-from lmtrain.config.export import ExportOptions
-from lmtrain.config.filter import FilterOptions
-from lmtrain.config.gpt2_ft import Gpt2FtOptions
-from lmtrain.config.nlg import NlgDemoOptions, NlgOptions, NlgTrainOptions
-from lmtrain.config.nlg_data import NlgConvertOptions, NlgEncodeOptions, NlgTextOptions
-from lmtrain.config.nlg_decode import NlgDecodeOptions
-from lmtrain.config.nlg_score import NlgScoreOptions
-from lmtrain.config.push import PushOptions
-from lmtrain.config.report import ReportOptions
+from lmtrain.config.commands.export import ExportOptions
+from lmtrain.config.commands.filter import FilterOptions
+from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions
+from lmtrain.config.commands.nlg import NlgDemoOptions, NlgOptions, NlgTrainOptions
+from lmtrain.config.commands.nlg_data import NlgConvertOptions, NlgEncodeOptions, NlgTextOptions
+from lmtrain.config.commands.nlg_decode import NlgDecodeOptions
+from lmtrain.config.commands.nlg_score import NlgScoreOptions
+from lmtrain.config.commands.push import PushOptions
+from lmtrain.config.commands.report import ReportOptions
+from lmtrain.config.commands.verify_resume import VerifyResumeOptions
 from lmtrain.config.training_arguments import training_flags
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag
-from lmtrain.config.verify_resume import VerifyResumeOptions
 
 # Groups of the training commands, by their attribute in Resolved.
 TRAINING_GROUPS: dict[str, type] = {

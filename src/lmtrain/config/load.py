@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lmtrain.config.check import check
+from lmtrain.config.checks.everything import check
 from lmtrain.config.flags import (
     COMMAND_OPTIONS,
     NOT_IN,

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 
 from lmtrain.config.about import option
 from lmtrain.config.adapter import LoraOptions
-from lmtrain.config.generate import GenerateOptions
+from lmtrain.config.commands.generate import GenerateOptions
+from lmtrain.config.commands.outlook import OutlookOptions
 from lmtrain.config.groups import MAKES_A_MODEL, DataOptions, MaskingOptions, ModelOptions, RunOptions, TextOptions
 from lmtrain.config.key_tokens import KeyTokenOptions
-from lmtrain.config.outlook import OutlookOptions
 from lmtrain.config.pairs import PairOptions
 from lmtrain.config.samples import SampleOptions
 

@@ -21,9 +21,9 @@ from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems
 from lmtrain.core.launching import processes
-from lmtrain.engine.found import Found
-from lmtrain.engine.meeting import compared, meet, ranks
-from lmtrain.engine.versions import versions
+from lmtrain.engine.distributed.meeting import compared, meet, ranks
+from lmtrain.engine.runs.found import Found
+from lmtrain.engine.runs.versions import versions
 
 # Options that are about one machine: each may have its own. Others decide what is computed, or who waits for whom.
 OF_ONE_MACHINE = frozenset(

@@ -13,13 +13,13 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from lmtrain.config import muon
-from lmtrain.config.check_steps import SCORES
+from lmtrain.config.checks.steps import SCORES
 from lmtrain.config.global_batch import division_of
 from lmtrain.config.options import Resolved
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.core.errors import UserError
-from lmtrain.engine.meeting import make_group, wait_for_all
-from lmtrain.engine.precision import Decision
+from lmtrain.engine.distributed.meeting import make_group, wait_for_all
+from lmtrain.engine.speed.precision import Decision
 
 # Where our default differs from the Trainer's, and why. Whatever the user sets wins, unless config/ refused it.
 OURS: dict[str, Any] = {

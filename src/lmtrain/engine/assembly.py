@@ -20,23 +20,23 @@ from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.agreement import require_same_folder, require_same_start
 from lmtrain.engine.arguments import examples_of_a_step, training_arguments
 from lmtrain.engine.attention_cost import what_attention_dropout_costs
+from lmtrain.engine.batches.ordering import choose_order
+from lmtrain.engine.distributed.meeting import begun_before, note_begun, telling_others
+from lmtrain.engine.distributed.processes import noticing_lost_ones
 from lmtrain.engine.ending import interrupted, writing_down
 from lmtrain.engine.exporting import export_trained
-from lmtrain.engine.found import Found, require_unchanged
 from lmtrain.engine.looking import Look
 from lmtrain.engine.making import make_trainer
 from lmtrain.engine.measuring import Outcome, already_finished, evaluate, score, score_exported, splits_to_score
-from lmtrain.engine.meeting import begun_before, note_begun, telling_others
-from lmtrain.engine.ordering import choose_order
 from lmtrain.engine.parts import Parts, assemble
-from lmtrain.engine.processes import noticing_lost_ones
 from lmtrain.engine.rehearsing import Rehearse, Stage
 from lmtrain.engine.requirements import require_a_step
-from lmtrain.engine.results import speed_line, write_results
-from lmtrain.engine.resume import goes_on_with_it, require_same_data, where_to_begin
-from lmtrain.engine.run_folder import DECISIONS, RunFolder
+from lmtrain.engine.runs.found import Found, require_unchanged
+from lmtrain.engine.runs.results import speed_line, write_results
+from lmtrain.engine.runs.resume import goes_on_with_it, require_same_data, where_to_begin
+from lmtrain.engine.runs.run_folder import DECISIONS, RunFolder
 from lmtrain.engine.sizing import settle_micro_batch, steps_in
-from lmtrain.engine.threads import threads_for
+from lmtrain.engine.speed.threads import threads_for
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.engine.unfinished import (
     EXPORTED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmtrain.engine.parts import Parts
-from lmtrain.engine.precision import compute_dtype
+from lmtrain.engine.speed.precision import compute_dtype
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.attention_dropout import cost_of_attention_dropout
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lmtrain.engine.machine import Peak
+from lmtrain.engine.speed.machine import Peak
 from lmtrain.models.flops import ModelFlops, Work
 
 SPEED = ("tokens_per_second", "tflops", "mfu", "waiting_for_data")  # what a log line says of it; see Meter

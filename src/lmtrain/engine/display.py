@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lmtrain.core.console import counted, note
 from lmtrain.engine.callbacks import WORTH_SAYING
-from lmtrain.engine.results import MASKED_PERPLEXITY
+from lmtrain.engine.runs.results import MASKED_PERPLEXITY
 
 _SPACE = "  "
 

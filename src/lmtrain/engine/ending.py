@@ -16,7 +16,7 @@ from lmtrain.core.errors import Interrupted
 from lmtrain.core.files import NO_RIGHT, NO_ROOM, as_os_errors, read_record
 from lmtrain.engine.checkpoints.policy import NoSaveSucceededError
 from lmtrain.engine.checkpoints.read import Newest, newest
-from lmtrain.engine.run_folder import STATUS
+from lmtrain.engine.runs.run_folder import STATUS
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.engine.unfinished import EXPORTED
 

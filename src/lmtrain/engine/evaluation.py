@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lmtrain.core.children import begin_loader
-from lmtrain.engine.sampling import RankBatches
+from lmtrain.engine.batches.sampling import RankBatches
 from lmtrain.evaluate.measures import bits_per_byte, perplexity
 from lmtrain.objectives import LossSums
 

@@ -8,11 +8,11 @@ from typing import Any
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import Say
 from lmtrain.core.files import sha256_file
-from lmtrain.engine.processes import by_the_first
-from lmtrain.engine.run_folder import RunFolder
+from lmtrain.engine.distributed.processes import by_the_first
+from lmtrain.engine.runs.run_folder import RunFolder
 from lmtrain.engine.trainer import LMTrainer
+from lmtrain.models.exporting.verified_export import export_verified, sharded_logits
 from lmtrain.models.sharding import gathered, is_sharded
-from lmtrain.models.verified_export import export_verified, sharded_logits
 
 
 def export_trained(trainer: LMTrainer, resolved: Resolved, tokenizer: Any, run: RunFolder, say: Say) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtrain.core.console import Say
-from lmtrain.engine.run_folder import RunFolder
+from lmtrain.engine.runs.run_folder import RunFolder
 
 _WIDTH = 110  # characters of a line
 

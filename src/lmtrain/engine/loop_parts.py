@@ -17,8 +17,8 @@ from torch import Tensor
 from lmtrain.core.streams import derive
 from lmtrain.engine.checkpoints.read import newest, read_tensors
 from lmtrain.engine.checkpoints.write import Contents, write_checkpoint
-from lmtrain.engine.fast_paths import choose_scoring, drops_fast
-from lmtrain.engine.versions import machine, versions
+from lmtrain.engine.runs.versions import machine, versions
+from lmtrain.engine.speed.fast_paths import choose_scoring, drops_fast
 from lmtrain.models import save_model
 from lmtrain.models.fast_dropout import dropping_fast
 from lmtrain.objectives import LossSums, Objective

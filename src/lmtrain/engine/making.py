@@ -11,14 +11,14 @@ from lmtrain.config.options import Resolved
 from lmtrain.core.console import Say, say
 from lmtrain.core.stopping import Stop
 from lmtrain.engine.arguments import examples_of_a_step, training_arguments
+from lmtrain.engine.batches.ordering import choose_order
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.guarding import Guarding
 from lmtrain.engine.looking import Look, Looking
 from lmtrain.engine.muon import maker_of
-from lmtrain.engine.ordering import choose_order
 from lmtrain.engine.parts import Parts
 from lmtrain.engine.progress import Progress
-from lmtrain.engine.run_folder import RunFolder
+from lmtrain.engine.runs.run_folder import RunFolder
 from lmtrain.engine.trainer import LMTrainer
 
 

@@ -16,14 +16,14 @@ from lmtrain.core.console import Say, is_first_process, say
 from lmtrain.core.files import read_json, read_record
 from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.agreement import require_same_start
-from lmtrain.engine.found import Found, refuse_other_runs_results, require_unchanged
+from lmtrain.engine.distributed.meeting import telling_others
+from lmtrain.engine.distributed.processes import noticing_lost_ones
 from lmtrain.engine.making import make_trainer
-from lmtrain.engine.meeting import telling_others
 from lmtrain.engine.parts import Parts, assemble
-from lmtrain.engine.processes import noticing_lost_ones
-from lmtrain.engine.results import named_as_the_scripts_do, summary, write_results
-from lmtrain.engine.resume import require_same_data
-from lmtrain.engine.run_folder import RunFolder
+from lmtrain.engine.runs.found import Found, refuse_other_runs_results, require_unchanged
+from lmtrain.engine.runs.results import named_as_the_scripts_do, summary, write_results
+from lmtrain.engine.runs.resume import require_same_data
+from lmtrain.engine.runs.run_folder import RunFolder
 from lmtrain.engine.trainer import LMTrainer
 
 _MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(

@@ -19,13 +19,13 @@ from lmtrain.data.corpus import Corpus, StoresMade, prepare_corpus, sources_of
 from lmtrain.data.pairs import pair_sources_of, prepare_pairs
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.agreement import require_same_parts
-from lmtrain.engine.fast_paths import require_isolation
-from lmtrain.engine.machine import best_device
-from lmtrain.engine.precision import Decision, choose_precision
 from lmtrain.engine.requirements import check_requirements
-from lmtrain.engine.threads import threads_again
+from lmtrain.engine.speed.fast_paths import require_isolation
+from lmtrain.engine.speed.machine import best_device
+from lmtrain.engine.speed.precision import Decision, choose_precision
+from lmtrain.engine.speed.threads import threads_again
 from lmtrain.models import check_kind, describe, load_model, load_tokenizer, max_positions, require_positions
-from lmtrain.models.lora import adapted
+from lmtrain.models.adapters.lora import adapted
 from lmtrain.objectives import Causal, Completion, KeyIds, KeyTokens, Masked, Objective, find_key_ids
 
 _DEFAULT_LENGTH = 1024

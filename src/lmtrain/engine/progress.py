@@ -12,9 +12,9 @@ from lmtrain.core.console import told_to
 from lmtrain.core.runlog import Events
 from lmtrain.engine.callbacks import SPEED, TrainingClock
 from lmtrain.engine.display import Display, Lines, Noted, Terminal, describe_evaluation
+from lmtrain.engine.distributed.ranks import Ranks
 from lmtrain.engine.guarding import MARKS
-from lmtrain.engine.memory import memory_in_use
-from lmtrain.engine.ranks import Ranks
+from lmtrain.engine.speed.memory import memory_in_use
 
 
 class Progress(TrainerCallback):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import Say
-from lmtrain.engine.found import Found
 from lmtrain.engine.parts import Parts
+from lmtrain.engine.runs.found import Found
 from lmtrain.engine.trainer import LMTrainer
 
 

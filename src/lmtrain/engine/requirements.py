@@ -21,10 +21,10 @@ from lmtrain.config.options import Resolved
 from lmtrain.config.sharding import KINDS, launcher_sharding
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.arguments import training_arguments
-from lmtrain.engine.precision import Decision
+from lmtrain.engine.runs.uploading import destination_of
+from lmtrain.engine.speed.precision import Decision
 from lmtrain.engine.trainer import LMTrainer
-from lmtrain.engine.uploading import destination_of
-from lmtrain.models.hub_upload import check_rights
+from lmtrain.models.exporting.hub_upload import check_rights
 from lmtrain.models.quiet import quiet_libraries
 
 _PACKAGES = {"tensorboard": "'lmtrain[tensorboard]'", "trackio": "trackio", "wandb": "wandb"}  # of trackers

@@ -11,11 +11,11 @@ from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, counted, duration
 from lmtrain.core.launching import processes
-from lmtrain.engine.batch_size import MicroBatch, choose_micro_batch
-from lmtrain.engine.batch_size import examples_a_step as closest_to
-from lmtrain.engine.budget import StepClock, steps_within
 from lmtrain.engine.making import make_trainer
 from lmtrain.engine.parts import Parts
+from lmtrain.engine.speed.batch_size import MicroBatch, choose_micro_batch
+from lmtrain.engine.speed.batch_size import examples_a_step as closest_to
+from lmtrain.engine.speed.budget import StepClock, steps_within
 from lmtrain.models.quiet import quiet_libraries
 
 

@@ -15,9 +15,9 @@ from lmtrain.config.values import YES
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import Interrupted
 from lmtrain.core.files import read_record, write_json
-from lmtrain.engine.found import Found
-from lmtrain.engine.resume import goes_on_with_it
-from lmtrain.engine.run_folder import EXPORT, LOCK, RUN, STATUS
+from lmtrain.engine.runs.found import Found
+from lmtrain.engine.runs.resume import goes_on_with_it
+from lmtrain.engine.runs.run_folder import EXPORT, LOCK, RUN, STATUS
 from lmtrain.engine.trainer import LMTrainer
 
 EXPORTED: Final = "exported"  # in status.json: whether what the run has trained lies in its folder

@@ -3,11 +3,11 @@
 Importing this package imports neither torch nor transformers; calling it does.
 """
 
-from lmtrain.models.build import LoadedModel, check_kind, describe, load_model, positions_of, purpose_of
-from lmtrain.models.configuration import find_purpose, max_positions, require_positions
-from lmtrain.models.export import save_model
-from lmtrain.models.tokenizer import Purpose, load_tokenizer
-from lmtrain.models.vocabulary import agree_on_special_ids, fit_vocabulary, rows_needed
+from lmtrain.models.exporting.export import save_model
+from lmtrain.models.loading.build import LoadedModel, check_kind, describe, load_model, positions_of, purpose_of
+from lmtrain.models.loading.configuration import find_purpose, max_positions, require_positions
+from lmtrain.models.loading.tokenizer import Purpose, load_tokenizer
+from lmtrain.models.loading.vocabulary import agree_on_special_ids, fit_vocabulary, rows_needed
 
 __all__ = [
     "LoadedModel",

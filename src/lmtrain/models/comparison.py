@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmtrain.models.configuration import max_positions
 from lmtrain.models.frozen import casts_itself
+from lmtrain.models.loading.configuration import max_positions
+from lmtrain.models.loading.vocabulary import rows_of
 from lmtrain.models.still import still
-from lmtrain.models.vocabulary import rows_of
 
 TEXT = "The fox, aged 3.14, ran:\n  naïve? “Yes” – 北京, привет, عربي 🙂 x_1 += 0xFF;\tend  "  # for tokenizers
 _PROBE = (2, 24)  # B rows and T ids of each

@@ -9,7 +9,7 @@ largest tensor of its step. Both are spared by stepping in at two places while t
                                   ^ here                                                     ^ and here
 
 Nothing is known of any architecture but the names by which ``transformers`` asks a model for its parts, so whoever
-uses this proves it first: see ``engine/proof.py``.
+uses this proves it first: see ``engine/speed/proof.py``.
 """
 
 from __future__ import annotations

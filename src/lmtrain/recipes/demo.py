@@ -23,11 +23,11 @@ from lmtrain.core.stopping import Stop
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import train
-from lmtrain.engine.machine import best_device
 from lmtrain.engine.measuring import Outcome
-from lmtrain.engine.precision import choose_precision
-from lmtrain.engine.resume import where_to_begin
-from lmtrain.engine.run_folder import RUN
+from lmtrain.engine.runs.resume import where_to_begin
+from lmtrain.engine.runs.run_folder import RUN
+from lmtrain.engine.speed.machine import best_device
+from lmtrain.engine.speed.precision import choose_precision
 from lmtrain.generate import Completion, Settings, complete
 from lmtrain.models import load_model, load_tokenizer
 from lmtrain.recipes.corpus import build_corpus, compressed_bits_per_byte, standard_library

@@ -15,9 +15,9 @@ from lmtrain.core.errors import ExitCode
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.assembly import train
+from lmtrain.engine.distributed.processes import to_the_end
 from lmtrain.engine.measuring import Outcome
-from lmtrain.engine.processes import to_the_end
-from lmtrain.engine.uploading import destination_of, upload_run
+from lmtrain.engine.runs.uploading import destination_of, upload_run
 from lmtrain.recipes.samples import sampling
 from lmtrain.rehearsal.rehearse import rehearse
 

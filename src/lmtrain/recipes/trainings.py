@@ -17,10 +17,10 @@ from typing import Any
 from lmtrain.config.save import without_secrets
 from lmtrain.core.console import Say, is_first_process
 from lmtrain.core.files import read_json
-from lmtrain.engine.found import Found, fingerprint, look, require_unchanged
-from lmtrain.engine.meeting import begun_before, meet, note_begun, wait_for_all
-from lmtrain.engine.resume import where_to_begin
-from lmtrain.engine.run_folder import DECISIONS, RUN, RunFolder
+from lmtrain.engine.distributed.meeting import begun_before, meet, note_begun, wait_for_all
+from lmtrain.engine.runs.found import Found, fingerprint, look, require_unchanged
+from lmtrain.engine.runs.resume import where_to_begin
+from lmtrain.engine.runs.run_folder import DECISIONS, RUN, RunFolder
 
 _DYING = 30.0  # seconds for which the lock of a process that a launcher has given up may still be held
 

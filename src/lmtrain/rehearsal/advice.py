@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lmtrain.engine.batch_size import CHECKPOINTING
 from lmtrain.engine.callbacks import WORTH_SAYING
-from lmtrain.engine.precision import choose_precision
+from lmtrain.engine.speed.batch_size import CHECKPOINTING
+from lmtrain.engine.speed.precision import choose_precision
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.rehearsal.anatomy import Anatomy
 

@@ -17,8 +17,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtrain.engine.arguments import planned_steps
-from lmtrain.engine.machine import Peak
-from lmtrain.engine.memory import PeakMemory, needed_by
+from lmtrain.engine.speed.machine import Peak
+from lmtrain.engine.speed.memory import PeakMemory, needed_by
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.flops import Work
 from lmtrain.models.head import find_head

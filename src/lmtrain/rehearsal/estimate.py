@@ -8,8 +8,8 @@ from typing import Any
 from lmtrain.core.console import amount, counted, duration
 from lmtrain.core.errors import UserError
 from lmtrain.engine.arguments import planned_steps
-from lmtrain.engine.memory import available, held, needed_by
 from lmtrain.engine.rehearsing import Stage
+from lmtrain.engine.speed.memory import available, held, needed_by
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.rehearsal.footprint import Disk, evaluations_of, optimizer_bytes, snapshot_bytes
 from lmtrain.rehearsal.passes import Pass

@@ -23,8 +23,8 @@ from lmtrain.config.options import Resolved
 from lmtrain.core.console import amount, counted
 from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.read import checkpoints
-from lmtrain.engine.memory import needed_by
 from lmtrain.engine.muon import maker_of
+from lmtrain.engine.speed.memory import needed_by
 from lmtrain.rehearsal.place import existing
 
 _RECORDS = 50_000  # bytes of configuration, trainer state and manifest

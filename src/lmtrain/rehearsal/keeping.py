@@ -12,10 +12,10 @@ from lmtrain.config.options import ModelOptions
 from lmtrain.core.errors import OwnResultWrong, Problems, UserError
 from lmtrain.generate import Settings, complete, fill_mask
 from lmtrain.models import Purpose, max_positions, save_model
-from lmtrain.models.configuration import first_line
+from lmtrain.models.exporting.verified_export import export_verified
+from lmtrain.models.loading.configuration import first_line
+from lmtrain.models.loading.vocabulary import rows_of
 from lmtrain.models.quiet import quiet_libraries
-from lmtrain.models.verified_export import export_verified
-from lmtrain.models.vocabulary import rows_of
 from lmtrain.rehearsal.twin import Twin
 
 _NEW_TOKENS = 3

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
+from lmtrain.config.commands.outlook import OutlookOptions
 from lmtrain.config.global_batch import DEFAULT_MICRO_BATCH, divide, largest_division
 from lmtrain.config.options import Resolved
-from lmtrain.config.outlook import OutlookOptions
 from lmtrain.config.sharding import sharding_of
 from lmtrain.core.errors import UserError
 from lmtrain.data.preparing import Request, prepare
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.tokenizer_files import TokenizerFiles
-from lmtrain.engine.memory import needed_by
 from lmtrain.engine.parts import Parts
+from lmtrain.engine.speed.memory import needed_by
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.rehearsal.anatomy import Anatomy
 from lmtrain.rehearsal.scale.exchange import Step

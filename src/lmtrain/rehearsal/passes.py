@@ -13,8 +13,8 @@ import torch
 
 from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
-from lmtrain.engine.batch_size import CHECKPOINTING
-from lmtrain.engine.memory import PeakMemory, needed_by
+from lmtrain.engine.speed.batch_size import CHECKPOINTING
+from lmtrain.engine.speed.memory import PeakMemory, needed_by
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.flops import ModelFlops, Work
 from lmtrain.models.layers import no_more_compiling

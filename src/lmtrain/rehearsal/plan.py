@@ -12,21 +12,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lmtrain.config.commands.outlook import OutlookOptions
 from lmtrain.config.options import Resolved
-from lmtrain.config.outlook import OutlookOptions
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, amount, counted, say
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.agreement import require_same_start
 from lmtrain.engine.arguments import training_arguments
-from lmtrain.engine.found import Found
-from lmtrain.engine.meeting import telling_others
-from lmtrain.engine.memory import available
+from lmtrain.engine.distributed.meeting import telling_others
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.rehearsing import Stage
 from lmtrain.engine.requirements import require_a_step
-from lmtrain.engine.resume import goes_on_with_it, require_same_data, where_to_begin
+from lmtrain.engine.runs.found import Found
+from lmtrain.engine.runs.resume import goes_on_with_it, require_same_data, where_to_begin
 from lmtrain.engine.sizing import settle_micro_batch
+from lmtrain.engine.speed.memory import available
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import describe
 from lmtrain.rehearsal.anatomy import WARM_UP, Anatomy, dissect

@@ -32,7 +32,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json, write_json
 from lmtrain.core.runlog import read_events
 from lmtrain.engine.checkpoints.read import OPTIMIZER, newest, read_tensors
-from lmtrain.engine.run_folder import DATA, DECISIONS, METRICS, RUN, STATUS
+from lmtrain.engine.runs.run_folder import DATA, DECISIONS, METRICS, RUN, STATUS
 from lmtrain.rehearsal.run_comparison import Row, compare_logged, compare_tensors
 
 _TRIES = 8  # each leaves less time before the kill; the last ones none

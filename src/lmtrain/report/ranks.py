@@ -1,4 +1,4 @@
-"""The times of each process of a run, as its log tells them: see :mod:`lmtrain.engine.ranks`."""
+"""The times of each process of a run, as its log tells them: see :mod:`lmtrain.engine.distributed.ranks`."""
 
 from __future__ import annotations
 

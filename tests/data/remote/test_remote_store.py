@@ -28,9 +28,9 @@ from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.sources.stores import StoreSource
 from lmtrain.data.store import BIN, DOCUMENTS, IDX, MANIFEST, DamagedStoreError, TokenStore
 from lmtrain.data.store_writer import StoreWriter
-from lmtrain.engine.ordering import Ordering, Upcoming
-from lmtrain.engine.sampling import EpochOrder
-from lmtrain.engine.windows import InWindows
+from lmtrain.engine.batches.ordering import Ordering, Upcoming
+from lmtrain.engine.batches.sampling import EpochOrder
+from lmtrain.engine.batches.windows import InWindows
 from object_store import BUCKET, Storage, object_storage
 
 CHUNK = 2048  # bytes: 1,024 tokens

@@ -10,9 +10,9 @@ from lmtrain.config.options import DataOptions
 from lmtrain.data.corpus import prepare_corpus
 from lmtrain.data.layouts import Joined, Pairs
 from lmtrain.data.tokenizer_files import TokenizerFiles
+from lmtrain.engine.batches.items import as_dataset
 from lmtrain.engine.checkpoints.plan import plan_differences
 from lmtrain.engine.checkpoints.text import text_of
-from lmtrain.engine.items import as_dataset
 from tiny import MemoryLayout
 from tiny_models import gpt2_style
 

@@ -19,8 +19,8 @@ from lmtrain.core.console import silent
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.runlog import read_events
 from lmtrain.engine.checkpoints.read import newest
-from lmtrain.models.loralib import LoralibFile, adapter_of, read_loralib
-from lmtrain.models.merged_lora import adapted_attention
+from lmtrain.models.adapters.loralib import LoralibFile, adapter_of, read_loralib
+from lmtrain.models.adapters.merged_lora import adapted_attention
 from lmtrain.recipes.gpt2_ft.model import new_model
 from tiny import VOCABULARY, gpt2, llama
 

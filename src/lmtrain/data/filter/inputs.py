@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmtrain.config.filter import FilterOptions
+from lmtrain.config.commands.filter import FilterOptions
 from lmtrain.config.mix import Mix
 from lmtrain.core.errors import Problems
 from lmtrain.data.filter.tasks import Input, inputs_of

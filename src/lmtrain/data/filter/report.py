@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmtrain.config.filter import RULES
+from lmtrain.config.commands.filter import RULES
 from lmtrain.core.console import amount, counted, duration
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_json

@@ -1,6 +1,7 @@
 """What a document must be to be kept, and how its bytes tell that it cannot be.
 
-The rules are asked in the order of :data:`lmtrain.config.filter.RULES`; the first one that a document fails takes it.
+The rules are asked in the order of :data:`lmtrain.config.commands.filter.RULES`; the first one that a document
+fails takes it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from lmtrain.config.filter import FilterOptions, listed
+from lmtrain.config.commands.filter import FilterOptions, listed
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmtrain.config.filter import FilterOptions
+from lmtrain.config.commands.filter import FilterOptions
 from lmtrain.config.mix import Mix
 from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, amount, counted, silent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from lmtrain.config.filter import FilterOptions
+from lmtrain.config.commands.filter import FilterOptions
 from lmtrain.core.addresses import shown
 from lmtrain.data.filter.segment import Job
 from lmtrain.data.filter.shards import Format

@@ -32,7 +32,7 @@ from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.core.files import as_os_errors, atomic_folder, sha256_file, write_json
 from lmtrain.engine.checkpoints.manifest import describe_files, write_manifest
 from lmtrain.engine.checkpoints.write import Contents, write_tensors
-from lmtrain.engine.processes import noticing_lost_ones
+from lmtrain.engine.distributed.processes import noticing_lost_ones
 
 _T = TypeVar("_T")
 _INTERRUPTED = -1  # among the numbers of errors

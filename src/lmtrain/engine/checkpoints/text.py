@@ -11,7 +11,7 @@ import numpy as np
 from lmtrain.core.files import sha256_json
 from lmtrain.data.layouts.base import store_of
 from lmtrain.data.layouts.mixed import Joined
-from lmtrain.engine.items import fields_of
+from lmtrain.engine.batches.items import fields_of
 
 _SAMPLED = 16  # examples
 _SHOWN = 12  # characters of a hash

@@ -11,7 +11,7 @@ import torch
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums
-from lmtrain.engine.scoring import Scoring
+from lmtrain.engine.speed.scoring import Scoring
 from lmtrain.engine.trainer.settling import SettlingTrainer
 from lmtrain.objectives import EVALUATION_EPOCH, Completion, KeyTokens, LossSums, loss_sums
 from lmtrain.objectives.loss import keyed_in

@@ -6,7 +6,7 @@ version. What it changes, from the data on: ``reading``, ``settling`` (the fast 
 
 ========================  ==============================================================================
 the loss                  summed over predicted positions, divided once by their number in the whole step;
-                          logits at those positions only, where that is proven (``engine/fast_paths.py``)
+                          logits at those positions only, where that is proven (``engine/speed/fast_paths.py``)
 the order of examples     a function of (seed, epoch); resuming reads no earlier example
 dropout                   its random state follows from (seed, step, micro-batch, rank) (``training_step``)
 checkpoints               whole or not there, hashed, without pickles, written while training goes on
@@ -44,20 +44,20 @@ from transformers.trainer_utils import EvalPrediction
 from lmtrain.core.errors import UserError
 from lmtrain.core.stopping import Stop
 from lmtrain.engine.arguments import use_one_gpu
+from lmtrain.engine.batches.collate import Collate, Guarded, filler
+from lmtrain.engine.batches.items import Limits, as_dataset
+from lmtrain.engine.batches.ordering import Ordering
+from lmtrain.engine.batches.sampling import EpochOrder
 from lmtrain.engine.callbacks import Meter, step_work
 from lmtrain.engine.checkpoints.policy import Saving
-from lmtrain.engine.collate import Collate, Guarded, filler
-from lmtrain.engine.compiling import Compile
 from lmtrain.engine.debugging import look_at_masks
+from lmtrain.engine.distributed.ranks import Ranks
 from lmtrain.engine.evaluation import RunningSums
-from lmtrain.engine.fast_paths import FastPaths
 from lmtrain.engine.guarding import BadSteps, Guarding
-from lmtrain.engine.items import Limits, as_dataset
 from lmtrain.engine.kind import objective_for
-from lmtrain.engine.ordering import Ordering
 from lmtrain.engine.progress import Progress
-from lmtrain.engine.ranks import Ranks
-from lmtrain.engine.sampling import EpochOrder
+from lmtrain.engine.speed.compiling import Compile
+from lmtrain.engine.speed.fast_paths import FastPaths
 from lmtrain.engine.trackers import Trackers
 from lmtrain.engine.trainer.guarding import spoil_gradient
 from lmtrain.engine.trainer.pace import Pace
@@ -72,7 +72,7 @@ class LMTrainer(TimingTrainer):
     """Train a causal or masked language model on a layout or on one's own data set.
 
     ``train_dataset`` and ``eval_dataset`` are layouts (``__getitems__`` gives :class:`Examples`), or any torch or
-    ``datasets`` data set of ``input_ids`` (:mod:`lmtrain.engine.items` says what an item may be). Without a
+    ``datasets`` data set of ``input_ids`` (:mod:`lmtrain.engine.batches.items` says what an item may be). Without a
     ``data_collator`` the ``objective`` makes the labels and rows are padded by their true length; with one it does,
     and the objective only says whether labels are shifted. Without an ``objective`` the model's class decides. With
     ``compute_metrics`` evaluation keeps all logits, as the stock Trainer does. ``make_optimizer`` makes the optimizer

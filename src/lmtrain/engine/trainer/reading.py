@@ -13,10 +13,10 @@ from transformers.trainer_utils import has_length
 
 from lmtrain.core.children import begin_loader
 from lmtrain.core.errors import UserError
-from lmtrain.engine.collate import Collate, EpochExamples
-from lmtrain.engine.items import Limits
-from lmtrain.engine.ordering import Ordering, Upcoming
-from lmtrain.engine.sampling import BatchesFrom, ByLength, EpochOrder
+from lmtrain.engine.batches.collate import Collate, EpochExamples
+from lmtrain.engine.batches.items import Limits
+from lmtrain.engine.batches.ordering import Ordering, Upcoming
+from lmtrain.engine.batches.sampling import BatchesFrom, ByLength, EpochOrder
 from lmtrain.objectives import EVALUATION_EPOCH, Masked, Objective
 
 

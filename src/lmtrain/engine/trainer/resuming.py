@@ -30,8 +30,8 @@ from lmtrain.engine.checkpoints.read import (
     problem,
     read_tensors,
 )
+from lmtrain.engine.runs.versions import machine, versions
 from lmtrain.engine.trainer.sharding import ShardingTrainer
-from lmtrain.engine.versions import machine, versions
 
 _log = logging.getLogger(__name__)
 WEIGHTS, _FLAG = "model.safetensors", "--resume_from_checkpoint"

@@ -24,11 +24,11 @@ from lmtrain.engine.checkpoints.keep import tidy
 from lmtrain.engine.checkpoints.policy import NoSaveSucceededError
 from lmtrain.engine.checkpoints.read import OPTIMIZER, RUN_STATE, SCALER, SCHEDULER, STATE
 from lmtrain.engine.checkpoints.write import Contents, write_checkpoint
-from lmtrain.engine.memory import available
+from lmtrain.engine.runs.versions import machine, versions
+from lmtrain.engine.speed.memory import available
 from lmtrain.engine.trainer.pace import Pace
 from lmtrain.engine.trainer.resuming import ResumingTrainer
-from lmtrain.engine.versions import machine, versions
-from lmtrain.models.vocabulary import make_generation_config_valid
+from lmtrain.models.loading.vocabulary import make_generation_config_valid
 
 _log = logging.getLogger(__name__)
 _FAILURES = (OSError, SafetensorError)  # a full disk, a lost right: what a later save may be spared

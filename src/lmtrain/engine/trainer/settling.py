@@ -15,12 +15,12 @@ from transformers.trainer_utils import has_length
 from lmtrain.core.allocator import release_freed_memory
 from lmtrain.core.types import Examples
 from lmtrain.engine.arguments import planned_steps
+from lmtrain.engine.batches.items import say_nothing_predicted
 from lmtrain.engine.callbacks import Meter
-from lmtrain.engine.compiling import Compile, with_compiling
-from lmtrain.engine.ddp import settle_ddp
-from lmtrain.engine.fast_paths import FastPaths, settle
-from lmtrain.engine.items import say_nothing_predicted
-from lmtrain.engine.machine import Peak, peak_of
+from lmtrain.engine.distributed.ddp import settle_ddp
+from lmtrain.engine.speed.compiling import Compile, with_compiling
+from lmtrain.engine.speed.fast_paths import FastPaths, settle
+from lmtrain.engine.speed.machine import Peak, peak_of
 from lmtrain.engine.trainer.reading import ReadingTrainer
 from lmtrain.models.fast_dropout import dropping_fast
 from lmtrain.models.layers import has_compiled_layers

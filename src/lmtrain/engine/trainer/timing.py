@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lmtrain.engine.ranks import Ranks
+from lmtrain.engine.distributed.ranks import Ranks
 from lmtrain.engine.trainer.stopping import StoppingTrainer
 
 
 class TimingTrainer(StoppingTrainer):
-    """A Trainer that counts what each process waits for in exchanges; see :mod:`lmtrain.engine.ranks`."""
+    """A Trainer that counts what each process waits for in exchanges; see :mod:`lmtrain.engine.distributed.ranks`."""
 
     ranks: Ranks
 

@@ -16,9 +16,9 @@ from lmtrain.config.options import ModelOptions
 from lmtrain.core.console import Say, counted, duration, is_first_process
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json, sha256_file, sha256_json, write_json
-from lmtrain.engine.machine import best_device
-from lmtrain.engine.memory import available
-from lmtrain.engine.precision import choose_precision
+from lmtrain.engine.speed.machine import best_device
+from lmtrain.engine.speed.memory import available
+from lmtrain.engine.speed.precision import choose_precision
 from lmtrain.generate import beam_search
 from lmtrain.generate.token_files import read_predictions, write_predictions
 from lmtrain.models import load_model, load_tokenizer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmtrain.config.nlg import NlgDemoOptions, NlgTraining
+from lmtrain.config.commands.nlg import NlgDemoOptions, NlgTraining
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, counted, say

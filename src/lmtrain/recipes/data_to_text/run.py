@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from lmtrain.config.nlg import NlgOptions, NlgTraining, NlgTrainOptions
+from lmtrain.config.commands.nlg import NlgOptions, NlgTraining, NlgTrainOptions
 from lmtrain.config.options import ModelOptions
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, is_first_process, say
@@ -31,10 +31,10 @@ from lmtrain.core.stopping import Stop
 from lmtrain.data.nlg.records import read_records
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.assembly import train
+from lmtrain.engine.distributed.meeting import telling_others
+from lmtrain.engine.distributed.processes import by_the_first
 from lmtrain.engine.measuring import Outcome
-from lmtrain.engine.meeting import telling_others
-from lmtrain.engine.processes import by_the_first
-from lmtrain.engine.run_folder import DECISIONS, RUN
+from lmtrain.engine.runs.run_folder import DECISIONS, RUN
 from lmtrain.generate.token_files import read_contexts
 from lmtrain.models import load_tokenizer, positions_of
 from lmtrain.recipes.data_to_text.data import as_ids, first_of_each, prepare

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmtrain.config.nlg_data import NlgTextOptions
+from lmtrain.config.commands.nlg_data import NlgTextOptions
 from lmtrain.config.options import ModelOptions
 from lmtrain.core.console import Say, counted
 from lmtrain.core.errors import Problem, Problems, UserError

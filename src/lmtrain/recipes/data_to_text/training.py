@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmtrain.config.nlg import NlgTraining
+from lmtrain.config.commands.nlg import NlgTraining
 from lmtrain.config.options import (
     DataOptions,
     LoraOptions,

@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lmtrain.config.gpt2_ft import Gpt2FtOptions
+from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
-from lmtrain.engine.found import Found
-from lmtrain.engine.results import write_results
-from lmtrain.engine.resume import goes_on_with_it, require_same_data, where_to_begin
-from lmtrain.engine.run_folder import DECISIONS, RUN, RunFolder
+from lmtrain.engine.runs.found import Found
+from lmtrain.engine.runs.results import write_results
+from lmtrain.engine.runs.resume import goes_on_with_it, require_same_data, where_to_begin
+from lmtrain.engine.runs.run_folder import DECISIONS, RUN, RunFolder
 from lmtrain.evaluate.measures import perplexity
 from lmtrain.recipes.flags import in_flags
 from lmtrain.recipes.gpt2_ft.order import Plan

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from lmtrain.config.gpt2_ft import Gpt2FtOptions
+from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.options import ModelOptions
 from lmtrain.core.console import Say, amount
 from lmtrain.core.errors import UserError
 from lmtrain.models import load_model
-from lmtrain.models.gpt2_checkpoint import SIZES, fill, gpt2_config
-from lmtrain.models.loralib import (
+from lmtrain.models.adapters.loralib import (
     LoralibFile,
     adapter_of,
     loralib_pairs,
@@ -22,8 +21,9 @@ from lmtrain.models.loralib import (
     weights_of,
     write_loralib,
 )
-from lmtrain.models.merged_lora import adapted_attention, merged_lora
-from lmtrain.models.verified_export import export_verified
+from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora
+from lmtrain.models.exporting.verified_export import export_verified
+from lmtrain.models.loading.gpt2_checkpoint import SIZES, fill, gpt2_config
 from lmtrain.recipes.gpt2_ft.log import show
 
 _NO_DROPOUT = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)

@@ -13,19 +13,19 @@ import torch
 import transformers
 from transformers import TrainingArguments
 
-from lmtrain.config.gpt2_ft import Gpt2FtOptions, check_gpt2_ft, corners, without_effect
+from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions, check_gpt2_ft, corners, without_effect
 from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.console import Say, counted, say
 from lmtrain.core.errors import Interrupted, Problem, Problems, UserError
 from lmtrain.core.stopping import Stop
 from lmtrain.data.layouts import Pairs
 from lmtrain.engine.arguments import OURS
-from lmtrain.engine.found import require_unchanged
-from lmtrain.engine.machine import best_device
-from lmtrain.engine.precision import Decision, choose_precision
-from lmtrain.engine.resume import goes_on_with_it
-from lmtrain.engine.run_folder import RunFolder
-from lmtrain.engine.threads import threads_again, threads_for
+from lmtrain.engine.runs.found import require_unchanged
+from lmtrain.engine.runs.resume import goes_on_with_it
+from lmtrain.engine.runs.run_folder import RunFolder
+from lmtrain.engine.speed.machine import best_device
+from lmtrain.engine.speed.precision import Decision, choose_precision
+from lmtrain.engine.speed.threads import threads_again, threads_for
 from lmtrain.models import describe
 from lmtrain.objectives import Causal, Completion
 from lmtrain.recipes.flags import saying

@@ -22,7 +22,7 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from lmtrain.engine.collate import Collate
+from lmtrain.engine.batches.collate import Collate
 from lmtrain.engine.progress import Progress
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Completion

@@ -1,0 +1,1 @@
+"""Options that contradict each other, or leave something out that a command needs."""

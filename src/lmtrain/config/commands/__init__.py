@@ -1,0 +1,1 @@
+"""The options that belong to one command alone."""

@@ -1,0 +1,1 @@
+"""Which examples come when, and how they become a model's batches."""

@@ -1,0 +1,1 @@
+"""Low-rank adapters: made, read, and in the shapes of PEFT and loralib."""

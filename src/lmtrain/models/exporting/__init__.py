@@ -1,0 +1,1 @@
+"""Models written for others to load, reloaded and compared, in several forms, and uploaded."""
