@@ -53,8 +53,9 @@ def told_to() -> TextIO:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 document``, ``2,000 documents``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """``1 document``, ``2,000 documents``, ``2 processes``."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def silent(topic: str, text: str) -> None:

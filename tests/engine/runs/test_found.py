@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lmtrain.core.errors import UserError
-from lmtrain.engine.runs.found import Found, inspect, refuse_other_runs_results
+from lmtrain.engine.runs import found
+from lmtrain.engine.runs.found import Found, refuse_other_runs_results, require_usable
 from lmtrain.engine.runs.run_folder import RunFolder
 
 OPTIONS = {"learning_rate": 1e-3, "output_dir": "x", "train_file": ["a.txt"], "logging_steps": 10}
@@ -21,7 +22,10 @@ def begin(folder: Path, state: str = "training", step: int = 0) -> None:
 
 
 def look(folder: Path, command: str = "clm", overwrite: bool = False, **changed: object) -> Found:
-    return inspect(folder, command, {**OPTIONS, **changed}, overwrite=overwrite)
+    options = {**OPTIONS, **changed}
+    here = found.look(folder, command, options, overwrite=overwrite)
+    require_usable(folder, here, options)
+    return here
 
 
 def test_nothing_there_or_only_foreign_small_files_is_a_start(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmtrain.core.errors import UserError
-from lmtrain.engine.runs.found import inspect
+from lmtrain.engine.runs.found import look
 from lmtrain.engine.runs.run_folder import RunFolder
 from lmtrain.engine.sizing import _again
 from lmtrain.engine.speed.batch_size import MicroBatch
@@ -28,7 +28,7 @@ def said(folder: Path, monkeypatch: pytest.MonkeyPatch, processes: int, **option
     """What is said of going on so; empty when nothing is in its way."""
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     try:
-        inspect(folder, "clm", {**OPTIONS, **options}, overwrite=False)
+        look(folder, "clm", {**OPTIONS, **options}, overwrite=False)
     except UserError as error:
         return str(error)
     return ""
@@ -74,7 +74,7 @@ def test_a_finished_run_is_finished_whoever_asks(tmp_path: Path, monkeypatch: py
     with RunFolder(tmp_path) as run:
         run.status("finished", step=5)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert inspect(tmp_path, "clm", OPTIONS, overwrite=False).state == "finished"
+    assert look(tmp_path, "clm", OPTIONS, overwrite=False).state == "finished"
 
 
 @pytest.mark.parametrize(

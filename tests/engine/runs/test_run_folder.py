@@ -10,7 +10,7 @@ import pytest
 
 from lmtrain.core.errors import Lost, UserError
 from lmtrain.core.files import read_json
-from lmtrain.engine.runs.found import inspect
+from lmtrain.engine.runs.found import look
 from lmtrain.engine.runs.run_folder import RunFolder
 
 OPTIONS = {"learning_rate": 1e-3, "output_dir": "x", "train_file": ["a.txt"], "logging_steps": 10}
@@ -36,13 +36,13 @@ def test_two_processes_cannot_work_on_one_run(tmp_path: Path) -> None:
     try:
         assert ready.wait(30)
         with pytest.raises(UserError, match="another process"):
-            inspect(tmp_path, "clm", OPTIONS, overwrite=False)
+            look(tmp_path, "clm", OPTIONS, overwrite=False)
         with pytest.raises(UserError, match="another process"), RunFolder(tmp_path):
             pass
     finally:
         process.kill()  # a dead process holds nothing
         process.join()
-    assert inspect(tmp_path, "clm", OPTIONS, overwrite=False).state == "new"
+    assert look(tmp_path, "clm", OPTIONS, overwrite=False).state == "new"
 
 
 def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path: Path) -> None:

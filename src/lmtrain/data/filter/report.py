@@ -66,7 +66,7 @@ def lines(report: Report) -> list[str]:
     size = sum(shard["bytes"] for shard in report["shards"])
     rows.append(("written", f"{counted(len(report['shards']), 'shard')} in {report['output']}, {amount(size, 'B')}"))
     rows.append(("speed", f"{amount(report['bytes_per_second'], 'B')}/s, {duration(report['seconds'])}, "
-                          f"{counted(report['processes'], 'process').replace('processs', 'processes')}"))  # fmt: skip
+                          f"{counted(report['processes'], 'process')}"))  # fmt: skip
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {text}" for name, text in rows]
 

@@ -142,13 +142,6 @@ def require_unchanged(folder: Path, before: str) -> None:
         )
 
 
-def inspect(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool, patience: float = 0) -> Found:
-    """:func:`look`, and refuse an unfinished run that has checkpoints and none that can be gone on from."""
-    found = look(folder, command, options, overwrite=overwrite, patience=patience)
-    require_usable(folder, found, options)
-    return found
-
-
 def require_usable(folder: Path, found: Found, options: dict[str, Any]) -> None:
     """Raise :class:`UserError` where ``found`` has checkpoints and none that can be gone on from: it would silently
     start over."""
