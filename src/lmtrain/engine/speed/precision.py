@@ -49,10 +49,10 @@ def choose_precision(requested: str, device: torch.device, flag: str = "--precis
             f"fp16 is not trained on a CPU: no CPU is faster at it, and small gradients become 0; {instead}", flag=flag
         )
     if requested == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
-        return Decision("bf16", "as asked; this CPU has no bf16 instructions, so fp32 is faster")
+        return Decision("bf16", f"{flag}; this CPU has no bf16 instructions, so fp32 is faster")
     if requested == "bf16" and device.type == "cuda" and not _gpu_has_bf16(device):
-        return Decision("bf16", "as asked; this GPU has no bf16 instructions and emulates them")
-    return Decision(cast(Precision, requested), "as asked")
+        return Decision("bf16", f"{flag}; this GPU has no bf16 instructions and emulates them")
+    return Decision(cast(Precision, requested), flag)
 
 
 def _automatic(device: torch.device) -> Decision:
