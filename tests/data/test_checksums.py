@@ -136,20 +136,26 @@ def test_a_forked_worker_hears_of_it_where_nothing_can_be_written_down(
     folder, nowhere = stored(tmp_path / "s"), tmp_path / "file"
     nowhere.write_text("no folder")
     store = watched(folder, nowhere)
-    told, tells = os.pipe()
+    opened, has_opened = os.pipe()
+    damaged, is_damaged = os.pipe()
     worker = os.fork()
     if not worker:
-        store.document(0)
-        os.read(told, 1)
+        code = 1  # whatever happens, this copy of the tests ends here
         try:
             store.document(0)
+            os.write(has_opened, b"x")
+            os.read(damaged, 1)
+            store.document(0)
         except DamagedStoreError as error:
-            os._exit(7 if "tokens.bin have changed" in str(error) else 1)
-        os._exit(0)
+            code = 7 if "tokens.bin have changed" in str(error) else 2
+        finally:
+            os._exit(code)
+    os.close(has_opened)
+    os.read(opened, 1)
     flip(folder / BIN)
     with pytest.raises(DamagedStoreError):
         store.finish_watching()
-    os.write(tells, b"x")
+    os.write(is_damaged, b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 7
 
 
