@@ -19,7 +19,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.manifest import MANIFEST, describe_files, read_manifest, write_manifest
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.checkpoints.read import newest
-from lmtrain.engine.runs.found import inspect
+from lmtrain.engine.runs.found import look, require_usable
 from lmtrain.engine.runs.run_folder import RunFolder
 from lmtrain.engine.trainer import LMTrainer
 from tiny import MemoryLayout, arguments, gpt2, rows, weights
@@ -84,12 +84,12 @@ def test_a_command_says_what_it_passed_over_and_never_starts_over_silently(
         made.describe("clm", [], {})
         made.status("training", step=3)
     cut(tmp_path / "checkpoint-3" / "trainer_state.json")
-    found = inspect(tmp_path, "clm", {}, overwrite=False)
+    found = look(tmp_path, "clm", {}, overwrite=False)
     assert found.checkpoint == tmp_path / "checkpoint-2" and found.passed_over[0].startswith("checkpoint-3: trainer_s")
     for step in (1, 2):
         flip(tmp_path / f"checkpoint-{step}" / MANIFEST)
     with pytest.raises(UserError, match=r"manifest\.json is damaged") as refused:
-        inspect(tmp_path, "clm", {}, overwrite=False)
+        require_usable(tmp_path, look(tmp_path, "clm", {}, overwrite=False), {})
     assert "--overwrite_output_dir" in str(refused.value)
 
 

@@ -20,7 +20,7 @@ from lmtrain.core.files import atomic_folder, clear_scratch, read_json, write_js
 from lmtrain.engine.checkpoints.manifest import describe_files, read_manifest, write_manifest
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.checkpoints.read import newest, problem
-from lmtrain.engine.runs.found import inspect
+from lmtrain.engine.runs.found import look
 from lmtrain.engine.runs.run_folder import RunFolder
 from tiny import weights
 from tiny_models import checkpoint as model_folder
@@ -212,7 +212,7 @@ def test_nothing_is_written_through_a_link(name: str, outside: Path, tmp_path: P
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).symlink_to(outside / "precious")
     with pytest.raises(UserError, match=f"{name} is a link to .*precious"):
-        inspect(tmp_path / "run", "clm", {}, overwrite=True)
+        look(tmp_path / "run", "clm", {}, overwrite=True)
     assert untouched(outside)
 
 
