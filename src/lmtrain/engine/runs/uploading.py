@@ -58,7 +58,8 @@ def upload_run(folder: Path, resolved: Resolved, say: Say = say) -> ExitCode:
 def upload_folder(folder: Path, to: Destination, say: Say = say) -> Uploaded:
     """Upload the model in ``folder``; where that is a run's, hold its lock and write into its status what came of it.
 
-    Raises :class:`UserError`, and of it :class:`~lmtrain.models.exporting.hub_upload.HubError` where the hub did not take it.
+    Raises :class:`UserError`, and of it :class:`~lmtrain.models.exporting.hub_upload.HubError` where the hub did not
+    take it.
     """
     is_run = (folder / RUN).is_file()
     for line in _remarks(folder, is_run):
