@@ -17,8 +17,5 @@ def run(options: FilterOptions) -> int:
     report = filter_corpus(options, say=say)
     print(json.dumps(report, ensure_ascii=False) if options.json else "\n".join(lines(report)))
     kept = options.output
-    say(
-        "next",
-        f"lmtrain tokenizer --source {kept} … or lmtrain clm --train_file {kept} …",
-    )
+    say("next", f"lmtrain tokenizer --source {kept} … or lmtrain clm --train_file {kept} …")
     return ExitCode.OK

@@ -47,8 +47,6 @@ from lmtrain.engine.unfinished import (
     why_stopped,
 )
 
-_DYING = 30.0  # seconds for which the lock of a process that a launcher has given up may still be held
-
 
 @telling_others()
 def train(
@@ -78,8 +76,7 @@ def train(
     folder = Path(resolved.output_dir).expanduser()
     options = as_dict(resolved)
     again = begun_before(str(folder))  # torchrun starts it anew: what it was to do away with is gone
-    patience = _DYING if again else 0
-    found = where_to_begin(folder, resolved.command, options, argv, again=again, patience=patience)
+    found = where_to_begin(folder, resolved.command, options, argv, again=again)
     decided = _decided(folder, found)
     require_same_folder(found, decided)
     for line in found.lines:

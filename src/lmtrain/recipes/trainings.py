@@ -22,8 +22,6 @@ from lmtrain.engine.runs.found import Found, fingerprint, look, require_unchange
 from lmtrain.engine.runs.resume import where_to_begin
 from lmtrain.engine.runs.run_folder import DECISIONS, RUN, RunFolder
 
-_DYING = 30.0  # seconds for which the lock of a process that a launcher has given up may still be held
-
 
 @dataclass(frozen=True)
 class Trainings:
@@ -74,13 +72,12 @@ def look_at(
     :class:`UserError` where the folder holds something else.
     """
     again = begun_before(str(folder))
-    patience = _DYING if again else 0
     if not options["overwrite_output_dir"]:
         theirs = {**options, "accept_changes": True}
-        found = look(folder, command, theirs, overwrite=False, patience=patience)
+        found = look(folder, command, theirs, overwrite=False, again=again)
         return Trainings(folder, command, options, argv, found, {})
     meet()
-    found = where_to_begin(folder, command, options, argv, again=again, patience=patience)
+    found = where_to_begin(folder, command, options, argv, again=again)
     for line in found.lines:
         say("run", line)
     before = _replaced(folder) if found.is_its_own else {name: fingerprint(folder / name) for name in names}

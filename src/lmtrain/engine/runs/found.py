@@ -43,6 +43,7 @@ FREE_OPTIONS = frozenset(
 )  # fmt: skip
 _STEP = "a step"  # stands for the options that size it, where none of them but the number of processes changed
 _LENGTH = {"num_train_epochs": 3.0, "max_steps": 0}  # of a run; where none is given, what the library takes
+_DYING = 30.0  # seconds for which the lock of a process that a launcher has given up may still be held
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +156,10 @@ def require_usable(folder: Path, found: Found, options: dict[str, Any]) -> None:
         )
 
 
-def look(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool, patience: float = 0) -> Found:
+def look(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool, again: bool = False) -> Found:
     """Look at ``folder`` without changing it, and refuse what would write over something else.
 
-    ``patience`` is for how many seconds another process may go on holding it.
+    ``again``: this launch has begun the run; a process of it that was given up may go on holding it for a while.
 
     Raises :class:`UserError` when it is a file, cannot be written, is held by another process, or holds another
     run or a model that this command did not make.
@@ -168,7 +169,7 @@ def look(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool
         raise UserError(f"{folder} is a file; give the name of a folder", flag=flag)
     _require_writable(folder, flag)
     _refuse_links(folder, flag)
-    if is_first_process() and _is_locked(folder, patience):  # the other ranks find the first one's lock
+    if is_first_process() and _is_locked(folder, _DYING if again else 0):  # the other ranks find the first one's lock
         raise UserError(
             f"another process is working on the run in {folder}; wait for it or choose another folder", flag=flag
         )

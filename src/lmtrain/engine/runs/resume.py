@@ -53,7 +53,6 @@ def where_to_begin(
     argv: Sequence[str] | None = None,
     *,
     again: bool = False,
-    patience: float = 0,
 ) -> Found:
     """What a training in ``folder`` begins with, by its ``options`` (:func:`lmtrain.config.save.as_dict`) and by what
     lies there. Nothing is changed.
@@ -70,7 +69,7 @@ def where_to_begin(
             flag=_FLAG,
         )
     began_it = (again and (folder / RUN).is_file()) or _began_it(folder, command, options, argv)
-    found = look(folder, command, options, overwrite=overwrite and not began_it, patience=patience)
+    found = look(folder, command, options, overwrite=overwrite and not began_it, again=again)
     if found.state == "finished":
         point = replace(found, lines=_of_a_finished(asked))
     elif began_it:
