@@ -144,6 +144,13 @@ def test_a_vocabulary_smaller_than_its_alphabet_is_refused(plan: dict[str, Any],
     assert caught.value.problems[0].flag == flag
 
 
+def test_a_special_token_that_would_not_come_back_is_refused() -> None:
+    with pytest.raises(UserError, match="'<é>' would not come back from its token: é is how"):
+        train_tokenizer([Texts(CODE)], TokenizerPlan(vocab_size=400, special_tokens=("<é>",)))
+    trained = train_tokenizer([Texts(CODE, "<中> é")], TokenizerPlan(vocab_size=400, special_tokens=("<中>",)))
+    assert trained.backend.decode(trained.backend.encode("<中> é").ids, skip_special_tokens=False) == "<中> é"
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece", "like"])
 def test_nothing_to_learn_from_is_refused(trained: Trained, kind: Any) -> None:
     from transformers import PreTrainedTokenizerFast
@@ -240,7 +247,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert all(s["tokens"] + s["specials"] == s["placed"] + s["dropped"] for s in splits)
     assert "proven equal" in first.stderr
     assert json.loads(run(*prepare, "--json").stdout)["stores"]["train"]["cached"]
-    assert "1 stores" in run("prepare", "--list", "--data_cache_dir", cache).stdout
+    assert "1 store," in run("prepare", "--list", "--data_cache_dir", cache).stdout
     own = run(*prepare, "--output_dir", str(tmp_path / "store"))
     assert own.returncode == 0 and (tmp_path / "store" / "tokens.idx").exists(), own.stderr
     assert "freed" in run("prepare", "--clean", "--data_cache_dir", cache).stdout

@@ -8,7 +8,8 @@ training text did not hold would be unknown.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lmtrain.core.errors import UserError
@@ -33,12 +34,13 @@ def train_like(
     state = _state(old)
     model = state["model"]["type"]
     missing = _BYTES if state["model"].get("byte_fallback") else []
-    known = old.get_vocab()
-    new_ones = [token for token in dict.fromkeys(special_tokens) if token not in known]
+    kept = _kept(state)
+    new_ones = [token for token in dict.fromkeys(special_tokens) if token not in kept]
     options: dict[str, Any] = {"show_progress": False}
     if min_frequency is not None:
         options["min_frequency"] = min_frequency
-    least = _least(state) + len(new_ones)
+    all_bytes = _is_byte_level(state) or state["model"].get("byte_fallback")
+    least = len(kept) + len(new_ones) + (256 if all_bytes else 0)  # below which nothing can be learned
     if vocab_size <= least:
         raise UserError(
             f"{vocab_size} tokens are too few: the alphabet and the special tokens of this kind alone are {least}; use "
@@ -46,18 +48,25 @@ def train_like(
             flag="--vocab_size",
         )
     size = vocab_size - len(missing)
-    try:
+    with explained(_KINDS[model], vocab_size):
         new = old.train_new_from_iterator(text, size, new_special_tokens=new_ones or None, **options)
-    except UserError:
-        raise
-    except Exception as error:  # the Rust trainers raise plain Exception
-        raise UserError(
-            f"a {_KINDS[model]} tokenizer of {vocab_size:,} tokens cannot be learned from this text: {error}",
-            flag="--vocab_size",
-        ) from error
     if missing:
         _add_bytes(new)
     return new
+
+
+@contextmanager
+def explained(kind: str, vocab_size: int) -> Iterator[None]:
+    """What a trainer complains of, as :class:`UserError`."""
+    try:
+        yield
+    except UserError:  # about the text that it was reading
+        raise
+    except Exception as error:  # the Rust trainers raise plain Exception
+        raise UserError(
+            f"a {kind} tokenizer of {vocab_size:,} tokens cannot be learned from this text: {error}",
+            flag="--vocab_size",
+        ) from error
 
 
 def describe(tokenizer: Any) -> str:
@@ -97,10 +106,10 @@ def _is_byte_level(state: dict[str, Any]) -> bool:
     return any(part["type"] == "ByteLevel" for part in [splits, *splits.get("pretokenizers", [])] if part)
 
 
-def _least(state: dict[str, Any]) -> int:
-    """The size below which nothing can be learned: special tokens, and the alphabet where it is all bytes."""
-    specials = sum(token["special"] or state["model"]["type"] == "Unigram" for token in state["added_tokens"])
-    return specials + (256 if _is_byte_level(state) or state["model"].get("byte_fallback") else 0)
+def _kept(state: dict[str, Any]) -> set[str]:
+    """The tokens that ``train_new_from_iterator`` keeps: those of words go, also where they stand as added."""
+    unigram = state["model"]["type"] == "Unigram"
+    return {token["content"] for token in state["added_tokens"] if token["special"] or unigram}
 
 
 def _add_bytes(tokenizer: Any) -> None:

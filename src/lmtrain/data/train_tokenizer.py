@@ -18,7 +18,8 @@ from lmtrain.core.console import amount, counted
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import as_os_errors, atomic_folder, write_json
 from lmtrain.core.types import Source, Tally
-from lmtrain.data.like_tokenizer import describe, is_gpt2s_kind, is_unigram, train_like
+from lmtrain.data.ascii_words import learn
+from lmtrain.data.like_tokenizer import describe, explained, is_gpt2s_kind, is_unigram, train_like
 from lmtrain.data.round_trip import tried
 from lmtrain.data.tokenizer_text import TrainingText
 
@@ -66,6 +67,9 @@ class TokenizerPlan:
             )
         if self.like is not None:
             return  # its own alphabet and special tokens count; see train_like
+        if self.kind != "wordpiece":
+            for token in self.special_tokens:
+                _require_apart(token)
         specials = len(self.all_special_tokens())
         least = specials + (_ALPHABET if self.kind != "wordpiece" else 1)
         if self.vocab_size < least:
@@ -74,6 +78,21 @@ class TokenizerPlan:
                 f"are {least}; use at least --vocab_size {least}",
                 flag="--vocab_size",
             )
+
+
+def _require_apart(special: str) -> None:
+    """Refuse a special token with letters that stand for bytes in a byte-level vocabulary: its decoder would turn them
+    into these bytes."""
+    from tokenizers import pre_tokenizers
+
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bytes_ = "".join(letter for letter in special if letter in alphabet and not letter.isascii())
+    if bytes_:
+        raise UserError(
+            f"{special!r} would not come back from its token: {bytes_} is how a byte-level vocabulary writes single "
+            "bytes; use ASCII letters, or others than those of Latin alphabets",
+            flag="--special_tokens",
+        )
 
 
 @dataclass
@@ -154,7 +173,11 @@ def train_tokenizer(sources: Sequence[Source], plan: TokenizerPlan) -> Trained:
         backend = tokenizer.backend_tokenizer
     else:
         backend, trainer = _build(plan)
-        backend.train_from_iterator(chunks, trainer)
+        with explained(_SPOKEN[plan.kind], plan.vocab_size):
+            if plan.kind == "wordpiece":
+                backend.train_from_iterator(chunks, trainer)
+            else:
+                learn(backend, trainer, chunks)
     seconds = time.perf_counter() - began
     if (size := backend.get_vocab_size()) > plan.vocab_size:
         raise UserError(
@@ -193,7 +216,7 @@ def _beside(
     most = min(_BASELINE_BYTES, plan.sample_bytes or _BASELINE_BYTES)
     whole = text.trained_bytes <= most
     same = TrainingText(sources, plan.sample_bytes if whole else most, without=frozenset(text.held_out))
-    backend.train_from_iterator(iter(same), trainer)
+    learn(backend, trainer, same)
     learned = "" if whole else f" that learned from {amount(same.trained_bytes, 'B')}"
     found.append((f"a BPE like GPT-2's of {backend.get_vocab_size():,}{learned}", backend))
     return found

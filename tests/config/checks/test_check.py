@@ -200,3 +200,17 @@ def test_what_accelerate_launch_asks_for_counts_as_an_option(
     assert _problems("clm", GOOD, tmp_path) == () == without
     (problem,) = _problems("clm", [*GOOD, *words], tmp_path)
     assert problem.flag == flag and said in problem.text
+
+
+@pytest.mark.parametrize("command", ["clm", "mlm", "tokenizer", "prepare", "filter"])
+def test_a_result_inside_a_folder_of_text_is_refused(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("text", encoding="utf-8")
+    more = ["--keep_any", "x"] if command == "filter" else [] if command == "tokenizer" else MODEL
+    flag = "--output" if command == "filter" else "--output_dir"
+    with pytest.raises(UserError) as caught:
+        parse(command, [*more, "--train_file", ".", flag, "out"])
+    assert [(p.flag, "lies inside ." in p.text) for p in caught.value.problems] == [(flag, True)]
+    parse(command, [*more, "--train_file", "text.txt", flag, "out"])

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from lmtrain.cli.arguments import parse_command
 from lmtrain.core.console import Say, silent
 from lmtrain.data.filter.run import filter_corpus
+from parsing import parse_command
 
 SEGMENT = 20_000  # bytes: small, so that little corpora have many
 KEYWORDS = ["pandas", "sklearn", "matplotlib", "seaborn"]

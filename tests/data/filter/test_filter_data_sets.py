@@ -48,7 +48,7 @@ def test_one_that_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write(repository / "train.jsonl", RECORDS)
 
     def loaded(name: str, config: str | None, split: str, reading: Reading, *, as_files: bool) -> object:
-        return from_hub(str(repository), config, reading, None, None, tmp_path / "cache", False, as_files)
+        return from_hub(str(repository), config, reading, None, tmp_path / "cache", False, as_files)
 
     monkeypatch.setattr("lmtrain.data.filter.inputs.hub_source", loaded)
     run("--dataset_name", "someone/code", *RULE, "--output", tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +20,15 @@ print(next(int(row.split()[1]) for row in rows if row.startswith("VmHWM")) // 10
 """
 
 
+@pytest.fixture(scope="module")
+def part() -> bytes:
+    return as_jsonl(code(20_000, words=120))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak is read from Linux' /proc")
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
-def test_ten_times_the_corpus_takes_the_same_memory(tmp_path: Path, name: str) -> None:
-    import gzip
-
-    part = as_jsonl(code(20_000, words=120))
+def test_ten_times_the_corpus_takes_the_same_memory(part: bytes, tmp_path: Path, name: str) -> None:
     peaks = []
     for times in (1, 10):
         source = tmp_path / f"{times}-{name}"

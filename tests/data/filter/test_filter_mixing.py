@@ -157,6 +157,14 @@ def test_what_cannot_be_mixed(tmp_path: Path, named: list[Any], words: list[str]
     assert not (tmp_path / "out").exists()
 
 
+def test_plain_text_beside_records_whose_field_is_named(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a.jsonl", texts("a", 4)), tmp_path / "b.txt"
+    b.write_text("yes")
+    mix = ["--source", f"a={a}", f"b={b}", "--mix", "a=1", "b=1"]
+    report = run(*mix, "--text_column", "text", "--output", tmp_path / "out")
+    assert report["kept"]["documents"] == 2
+
+
 def test_a_mix_has_its_text_in_one_field(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a.jsonl", texts("a", 4)), tmp_path / "b.jsonl"
     b.write_text('{"body": "yes"}\n')

@@ -15,7 +15,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from filter_corpora import KEYWORDS, any_keyword_in_string, as_jsonl, code, contents, kept, run, shards, write
+from filter_corpora import (
+    KEYWORDS,
+    SEGMENT,
+    any_keyword_in_string,
+    as_jsonl,
+    code,
+    contents,
+    kept,
+    run,
+    shards,
+    write,
+)
 
 from lmtrain.cli.main import main
 from lmtrain.core.errors import UserError
@@ -103,6 +114,20 @@ def test_a_folder_of_code(tmp_path: Path) -> None:
     assert report["seen"]["documents"] == 3
 
 
+def test_files_that_are_no_documents_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    folder.mkdir()
+    for name, data in {"a.py": b"import pandas\n", "b.png": b"\x89PNG\0", "c.py": b"", ".d.py": b"pandas"}.items():
+        (folder / name).write_bytes(data)
+    report = run("--source", folder, "--keep_any", "pandas", "--output", tmp_path / "out", "--num_proc", 1)
+    assert report["skipped"] == {"binary file": 1, "empty file": 1, "hidden file or folder": 1}
+    (folder / "sub").mkdir()
+    said: list[str] = []
+    words = ["--source", f"{folder}/*", "--keep_any", "pandas", "--output", tmp_path / "two"]
+    run(*words, say=lambda _, text: said.append(text))
+    assert any("1 folder and what is in them are left out" in line for line in said)
+
+
 def test_lines_as_documents(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("pandas one\n\nnumpy\ntwo pandas\n")
     report = run("--source", tmp_path / "a.txt", "--documents", "lines", "--keep_any", "pandas", "--output",
@@ -129,6 +154,11 @@ def test_other_encodings(tmp_path: Path) -> None:
     assert kept(tmp_path / "out") == [{"content": "pandas é"}]
     run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "two", "--encoding_errors", "replace")
     assert kept(tmp_path / "two") == [{"content": "pandas \ufffd"}]
+    for name, head, body in [("late.jsonl", b"", line.encode("cp1252")), ("late.csv", b"content\n", b"pandas \xe9\n")]:
+        late = tmp_path / name  # with a byte far behind what is probed that is no letter of cp1252
+        late.write_bytes(head + body * 20_000 + body.replace(b"\xe9", b"\x81"))
+        with pytest.raises(UserError, match="not CP1252: byte 0x81"):
+            run("--source", late, *RULE, "--output", tmp_path / "late", "--encoding", "cp1252")
 
 
 def test_bad_records(tmp_path: Path) -> None:
@@ -195,6 +225,14 @@ def test_wrong_options(tmp_path: Path, words: list[str], said: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_among_the_input_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", RECORDS[:20])
+    for folder in (source.parent, f"{source.parent}/../{source.parent.name}"):
+        with pytest.raises(UserError, match=r"--output: .* lies inside .*; name a folder outside"):
+            run("--source", folder, *RULE, "--output", tmp_path / "out" / "deep")
+    assert not (tmp_path / "out").exists()
+
+
 def test_records_without_text_are_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "readme.txt").write_text("It was a dark night.\n" * 99)
@@ -252,6 +290,19 @@ def test_records_that_do_not_fit_columns(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [{"content": "pandas", "n": 1}, {"content": "pandas 2", "n": [2]}])
     with pytest.raises(UserError, match="--format: a column of Parquet has one type"):
         run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "two", "--format", "parquet")
+
+
+@pytest.mark.parametrize("later", [{"a": 1, "b": 2}, {"a": 1, "c": [{"d": "pandas"}]}, {"a": 0.5}])
+def test_nothing_inside_of_a_record_is_left_out(tmp_path: Path, later: dict[str, Any]) -> None:
+    """Arrow drops what an object of a later shard has more."""
+    first = {"content": "pandas" * SEGMENT, "meta": {"a": 1, "c": [{"e": None}]}}
+    write(tmp_path / "a.jsonl", [first, {"content": "pandas", "meta": later}])
+    words = ["--source", tmp_path / "a.jsonl", *RULE, "--format", "parquet", "--output"]
+    with pytest.raises(UserError, match=r"--format: .*'meta' holds struct<"):
+        run(*words, tmp_path / "out", "--shard_bytes", 1)
+    run(*words, tmp_path / "one")
+    last = kept(tmp_path / "one")[-1]["meta"]
+    assert all(last[name] == later[name] or last[name] == [{"d": "pandas", "e": None}] for name in later)
 
 
 def test_another_output_is_left_alone(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from lmtrain.config.commands.filter import FilterOptions
 from lmtrain.config.mix import Mix
 from lmtrain.config.options import (
@@ -94,6 +97,30 @@ def _exists(path: str, flag: str, problems: Problems) -> None:
     problems.add(no_such(path, file), flag=flag)
 
 
+def check_apart(data: TextOptions, output: str | None, flag: str, problems: Problems) -> None:
+    """A result inside a folder of text would be text itself at the next start."""
+    if not output or is_address(output):
+        return
+    place = _really(output)
+    for name in _DATA_FILES:
+        for path in getattr(data, name, None) or []:
+            if path in ("", "-") or is_address(path):
+                continue
+            folder = _really(path.partition("=")[2] if getattr(data, "mix", None) else path)
+            if folder in (place, *place.parents) and os.path.isdir(folder):  # noqa: PTH112 -- False of impossible names
+                source = _text_flag(data) if name == "train_file" else _DATA_FILES[name]
+                problems.add(
+                    f"{output} lies inside {path}, all of which is text ({source}), so the next start would read what "
+                    "this one writes; name a folder outside",
+                    flag=flag,
+                )
+                return
+
+
+def _really(path: str) -> Path:
+    return Path(os.path.realpath(user_path(path)))
+
+
 def check_has_text(data: TextOptions, problems: Problems) -> None:
     if not (data.train_file or data.dataset_name):
         flag = _text_flag(data)
@@ -150,6 +177,7 @@ def check_prepare(options: PrepareOptions, problems: Problems) -> None:
     if options.list or options.clean:
         return
     check_data(options, problems)
+    check_apart(options, options.output_dir, "--output_dir", problems)
     _check_shards(options, problems)
     if not (options.train_file or options.validation_file or options.dataset_name):
         problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")

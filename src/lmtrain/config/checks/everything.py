@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from lmtrain.config.adapter import check_lora
-from lmtrain.config.checks.data import check_chunking, check_data, check_has_text, check_prepare, check_splits
+from lmtrain.config.checks.data import (
+    check_apart,
+    check_chunking,
+    check_data,
+    check_has_text,
+    check_prepare,
+    check_splits,
+)
 from lmtrain.config.checks.model import check_model, check_model_given, check_not_its_own_start
 from lmtrain.config.checks.steps import check_batch, check_muon, check_precision, check_schedule
 from lmtrain.config.commands.export import ExportOptions, check_export
@@ -30,8 +37,8 @@ from lmtrain.config.values import user_path
 from lmtrain.core.errors import Problems
 
 
-def check(command: str, options: Any, problems: Problems) -> None:
-    """Add to ``problems`` whatever is wrong with the options of ``command``."""
+def check(options: Any, problems: Problems) -> None:
+    """Add to ``problems`` whatever is wrong with the options of a command."""
     if isinstance(options, Resolved):
         _training(options, problems)
     elif isinstance(options, TokenizerOptions):
@@ -41,9 +48,11 @@ def check(command: str, options: Any, problems: Problems) -> None:
             problems.add("has its kind already; give one of --like and --type", flag="--like")
         if not options.output_dir:
             problems.add("say where the tokenizer goes, such as --output_dir my-tokenizer", flag="--output_dir")
+        check_apart(options, options.output_dir, "--output_dir", problems)
     elif isinstance(options, FilterOptions):
         check_data(options, problems)
         check_has_text(options, problems)
+        check_apart(options, options.output, "--output", problems)
         check_filter(options, problems)
     elif isinstance(options, PrepareOptions):
         check_prepare(options, problems)
@@ -67,6 +76,7 @@ def check(command: str, options: Any, problems: Problems) -> None:
 def _training(options: Resolved, problems: Problems) -> None:
     check_model(options, problems)
     check_data(options.data, problems)
+    check_apart(options.data, options.output_dir, "--output_dir", problems)
     check_splits(options, problems)
     check_precision(options, problems)
     check_batch(options, problems)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lmtrain.core.types import Tally
 from lmtrain.data.filter.segment import Gathering, Job, Segment, checked_text
 from lmtrain.data.sources.csv_files import CsvRows
-from lmtrain.data.sources.decoding import decode_chunks, misfit, utf8_length
+from lmtrain.data.sources.decoding import decode_chunks, utf8_length
 from lmtrain.data.sources.json_values import JsonError, JsonText, records_in
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.records import Bad
@@ -98,8 +98,6 @@ def _json_records(file: File, job: Job) -> Iterator[tuple[int, Any]]:
                 yield line, record if isinstance(record, dict) else Bad("no record {...}")
         except JsonError as error:
             raise file.error(f":{error.line}: {error.reason}") from error
-        except UnicodeDecodeError as error:
-            raise misfit(file, job.reading) from error
 
 
 def _has_escapes(field: Any) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from lmtrain.config.commands.filter import FilterOptions
 from lmtrain.config.mix import Mix
-from lmtrain.core.errors import Problems
+from lmtrain.core.console import Say
+from lmtrain.core.errors import Problems, UserError
+from lmtrain.data.filter.account import Account
 from lmtrain.data.filter.tasks import Input, inputs_of
-from lmtrain.data.sources import Reading, hub_source
+from lmtrain.data.sources import Reading, TextSource, hub_source
 from lmtrain.data.sources.saved import Shards
 
 
@@ -19,6 +21,27 @@ def named_inputs(options: FilterOptions, reading: Reading, mix: Mix | None) -> l
         name, split = options.dataset_name, options.dataset_split
         source = hub_source(name, options.dataset_config_name, split, reading, as_files=True)[split]
         return [Input(f"{name}/{split}", source.parts if isinstance(source, Shards) else [source])]
+    found = _paths(options, reading, mix)
+    if reading.text_column and all(isinstance(source, TextSource) for each in found for source in each.sources):
+        raise UserError(
+            f"{reading.text_column!r} names a field of records, and there is plain text only; leave it out",
+            flag="--text_column",
+        )
+    return found
+
+
+def passed_over(given: Input, say: Say) -> Account:
+    """The account to begin with: files that a folder or pattern held and that are no documents."""
+    account = Account()
+    for over in (getattr(source, "passed_over", None) for source in given.sources):
+        if over is not None:
+            account.skipped.update(over.skipped)
+            for note in over.notes:
+                say("filter", note)
+    return account
+
+
+def _paths(options: FilterOptions, reading: Reading, mix: Mix | None) -> list[Input]:
     if mix is None:
         return inputs_of(options.train_file, reading)
     problems, found = Problems(), list[Input]()

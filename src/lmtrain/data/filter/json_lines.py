@@ -104,8 +104,9 @@ class Lines:
         starts = np.concatenate(([0], ends[:-1] + 1))
         wanted = np.arange(len(starts))
         if self._search is not None:
-            found = self._search(memoryview(data)[:size], np.append(starts, size))
-            wanted = np.union1d(found, _no_records(np.frombuffer(data, np.uint8), starts, ends))
+            is_wanted = _no_records(np.frombuffer(data, np.uint8), starts, ends)
+            is_wanted[self._search(memoryview(data)[:size], np.append(starts, size))] = True
+            wanted = np.flatnonzero(is_wanted)
             missed = len(starts) - len(wanted)
             missed_bytes = int(ends[-1] + 1 - (ends[wanted] - starts[wanted] + 1).sum())
             account = self._gathering.account
@@ -184,7 +185,8 @@ def _line_ends(data: bytearray, size: int) -> np.ndarray:
 
 
 def _no_records(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The numbers of the lines that are not ``{…}``."""
-    odd = np.flatnonzero((data[starts] != _OPEN) | (data[ends - 1] != _CLOSE))
-    windows = (data[ends[odd] - 1] == _RETURN) & (data[ends[odd] - 2] == _CLOSE) & (data[starts[odd]] == _OPEN)
-    return odd[~windows]
+    """Which of the lines are not ``{…}``."""
+    odd = (data[starts] != _OPEN) | (data[ends - 1] != _CLOSE)
+    if odd.any():  # or they are lines of Windows
+        odd &= (data[ends - 1] != _RETURN) | (data[ends - 2] != _CLOSE) | (data[starts] != _OPEN)
+    return odd

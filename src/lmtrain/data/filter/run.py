@@ -22,8 +22,8 @@ from lmtrain.core.console import Say, amount, counted, silent
 from lmtrain.core.errors import Interrupted
 from lmtrain.core.files import read_json, sync_folder, write_json
 from lmtrain.core.stopping import Stop
-from lmtrain.data.filter.account import Account, Count
-from lmtrain.data.filter.inputs import named_inputs
+from lmtrain.data.filter.account import Count
+from lmtrain.data.filter.inputs import named_inputs, passed_over
 from lmtrain.data.filter.meter import Read
 from lmtrain.data.filter.mixing import LEFT_OUT, Kept, mixed, require_one_column, taken_of
 from lmtrain.data.filter.output import claimed, clear, disk_problems
@@ -79,7 +79,7 @@ def filter_corpus(options: FilterOptions, *, say: Say = silent, segment_bytes: i
         settings, files = settings_of(options, job, form), [list(entry) for entry in files_of(inputs)]
         state = State.load(output / FOLDER)
         if state is None:
-            state = State(settings, files, [Account() for _ in inputs], spans=[0 for _ in inputs])
+            state = State(settings, files, [passed_over(each, say) for each in inputs], spans=[0 for _ in inputs])
         else:
             state.require(settings, files, output)
             if state.finished:
@@ -110,7 +110,6 @@ class _Filter:
         self._began = time.monotonic()
         self._seconds_before = state.seconds
         self._saved = self._began
-        self._bytes_before = self._total.seen.bytes
         self._processes = 1
         whole = sum(task.size for task in tasks)
         if whole > _ALONE * job.segment_bytes:
@@ -129,7 +128,7 @@ class _Filter:
             stack.enter_context(stop.deferred())
             self._packer = stack.enter_context(ThreadPoolExecutor(1))
             self._spool = Spool(self._folder, self._job.spooled, len(state.shards), state.bytes)
-            stack.callback(self._close)
+            stack.callback(self._spool.close)
             if self._mix:
                 self._kept = Kept(self._folder / "kept", state.spans, self._total.kept.documents)
                 stack.callback(self._kept.close)
@@ -271,9 +270,6 @@ class _Filter:
             state.schema = as_text(self._schema)
         state.save(self._folder)
         self._saved = time.monotonic()
-
-    def _close(self) -> None:
-        self._spool.close()
 
     def _finish(self, left_out: Sequence[Count]) -> Report:
         """``left_out``: of a mix, what the shares leave out of each source."""

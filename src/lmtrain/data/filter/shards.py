@@ -164,9 +164,22 @@ def _line_batches(source: BinaryIO, schema: pa.Schema) -> Iterator[pa.RecordBatc
         if strange is not None:
             raise _unlike(f"a record has the field {strange!r}, and those of the first shard have not")
         try:
+            for field in schema:
+                if pa.types.is_nested(field.type):
+                    _require_known(records, field)
             yield pa.RecordBatch.from_pylist(records, schema=schema)
         except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
             raise _unlike(str(error).splitlines()[0]) from error
+
+
+def _require_known(records: list[dict[str, Any]], field: pa.Field) -> None:
+    """Refuse objects that hold what those of the first shard did not: Arrow would leave it out without a word."""
+    import pyarrow as pa
+
+    found = pa.field(field.name, pa.array([record.get(field.name) for record in records]).type)
+    both = pa.unify_schemas([pa.schema([field]), pa.schema([found])], promote_options="permissive")
+    if not both.field(0).type.equals(field.type):
+        raise _unlike(f"{field.name!r} holds {found.type}, and in the first shard {field.type}")
 
 
 def schema_of(spool: Path) -> pa.Schema:

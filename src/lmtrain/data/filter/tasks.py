@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,15 +13,22 @@ from lmtrain.data.filter import documents, json_lines, tables
 from lmtrain.data.filter.segment import Job, Segment
 from lmtrain.data.sources import Reading, TextSource, resolve_sources
 from lmtrain.data.sources.csv_files import CsvRows
+from lmtrain.data.sources.decoding import misfit
 from lmtrain.data.sources.json_files import JsonLines
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.paths import RECORDS_WITHOUT_TEXT
 from lmtrain.data.sources.records import RecordSource
 from lmtrain.data.sources.saved import Shards
-from lmtrain.data.sources.segments import byte_spans, group_spans
+from lmtrain.data.sources.segments import byte_spans, file_of, group_spans
 from lmtrain.data.sources.tables import TableRows
 
 Form = Literal["lines", "stream", "json", "csv", "tsv", "table", "texts"]
+_READERS: dict[Form, Callable[[Task, Job], Iterator[Segment]]] = {
+    "lines": json_lines.stretch,
+    "stream": json_lines.stream,
+    "table": tables.rows,
+    "texts": documents.texts,
+}
 _PATHS = ("path", "filename", "file_name", "file_path", "max_stars_repo_path")
 _MOST_FILES = 4096  # small text files of one task
 
@@ -47,13 +54,10 @@ class Task:
 
     def segments(self, job: Job) -> Iterator[Segment]:
         """What is kept of it, in order."""
-        if self.form == "lines":
-            return json_lines.stretch(self, job)
-        if self.form == "stream":
-            return json_lines.stream(self, job)
-        if self.form == "table":
-            return tables.rows(self, job)
-        return documents.texts(self, job) if self.form == "texts" else documents.records(self, job)
+        try:
+            yield from _READERS.get(self.form, documents.records)(self, job)
+        except UnicodeDecodeError as error:  # of texts, which may be several, their source has told
+            raise misfit(self.files[0], job.reading) from error
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,6 @@ def inputs_of(paths: Sequence[str], reading: Reading) -> list[Input]:
     problems.raise_if_any()
     if not found:
         raise UserError("nothing to filter is named", flag="--source")
-    if reading.text_column and all(isinstance(source, TextSource) for each in found for source in each.sources):
-        raise UserError(
-            f"{reading.text_column!r} names a field of records, and there is plain text only; leave it out",
-            flag="--text_column",
-        )
     return found
 
 
@@ -117,10 +116,9 @@ def files_of(inputs: Sequence[Input]) -> list[tuple[str, int, int]]:
 
 
 def _file(source: Source) -> File:
-    origin = source.file if isinstance(source, TextSource) else getattr(source, "origin", None)
-    if not isinstance(origin, File):
+    if (file := file_of(source)) is None:
         raise UserError(f"{source.name} is no file; save it as files first", flag="--source")
-    return origin
+    return file
 
 
 def tasks_of(inputs: Sequence[Input], job: Job, *, path_column: str | None) -> list[Task]:
@@ -180,7 +178,7 @@ def _records(group: int, source: RecordSource, path_column: str | None, job: Job
 
 def _groups(task: Task, table: TableRows, job: Job) -> Iterator[Task]:
     """Row groups, several small ones together."""
-    sizes, counts = table.group_bytes(), table.group_rows()
+    sizes, counts = zip(*table.groups(), strict=True)
     plain = table.plain()
     row, whole = 0, max(1, sum(sizes))
     for span in group_spans(sizes, job.segment_bytes):
