@@ -18,7 +18,7 @@ demo:  ## text in, a trained and measured model out, in minutes and without a do
 	@$(BIN)/lmtrain demo
 
 test: dev  ## the whole test suite: no network, no GPU
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -q
 
 lint: dev  ## ruff: style and formatting
 	$(BIN)/ruff check --no-cache .
@@ -30,7 +30,7 @@ types: dev  ## mypy
 imports: dev  ## the architecture as import contracts
 	$(BIN)/lint-imports
 
-check: lint types imports test  ## all that is quick
+check: lint types imports test  ## style, types, import contracts, tests
 
 # Tests in which code of transformers, accelerate and PEFT runs that another version may have otherwise: arguments, the
 # trainer's loop and what it calls, models, tokenizers, a command from end to end. Torch is the same in both.
@@ -43,7 +43,7 @@ OLDEST = tests/models tests/parity tests/config/test_training_arguments.py tests
 
 test-oldest:  ## the parts that touch transformers, on the oldest version supported
 	@scripts/install.sh .venv-oldest test constraints-oldest.txt
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal -q $(OLDEST)
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadgroup -q $(OLDEST)
 
 soak: dev  ## a run killed 200 times at random moments (LMTRAIN_SOAK_KILLS), which must end in the same bits
 	LMTRAIN_SOAK_KILLS=$${LMTRAIN_SOAK_KILLS:-200} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults/test_killed.py

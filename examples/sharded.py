@@ -35,6 +35,8 @@ arguments = TrainingArguments(
     use_cpu=not torch.cuda.is_available(),
 )  # fmt: skip
 print(f"process {arguments.process_index} of {arguments.world_size}")  # asking makes them a group, before all else
+if not torch.distributed.is_initialized():
+    parser.error("these are several processes' parts; start them: torchrun --nproc_per_node 2 examples/sharded.py")
 small = output / "miniature"
 if options.model is None and arguments.process_index == 0:
     miniature.gpt2(small)

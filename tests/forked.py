@@ -24,8 +24,10 @@ from typing import Any
 
 _IMPORTED = [
     "torch", "transformers.trainer", "transformers.models.gpt2.modeling_gpt2", "transformers.models.bert.modeling_bert",
-    "transformers.models.llama.modeling_llama", "peft", "lmtrain.cli.main", "lmtrain.cli.training",
-    "lmtrain.engine.assembly", "lmtrain.rehearsal.rehearse",
+    "transformers.models.llama.modeling_llama", "transformers.models.roberta.modeling_roberta",
+    "transformers.models.distilbert.modeling_distilbert", "peft", "fastokens", "torch.utils.serialization",
+    "lmtrain.cli.main", "lmtrain.cli.arguments", "lmtrain.cli.training", "lmtrain.recipes.training",
+    "lmtrain.engine.assembly", "lmtrain.rehearsal.rehearse", "worked_out",
 ]  # fmt: skip
 _context = get_context("forkserver")
 _context.set_forkserver_preload(_IMPORTED)
@@ -39,11 +41,16 @@ class Forked:
     Output goes to files, which may be read meanwhile; ``communicate`` returns (standard output, standard error).
     """
 
-    def __init__(self, words: Sequence[object], *, said: Path | None = None, **where: Any) -> None:
+    def __init__(
+        self, words: Sequence[object], *, said: Path | None = None, out: Path | None = None, **where: Any
+    ) -> None:
         """``where``: the ``env``, ``cwd`` and ``text`` (standard input; a path is read from) or ``terminal`` (its
-        name: input and outputs, and its keys are signals); ``said``: a file that takes both outputs."""
+        name: input and outputs, and its keys are signals); ``said``: a file that takes both outputs, ``out`` what takes
+        standard output."""
         self.args = [str(word) for word in words]
-        self._outputs = [said] if said else [_new_file() for _ in range(2)]
+        if said:
+            said.touch()  # it may be read before the process has opened it
+        self._outputs = [said] if said else [out or _new_file(), _new_file()]
         self._process: Any = _context.Process(target=_Program(self.args, self._outputs, **where))
         _start(self._process)
         self.pid = int(self._process.pid)
@@ -109,7 +116,9 @@ class _Program:
         else:
             self._open()
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
-        sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", closefd=False, buffering=1) for n in (1, 2))
+        sys.stdout, sys.stderr = (  # the first kept back until it is flushed, but on a terminal
+            os.fdopen(n, "w", encoding="utf-8", closefd=False, buffering=b) for n, b in ((1, -1), (2, 1))
+        )
         os.chdir(self.folder)
         os.environ.clear()
         os.environ.update(self.environment)
@@ -186,7 +195,8 @@ def _new_file(text: str = "") -> Path:
 
 def _start(process: Any) -> None:
     """The server is started with the first process, and what the libraries read when imported is settled then."""
-    settled = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    paths = [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    settled = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     before = {name: os.environ.get(name) for name in settled}
     os.environ.update(settled)
     try:

@@ -96,6 +96,8 @@ def test_a_command_as_a_function(run: Any, text: Path, capsys: pytest.CaptureFix
     assert [(e["step"], e["prompt"]) for e in samples] == [(3, "The fox"), (6, "The fox")]
     scores = score(model_name_or_path=outcome.folder, validation_file=text, block_size=16, use_cpu=True)
     assert 1 < scores["validation"]["perplexity"] < 300
+    keyed = score(model_name_or_path=outcome.folder, validation_file=text, block_size=16, use_cpu=True, key_tokens="a")
+    assert "eval_loss_with_keys" in keyed["validation"]
 
 
 def test_what_it_writes(run: Any) -> None:
@@ -127,6 +129,9 @@ def test_prepared_text_is_a_data_set(text: Path) -> None:
     train = corpus.splits["train"]
     assert isinstance(train, lmtrain.Blocks) and train[0]["input_ids"].shape == (12,)
     assert tokenizer.decode(train[0]["input_ids"]) in text.read_text()
+    for option in ({"shard": "0/2"}, {"list": True}, {"output_dir": "s3://bucket/store"}):
+        with pytest.raises(UserError, match=f"--{next(iter(option))}: "):
+            prepare(tokenizer, train_file=text, block_size=12, **option)
     lines = prepare(tokenizer, objective="mlm", train_file=text, max_seq_length=12, line_by_line=True).splits
     assert isinstance(lines["train"], lmtrain.Lines)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +90,20 @@ def bert_style() -> PreTrainedTokenizerFast:
 
 
 MAKE = {"gpt2": gpt2_style, "roberta": roberta_style, "bert": bert_style}
+_made = tempfile.TemporaryDirectory(prefix="lmtrain-tests-")  # once in a process, and copied for each test
 
 
 def save_tokenizer(folder: Path, style: str) -> str:
     """A tokenizer folder as ``lmtrain tokenizer`` leaves it; its path."""
-    MAKE[style]().save_pretrained(folder)
+    shutil.copytree(_tokenizer(style), folder, dirs_exist_ok=True)
     return str(folder)
+
+
+@cache
+def _tokenizer(style: str) -> Path:
+    folder = Path(tempfile.mkdtemp(dir=_made.name))
+    MAKE[style]().save_pretrained(folder)
+    return folder
 
 
 def make(kind: str, folder: Path, seed: int = 1, **options: Any) -> tuple[Any, Any]:
@@ -117,6 +128,13 @@ def sharpen(model: Any) -> Any:
 
 def checkpoint(kind: str, folder: Path, seed: int = 1) -> str:
     """A saved small model of ``kind`` with its tokenizer; its path."""
-    model, tokenizer = make(kind, folder.parent / f"{folder.name}-tokenizer", seed)
-    save_model(model, tokenizer, folder)
+    shutil.copytree(_checkpoint(kind, SMALL[kind], seed), folder, dirs_exist_ok=True)
     return str(folder)
+
+
+@cache
+def _checkpoint(kind: str, shape: str, seed: int) -> Path:
+    folder = Path(tempfile.mkdtemp(dir=_made.name))
+    model, tokenizer = make(kind, folder / "tokenizer", seed)
+    save_model(model, tokenizer, folder / "model")
+    return folder / "model"

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmtrain.config.keywords import Called, from_keywords
+from lmtrain.core.addresses import is_address
 from lmtrain.core.console import say
+from lmtrain.core.errors import Problems, UserError
 
 if TYPE_CHECKING:
+    from lmtrain.config.options import PrepareOptions
     from lmtrain.data.corpus import Corpus
     from lmtrain.engine.measuring import Outcome
     from lmtrain.generate import Completion, FilledText
@@ -54,17 +57,12 @@ def score(**options: Any) -> dict[str, dict[str, Any]]:
 
     >>> lmtrain.score(model_name_or_path="gpt2", validation_file="b.txt")["validation"]  # doctest: +SKIP
     """
-    called = _called("evaluate", options)
-    from lmtrain.config.options import Resolved, RunOptions
+    asked = _called("evaluate", options).options
     from lmtrain.engine.measuring import evaluate
     from lmtrain.models import purpose_of
 
-    asked = called.options
-    names = ("output_dir", "per_device_eval_batch_size", "use_cpu", "seed")
-    training = {"do_eval": True, **{name: getattr(asked, name) for name in names}}
-    run = RunOptions(precision=asked.precision)
     with _libraries_quiet():
-        return evaluate(Resolved(purpose_of(asked), asked, asked, asked, run, training))
+        return evaluate(asked.as_run(purpose_of(asked)))
 
 
 def train_tokenizer(**options: Any) -> Any:
@@ -94,12 +92,13 @@ def prepare(tokenizer: Any, *, seed: int = 42, **options: Any) -> Corpus:
     >>> corpus.splits["train"][0]["input_ids"].shape                                # doctest: +SKIP
     (128,)
     """
-    from lmtrain.data.corpus import prepare_corpus
+    from lmtrain.data.corpus import prepare_corpus, sources_of
     from lmtrain.data.tokenizer_files import TokenizerFiles
 
     named = isinstance(tokenizer, str | os.PathLike)
     name = os.fspath(tokenizer) if named else getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
     asked = _called("prepare", {**options, "tokenizer_name": name}).options
+    _require_corpus(asked)
     if named:
         path = TokenizerFiles.path_of(asked)
         if path is None:
@@ -112,9 +111,22 @@ def prepare(tokenizer: Any, *, seed: int = 42, **options: Any) -> Corpus:
         tokenizer = TokenizerFiles.from_transformers(tokenizer)
     length = asked.max_seq_length if asked.objective == "mlm" else asked.block_size
     folder = Path(asked.output_dir).expanduser() if asked.output_dir else None
+    sources = sources_of(asked, cache_dir=asked.cache_dir, token=asked.token)
     return prepare_corpus(
-        asked, tokenizer, asked.objective, block_size=length or 1024, seed=seed, store_folder=folder, say=say
-    )
+        asked, tokenizer, asked.objective, block_size=length or 1024, seed=seed, sources=sources, store_folder=folder,
+        say=say,
+    )  # fmt: skip
+
+
+def _require_corpus(asked: PrepareOptions) -> None:
+    """Raises :class:`UserError` for options of the command that make no corpus here."""
+    problems = Problems()
+    for name in ("shard", "list", "clean"):
+        if getattr(asked, name):
+            problems.add("makes no corpus to return; type it: lmtrain prepare", flag=f"--{name}")
+    if is_address(asked.output_dir or ""):
+        problems.add("is an address, to which the command lmtrain prepare uploads; name a folder", flag="--output_dir")
+    problems.raise_if_any()
 
 
 def complete(model: Any, prompts: str | Sequence[str], *, tokenizer: Any = None, **settings: Any) -> list[Completion]:
@@ -183,7 +195,6 @@ def _libraries_quiet() -> Iterator[None]:
 def _opened(model: Any, tokenizer: Any, purpose: Literal["clm", "mlm"]) -> tuple[Any, Any]:
     """Model and tokenizer, loaded where a name is given."""
     from lmtrain.config.options import ModelOptions
-    from lmtrain.core.errors import UserError
     from lmtrain.models import load_model, load_tokenizer
 
     if not isinstance(model, str | os.PathLike):

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmtrain.cli.arguments import parse, parse_command, parse_training, split_words
+from lmtrain.cli.arguments import parse, split_words
 from lmtrain.config.flags import flag_table
 from lmtrain.config.options import EvaluateOptions, GenerateOptions, Resolved
 from lmtrain.core.errors import UserError
+from parsing import parse_command, parse_training
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_a_name_of_another_command_is_recognized(base: list[str]) -> None:
 
 
 def test_a_name_like_nothing_else(base: list[str]) -> None:
-    with pytest.raises(UserError, match="--zzz: no such option; lmtrain clm --help lists them"):
+    with pytest.raises(UserError, match="--zzz: no such option; lmtrain clm --help all lists them"):
         parse("clm", [*base, "--zzz"])
     with pytest.raises(UserError, match="-x: no such option"):
         parse("clm", [*base, "-x"])
@@ -165,3 +166,10 @@ def test_every_word_has_one_place_and_none_crashes(words: list[str]) -> None:
         parse("clm", words)
     except UserError as error:
         assert all(problem.text for problem in error.problems)
+
+
+def test_a_configuration_that_is_none_is_left_to_the_run(tmp_path: Path, base: list[str]) -> None:
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(UserError) as caught:
+        parse("clm", [*base[2:], "--model_name_or_path", str(tmp_path), "--block_size", "8", "--lerning_rate", "1"])
+    assert [problem.flag for problem in caught.value.problems] == ["--lerning_rate"]

@@ -15,7 +15,7 @@ from lmtrain.rehearsal.scale.outlook import Outlook, Run, outlook
 from lmtrain.rehearsal.scale.saves import Storage
 
 STEP = Step(0.1, 0.2, 0.05, gradients=5e8, weights=2.5e8, sums=2.5e8, layers=12)
-DISK = Storage(disk=5e8, read=5e8, memory=1e10)
+DISK = Storage(disk=5e8, memory=1e10)
 HOUR = 3600.0
 
 

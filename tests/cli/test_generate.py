@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 
@@ -107,6 +108,14 @@ def test_output_is_jsonl_written_whole_or_not_at_all(capsys, gpt2, tmp_path):
     assert generate(capsys, *arguments, "a fox " * 60, "--output", out)[0] == 2 and out.read_bytes() == before
     assert generate(capsys, *arguments, "--output", out)[0] == 0
     assert [other.read_text() for other in others] == ["precious"] * 3 and len(list(out.parent.iterdir())) == 4
+    (tmp_path / "p.txt").write_text("The fox\n")
+    (tmp_path / "link").symlink_to(tmp_path / "p.txt")
+    both = ("--model_name_or_path", gpt2, "--prompts_file", tmp_path / "p.txt", "--output", tmp_path / "link")
+    code, _, said = generate(capsys, *both)
+    assert code == 2 and "--output" in said and "is the input too" in said
+    os.mkfifo(tmp_path / "pipe")
+    code, _, said = generate(capsys, *arguments, "--output", tmp_path / "pipe")
+    assert code == 2 and "--output" in said and "is no ordinary file" in said
 
 
 def test_a_stop_string_ends_a_completion_and_is_named(capsys, gpt2):

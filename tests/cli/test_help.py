@@ -11,8 +11,8 @@ import pytest
 
 from lmtrain.cli import options_page
 from lmtrain.cli.commands import COMMANDS, find_command
-from lmtrain.cli.help import command_help, grouped, overview
-from lmtrain.config.flags import flag_table
+from lmtrain.cli.help import command_help, found_help, grouped, overview
+from lmtrain.config.flags import TRAINING_COMMANDS, flag_table
 from lmtrain.config.training_arguments import installed_version
 from lmtrain.config.treatment import TREATMENT
 
@@ -21,7 +21,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_shown_once_under_a_heading(name: str) -> None:
-    text = command_help(COMMANDS[name])
+    text = command_help(COMMANDS[name], "all")
     shown = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
     expected = [
         f"--{flag.name}"
@@ -38,18 +38,37 @@ def test_every_option_is_shown_once_under_a_heading(name: str) -> None:
 
 
 def test_units_defaults_and_other_names_are_said() -> None:
-    text = " ".join(command_help(COMMANDS["clm"]).split())
+    text = " ".join(command_help(COMMANDS["clm"], "all").split())
     assert "(in tokens; default: the smaller of 1024 and the model's positions)" in text
     assert "(in per cent; default: 5)" in text
     assert "also --max_val_samples" in text
     assert "None is switched on unless named. (default: none)" in text
 
 
+@pytest.mark.parametrize("name", TRAINING_COMMANDS)
+def test_the_help_of_a_training_begins_with_what_most_runs_need(name: str) -> None:
+    first, everything = command_help(COMMANDS[name]).splitlines(), command_help(COMMANDS[name], "all").splitlines()
+    shown = {line.split()[0] for line in first if line.startswith("  --")}
+    assert {"--model_name_or_path", "--train_file", "--output_dir", "--learning_rate", "--max_steps"} <= shown
+    assert ("--block_size" in shown, "--mlm_probability" in shown, "--context_column" in shown) == (
+        name == "clm", name == "mlm", name == "sft"
+    )  # fmt: skip
+    assert len(first) < 100 < len(everything) and "--help all" in first[-2] + first[-1]
+
+
+def test_options_are_found_by_a_word() -> None:
+    found = found_help(COMMANDS["clm"], "save")
+    shown = [line.split()[0] for line in found.splitlines() if line.startswith("  --")]
+    assert {"--save_steps", "--background_save", "--max_failed_saves"} <= set(shown) and len(shown) < 40
+    assert "--seed" not in shown and found_help(COMMANDS["clm"], "save-steps").count("  --") == 1
+    assert not found_help(COMMANDS["clm"], "xyzzy")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("columns", ["60", "80", "200"])
 def test_the_help_keeps_to_the_width(name: str, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    longest = max(command_help(COMMANDS[name]).splitlines(), key=len)
+    longest = max(command_help(COMMANDS[name], "all").splitlines(), key=len)
     assert len(longest) <= max(int(columns), 110)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def test_a_mistake_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["prpare"], "did you mean lmtrain prepare?"),
         (["xyzzy"], "there are clm, mlm, sft"),
+        (["train", "--train_file", "a"], "three train: lmtrain clm on text"),
         (["--train_file", "a"], "a command comes before --train_file"),
     ],
 )
@@ -83,15 +85,18 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--help"], ["-h"], ["help"]):
         assert main(words) == 0
         assert "usage: lmtrain COMMAND" in capsys.readouterr().out
-    for words in (["clm", "--help"], ["help", "clm"], ["clm", "--lerning_rate", "1", "-h"]):
+    for words in (["clm", "--help"], ["help", "clm"], ["clm", "--lerning_rate", "1", "-h"], ["clm", "-h", "xyzzy"]):
         assert main(words) == 0
         assert "usage: lmtrain clm" in capsys.readouterr().out
+    assert main(["clm", "--help", "patience"]) == 0
+    found = capsys.readouterr().out
+    assert found.startswith("Run\n  --early_stopping_patience N") and "usage" not in found
     assert main([]) == ExitCode.WRONG_INPUT
     captured = capsys.readouterr()
     assert captured.out == "" and "usage: lmtrain COMMAND" in captured.err
 
 
-TASK = {"SLURM_NTASKS": "16", "SLURM_JOB_NODELIST": "node[1-2]"}
+TASK = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_JOB_NODELIST": "node[1-2]"}
 
 
 @pytest.mark.parametrize(
@@ -115,12 +120,13 @@ def test_under_a_launcher_one_process_of_a_machine_complains(
     assert ("--lerning_rate" in capsys.readouterr().err) == speaks
 
 
+@pytest.mark.parametrize("command", ["demo", "nlg demo", "gpt2-ft", "verify-resume clm"])
 def test_what_works_in_one_process_is_not_started_in_several(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    assert main(["demo"]) == ExitCode.WRONG_INPUT
+    assert main(command.split()) == ExitCode.WRONG_INPUT
     assert "works in one process, and 2 were started" in capsys.readouterr().err
 
 
@@ -182,10 +188,10 @@ def test_notes_go_to_standard_error_and_variables_are_set(
 ) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "before")
-    module = types.ModuleType("lmtrain.cli.clm")
+    module = types.ModuleType("lmtrain.cli.training")
     seen = []
     module.run = lambda options: seen.append(os.environ["TENSORBOARD_LOGGING_DIR"]) or 0  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lmtrain.cli.clm", module)
+    monkeypatch.setitem(sys.modules, "lmtrain.cli.training", module)
     text = tmp_path / "a.txt"
     text.write_text("text", encoding="utf-8")
     words = ["--model_name_or_path", "m", "--train_file", str(text), "--output_dir", str(tmp_path / "run")]
@@ -211,3 +217,42 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
         os.close(writer)
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+def test_a_home_that_is_nobodys_is_the_users_to_mend(
+    demo: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(options: object) -> int:
+        return len(str(Path("~nobody-here/runs").expanduser()))
+
+    demo(run)
+    assert main(["demo"]) == ExitCode.WRONG_INPUT
+    said = capsys.readouterr().err
+    assert "begins with ~" in said and "Traceback" not in said
+
+
+def test_what_a_terminal_has_no_letter_for_ends_nothing() -> None:
+    """√ in a help, é in a text of a model: where the output is not UTF-8, by the locale or by the user's wish."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "lmtrain", "clm", "--help", "rslora"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "\\u221arank" in done.stdout, done.stderr
+    code = 'from lmtrain.cli.main import _write_whatever_it_is as it; it(); print(\'{"a": "\\xe9\\U0001f600"}\')'
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"a": "\xe9\U0001f600"}, "records stay JSON"
+
+
+def test_the_script_of_a_job_hears_that_srun_starts_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"PROCID": "0", "LOCALID": "0", "NTASKS": "16", "JOB_NODELIST": "node[1-2]"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    module = types.ModuleType("lmtrain.cli.training")
+    module.run = lambda options: int(os.environ.get("WORLD_SIZE", "1"))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lmtrain.cli.training", module)
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    words = ["--model_name_or_path", "m", "--train_file", str(tmp_path / "a.txt"), "--output_dir", str(tmp_path / "o")]
+    assert main(["clm", *words]) == 1, "one process"
+    assert "the job has 16 tasks, and this is one process by itself" in capsys.readouterr().err

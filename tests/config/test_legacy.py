@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from lmtrain.cli.arguments import parse, parse_command, parse_training
+from lmtrain.cli.arguments import parse
 from lmtrain.config.flags import flag_table
 from lmtrain.config.legacy import LEGACY, TWINS
 from lmtrain.core.errors import UserError
+from parsing import parse_command, parse_training
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lmtrain.cli.arguments import parse, parse_command, parse_training
+from lmtrain.cli.arguments import parse
 from lmtrain.config.save import as_dict
 from lmtrain.core.errors import UserError
+from parsing import parse_command, parse_training
 
 YAML = "model_name_or_path: m\ntrain_file: {text}\noutput_dir: {folder}\nlearning-rate: 1e-4\nblock_size: 64\n"
 
@@ -208,3 +209,18 @@ def test_a_list_given_twice_is_one_list_and_two_names_are_not(tmp_path: Path, te
     assert parse_command("tokenizer", [*same, *out]).train_file == [str(text)]
     with pytest.raises(UserError, match="says something else than --train_file"):
         parse_command("tokenizer", ["--train_file", str(text), "--source", str(other), *out])
+
+
+def test_words_that_yaml_takes_for_truths(tmp_path: Path, text: Path) -> None:
+    file = tmp_path / "run.yaml"
+    lines = [f"model_name_or_path: m\ntrain_file: {text}\noutput_dir: o", "compile: off", "background_save: on",
+             "save_strategy: no", "evaluation_strategy: no"]  # fmt: skip
+    file.write_text("\n".join([*lines, "packing: off"]))
+    resolved = parse_training("clm", ["--config", str(file)])
+    assert (resolved.run.compile, resolved.run.background_save, resolved.run.packing) == ("off", "on", False)
+    assert (resolved.training["save_strategy"], resolved.training["eval_strategy"]) == ("no", "no")
+    file.write_text("\n".join([*lines, "precision: off", "run_name: 7"]))
+    with pytest.raises(UserError) as caught:
+        parse_training("clm", ["--config", str(file)])
+    said = [problem.text for problem in caught.value.problems]
+    assert said == ["False is not one of auto, fp32, bf16, fp16", "7 is not a word; put it in quotes"]

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from lmtrain.cli.arguments import parse_training
 from lmtrain.config.save import as_dict, without_secrets
+from parsing import parse_training
 
 SECRET = "hf_secret"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lmtrain.cli.arguments import parse_training
 from lmtrain.config.flags import flag_table
 from lmtrain.config.training_arguments import installed_fields, installed_version, read_fields, training_flags
 from lmtrain.config.treatment import GROUPS, TREATMENT
 from lmtrain.config.wording import BOUNDS, CHOICES, HELP, METAVARS, SECRET, UNITS
+from parsing import parse_training
 
 # Field names of the oldest and the newest supported version, as read_fields() saw them in their wheels.
 SNAPSHOTS = sorted(Path(__file__).parent.glob("training_arguments_*.txt"))

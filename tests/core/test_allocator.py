@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import forked
 
 PAGE_FAULTS = """
 import resource, sys
@@ -25,9 +27,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
-def test_large_tensors_are_not_fetched_from_the_kernel_again() -> None:
+def test_large_tensors_are_not_fetched_from_the_kernel_again(tmp_path: Path) -> None:
+    (tmp_path / "faults.py").write_text(PAGE_FAULTS)
+
     def faults(mode: str) -> int:
-        done = subprocess.run([sys.executable, "-c", PAGE_FAULTS, mode], capture_output=True, text=True, check=True)
-        return int(done.stdout)
+        return int(forked.run([tmp_path / "faults.py", mode]).stdout)
 
     assert faults("kept") < faults("plain") / 10

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 import tokenizers
 
+from lmtrain.core.errors import UserError
 from lmtrain.core.files import (
     as_os_errors,
     atomic_file,
@@ -74,3 +76,21 @@ def test_hashes_are_the_standard_ones(tmp_path: Path) -> None:
     assert sha256_file(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
     assert sha256_json({"a": 1, "b": [2, "ü"]}) == sha256_json({"b": [2, "ü"], "a": 1})
     assert sha256_json({"a": 1}) != sha256_json({"a": 2})
+
+
+def test_the_umask_which_is_of_all_threads_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read it is to change it: two threads that do that at once leave the process without one."""
+    monkeypatch.setattr(os, "umask", None)
+    (tmp_path / "plain").mkdir()
+    with atomic_folder(tmp_path / "ours") as scratch:
+        write_json(scratch / "x", 1)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_file_takes_the_place_of_a_file_only(tmp_path: Path) -> None:
+    """``--output /dev/null``, typed by root, would make a file of the device."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is no ordinary file"):
+        write_json(tmp_path / "pipe", 1)
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lmtrain.core.launching import hosts, launcher, processes, rank, under_slurm
+from lmtrain.core.launching import hosts, launcher, processes, rank, tasks_without_srun, under_slurm
 
 TASK = {
     "SLURM_PROCID": "3",
-    "SLURM_NTASKS": "4",
+    "SLURM_STEP_NUM_TASKS": "4",
     "SLURM_LOCALID": "1",
     "SLURM_JOB_ID": "4711",
     "SLURM_JOB_NODELIST": "node[01-03,07]",
@@ -82,7 +82,14 @@ def test_what_is_set_already_stays() -> None:
     assert under_slurm({**TASK, "RANK": "0", "WORLD_SIZE": "2"}) == {}, "torchrun inside of a job"
 
 
-@pytest.mark.parametrize("changed", [{"SLURM_NTASKS": "1"}, {"SLURM_PROCID": ""}, {"SLURM_JOB_NODELIST": ""}])
+@pytest.mark.parametrize("changed", [{"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_PROCID": ""}, {"SLURM_JOB_NODELIST": ""}])
 def test_one_task_is_one_process(changed: dict[str, str]) -> None:
     assert under_slurm({**TASK, **changed}) == {}
     assert under_slurm({}) == {}
+
+
+def test_the_script_of_a_job_is_one_process_whatever_the_job_has() -> None:
+    """``sbatch`` numbers its script as the first task of all, and starts no other: nobody would come to meet it."""
+    script = {**TASK, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": ""}
+    assert under_slurm(script) == {} and tasks_without_srun(script) == 4
+    assert tasks_without_srun({**script, "WORLD_SIZE": "4"}) == tasks_without_srun(TASK) == tasks_without_srun({}) == 0

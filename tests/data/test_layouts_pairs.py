@@ -71,7 +71,6 @@ def test_a_batch_is_padded_and_marks_its_answers(tmp_path: Path) -> None:
     assert batch.answer.tolist() == [[False, True, True, False, False], [False, False, False, True, True]]
     assert batch.special.tolist() == [[True, False, True, True, True], [False, False, True, False, False]]
     assert batch.lengths.tolist() == [3, 5] and batch.index.tolist() == [1, 0]
-    assert pairs.context_ids(0).tolist() == [5, 6, 1] and pairs.completion_ids(0).tolist() == [8, 9]
     assert pairs.n_answer_tokens == 4
     assert pairs.n_answer_bytes == 6, "two bytes a token, the layout's own have none"
     assert pairs.n_bytes == 10

@@ -18,6 +18,7 @@ from lmtrain.config.options import DataOptions
 from lmtrain.core.errors import UserError
 from lmtrain.data.corpus import Corpus, prepare_corpus
 from lmtrain.data.layouts import Joined, Mixed
+from lmtrain.data.layouts import mixed as module
 from lmtrain.data.layouts.mixed import _apportioned
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
@@ -94,6 +95,23 @@ def test_any_part_of_an_epoch_can_be_read_alone() -> None:
     assert layout.in_epoch([70, 3, 3], 5).ids[:, 0].tolist() == [whole[70], whole[3], whole[3]]
     with pytest.raises(IndexError):
         layout.in_epoch([100], 0)
+
+
+def test_of_many_texts_each_is_put_in_order_once_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch reads from all of them, and from one so small that it is begun again many times in a batch."""
+    drawn: list[tuple[int, ...]] = []
+
+    def counted(*about: int) -> np.ndarray:
+        drawn.append(about)
+        return plain(*about)
+
+    plain = module._permutation
+    monkeypatch.setattr(module, "_permutation", counted)
+    sizes = {"small": 2} | {str(number): 50 for number in range(12)}
+    layout = Mixed({name: Numbers(0, size) for name, size in sizes.items()}, dict.fromkeys(sizes, 1.0), 0)
+    for start in range(0, len(layout), 100):
+        layout.in_epoch(range(start, min(start + 100, len(layout))), 0)
+    assert Counter(size for _, _, size, _ in drawn)[50] == 12
 
 
 def test_rows_of_different_lengths_make_one_batch() -> None:

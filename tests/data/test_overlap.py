@@ -94,6 +94,34 @@ def test_memory_does_not_grow_with_training(tmp_path: Path) -> None:
     assert peak < 100 * count, f"{peak / count:.0f} bytes a training document"
 
 
+def test_memory_does_not_grow_with_one_long_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 1 << 20
+    tokens = np.random.default_rng(0).integers(0, 1000, count)
+    store = stored(tmp_path / "s", [tokens[5000:5100].tolist(), tokens.tolist()])
+    monkeypatch.setattr("lmtrain.data.overlap._CHUNK", 1 << 12)
+    tracemalloc.start()
+    found = overlap([(store, np.array([1]))], [(store, np.array([0]))])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.shared_tokens == 100
+    assert peak < count, f"{peak / count:.1f} bytes a training token"
+
+
+@pytest.mark.parametrize("sizes", [[100] * 40, [4000], [1, 3000, 500]])
+def test_of_much_validation_a_part_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+) -> None:
+    tokens = np.random.default_rng(0).integers(0, 50_000, sum(sizes)).tolist()
+    documents = [[tokens.pop() for _ in range(size)] for size in sizes]
+    store = stored(tmp_path / "s", [*documents, *documents])
+    sides = [(store, np.arange(len(sizes), 2 * len(sizes)))], [(store, np.arange(len(sizes)))]
+    assert overlap(*sides) == Overlap(len(sizes), len(sizes), sum(sizes), sum(sizes))
+    monkeypatch.setattr("lmtrain.data.overlap._MOST", 600)
+    found = overlap(*sides)
+    assert found.sampled and found.shared_tokens == found.tokens <= 600
+    assert found.documents == found.shared_documents and str(found).startswith("in a sample, ")
+
+
 def test_nothing_in_common_is_no_overlap(tmp_path: Path) -> None:
     store = stored(tmp_path / "s", [list(range(200)), list(range(1, 50)), list(range(300, 700))])
     found = overlap([(store, np.array([2]))], [(store, np.array([0, 1]))])
@@ -138,7 +166,7 @@ def test_as_counted_by_hand(
 
 def test_a_window_hashes_alike_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = np.random.default_rng(0).integers(0, 9, 1000)
-    whole = np.concatenate(_hashes(tokens, 50))
+    whole = np.concatenate([*_hashes(tokens, 50)])
     monkeypatch.setattr("lmtrain.data.overlap._CHUNK", 64)
-    np.testing.assert_array_equal(np.concatenate(_hashes(tokens, 50)), whole)
-    assert len(whole) == 951 and _hashes(tokens[100:150], 50)[0][0] == whole[100]
+    np.testing.assert_array_equal(np.concatenate([*_hashes(tokens, 50)]), whole)
+    assert len(whole) == 951 and next(_hashes(tokens[100:150], 50))[0] == whole[100]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,9 @@ from lmtrain.data import tokenization
 from lmtrain.data.cache import clean, list_stores
 from lmtrain.data.corpus import Corpus, prepare_corpus, wanted_sources
 from lmtrain.data.ledger import Ledger
-from lmtrain.data.preparing import Prepared, Request, prepare
+from lmtrain.data.preparing import Prepared, Request, finding, prepare
 from lmtrain.data.store import TokenStore
+from lmtrain.data.store_writer import StoreWriter
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 TEXT = ODD.replace("\0", "")  # a file with zero bytes is taken for a binary one
@@ -135,13 +138,27 @@ def test_overwriting_makes_it_anew(bpe: TokenizerFiles, tmp_path: Path) -> None:
     assert not prepare(Request([Texts("a")], bpe), tmp_path, overwrite=True).was_cached
 
 
+def test_of_the_processes_of_a_launcher_one_makes_it_anew(
+    bpe: TokenizerFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request([Texts("a")], bpe)
+    before = prepare(request, tmp_path).store.folder / "manifest.json"
+    monkeypatch.setattr(finding, "_BEGAN", before.stat().st_mtime + 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not prepare(request, tmp_path, overwrite=True).was_cached, "it was made before this process began"
+    monkeypatch.setattr(finding, "_BEGAN", before.stat().st_mtime - 1)
+    assert prepare(request, tmp_path, overwrite=True).was_cached, "another process of the run has made it meanwhile"
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not prepare(request, tmp_path, overwrite=True).was_cached
+
+
 def test_a_damaged_store_is_made_again(bpe: TokenizerFiles, tmp_path: Path) -> None:
     one = prepare(Request([Texts(CODE)], bpe), tmp_path)
     (one.store.folder / "tokens.bin").write_bytes(b"short")
     said: list[str] = []
     two = prepare(Request([Texts(CODE)], bpe), tmp_path, say=lambda topic, text: said.append(text))
     assert not two.was_cached and any("damaged" in line for line in said)
-    two.store.verify()
+    TokenStore.open(two.store.folder)
 
 
 def test_what_fails_leaves_nothing(bpe: TokenizerFiles, tmp_path: Path) -> None:
@@ -246,6 +263,57 @@ def test_a_folder_of_ones_own(bpe: TokenizerFiles, tmp_path: Path) -> None:
     assert (mine / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_disk_that_is_full_is_named_by_the_flag_of_its_folder(
+    bpe: TokenizerFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(StoreWriter, "_write_tokens", full)
+    for folder, flag in ((tmp_path / "out", "--output_dir"), (None, "--data_cache_dir")):
+        with pytest.raises(UserError, match=f"{flag}: the disk of .* is full"):
+            prepare(Request([Texts(CODE)], bpe), tmp_path / "cache", folder=folder)
+
+
+def test_a_folder_that_cannot_be_made_is_said(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"--output_dir: .*file cannot be written"):
+        prepare(Request([Texts("a")], bpe), tmp_path / "cache", folder=tmp_path / "file" / "store")
+
+
+def test_records_need_no_more_room_than_their_text(
+    bpe: TokenizerFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How much of a record is text is known when it is read, not before."""
+    record = {"text": "a few words of text", "page": "x" * 9000}
+    (tmp_path / "a.jsonl").write_text((json.dumps(record) + "\n") * 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=20_000))
+    options = DataOptions(train_file=[str(tmp_path / "a.jsonl")], data_cache_dir=str(tmp_path / "cache"))
+    assert prepare_corpus(options, bpe, "clm", block_size=8).ledger.documents == 30
+
+
+def test_a_store_that_this_user_may_not_look_at_is_none(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    """Noted in a cache that several users share."""
+    request, cache = Request([Texts("one text")], bpe), tmp_path / "cache"
+    prepare(request, cache, folder=tmp_path / "mine")
+    (note,) = (cache / "elsewhere").iterdir()
+    note.write_text("/" + "x" * 5000)  # the system refuses to look there, whoever asks
+    assert not prepare(request, cache).was_cached
+
+
+def test_how_a_store_was_read_is_said_by_flags_that_there_are(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("line of text\n" * 60)
+    made = DataOptions(train_file=[str(tmp_path / "a.txt")], data_cache_dir=str(tmp_path / "cache"), compat="run_clm")
+    prepare_corpus(made, bpe, "clm", block_size=8, store_folder=tmp_path / "store")
+    asked = DataOptions(
+        train_file=[str(tmp_path / "store")], data_cache_dir=str(tmp_path / "cache"), text_column="content",
+    )  # fmt: skip
+    (line,) = (line for line in prepare_corpus(asked, bpe, "clm", block_size=8).lines if "the store holds" in line)
+    assert line == (
+        "the store holds text read with --documents lines, without --text_column, whatever this command says of it"
+    )
+
+
 def test_a_store_in_a_folder_of_ones_own_is_read_by_later_runs(bpe: TokenizerFiles, tmp_path: Path) -> None:
     request, cache, folder = Request([Texts(["one text"])], bpe), tmp_path / "cache", tmp_path / "mine"
     prepare(request, cache, folder=folder)
@@ -263,11 +331,13 @@ def test_stores_are_shown_and_freed(bpe: TokenizerFiles, tmp_path: Path) -> None
     unfinished = tmp_path / "stores" / ".abc.tmp"
     unfinished.mkdir()
     (unfinished / "tokens.bin").write_bytes(b"left by a killed process")
+    (tmp_path / "stores" / "another").mkdir()
+    (tmp_path / "stores" / "another" / "manifest.json").write_text('{"format": 1}')
     shown = list_stores(tmp_path)
-    assert [info.folder for info in shown[:1]] == [made[0].store.folder] and len(shown) == 3
-    assert "tokens" in shown[0].line() and any("unfinished" in info.line() for info in shown)
+    assert [info.folder for info in shown[:1]] == [made[0].store.folder] and len(shown) == 4
+    assert "tokens" in shown[0].line() and sum("unfinished" in info.line() for info in shown) == 2
     freed, busy = clean(tmp_path)
-    assert len(freed) == 3 and not busy and list_stores(tmp_path) == []
+    assert len(freed) == 4 and not busy and list_stores(tmp_path) == []
 
 
 class Slow(Texts):
@@ -303,7 +373,7 @@ def test_what_is_being_made_is_neither_deleted_nor_in_the_way(
         maker.join()
     assert not freed and [info.manifest for info in busy] == [None]
     assert len(made[0].store) == 40
-    made[0].store.verify()
+    TokenStore.open(made[0].store.folder)
 
 
 def test_stores_are_listed_while_others_are_made_and_deleted(tmp_path: Path) -> None:
@@ -319,12 +389,14 @@ def test_stores_are_listed_while_others_are_made_and_deleted(tmp_path: Path) -> 
     busy = threading.Thread(target=come_and_go)
     busy.start()
     try:
-        until = time.monotonic() + 0.5
-        found = [info for _ in iter(lambda: time.monotonic() < until, False) for info in list_stores(tmp_path)]
+        until, listings, seen = time.monotonic() + 60, 0, 0
+        while (listings < 300 or not seen) and time.monotonic() < until:
+            seen += sum(info.bytes for info in list_stores(tmp_path))
+            listings += 1
     finally:
         end.set()
         busy.join()
-    assert any(info.bytes for info in found)
+    assert seen
 
 
 def test_cleaning_forgets_what_is_known_of_the_stores(tmp_path: Path) -> None:
@@ -373,6 +445,8 @@ def test_evaluating_a_data_set_that_has_the_split_train_alone_is_refused(tmp_pat
     with pytest.raises(UserError, match=r"--dataset_name: somebody/texts has the split train alone.*--validation_file"):
         wanted_sources(options, {"train": [source]}, ("validation", "test"))
     assert wanted_sources(DataOptions(dataset_name="d"), {"train": [source]}, ("validation", "test"))[1]
+    with pytest.raises(UserError, match=r"--dataset_name: d has the split test alone, and none to train on;"):
+        wanted_sources(DataOptions(dataset_name="d"), {"test": [source]}, ("train", "validation"))
 
 
 def corpus_of(tmp_path: Path, tokenizer: TokenizerFiles, text: str, objective: Any = "clm", **options: Any) -> Corpus:

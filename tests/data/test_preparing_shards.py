@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,6 +239,54 @@ def test_what_was_made_is_kept_and_what_is_wrong_is_named(bpe: TokenizerFiles, l
     assert not [path for path in (cache / "stores").iterdir() if not path.name.startswith(".")]
     clean(cache)
     assert not place.exists()
+
+
+def test_what_is_missing_is_told_while_others_are_made(bpe: TokenizerFiles, corpus: Path, tmp_path: Path) -> None:
+    many_texts(corpus)
+    cache, request = tmp_path / "cache", request_of(corpus, bpe)
+    make_shard(request, cache, 0, 4)
+    place = place_of(request, cache, None)
+    (place / ".00001-of-00004.ab_1c2.tmp").mkdir()  # a shard under way, or what a killed one left
+    with pytest.raises(UserError, match=r"3 shards of 4 are missing in [^(]*: 1, 2, 3; make each"):
+        prepare(replace(request, making=replace(SMALL, merge=4)), cache)
+    with pytest.raises(UserError, match=r"3 shards of 3 are missing in .* \(there are some of 4\)"):
+        prepare(replace(request, making=replace(SMALL, merge=3)), cache)
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "lengths.tmp", "documents.bin"])
+@pytest.mark.parametrize("change", [Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-3])])
+def test_a_shard_that_is_not_whole_is_none(
+    name: str, change: Callable[[Path], None], bpe: TokenizerFiles, corpus: Path, tmp_path: Path
+) -> None:
+    many_texts(corpus)
+    cache, request = tmp_path / "cache", request_of(corpus, bpe)
+    merging = replace(request, making=replace(SMALL, merge=2))
+    for number in range(2):
+        make_shard(request, cache, number, 2)
+    change(place_of(request, cache, None) / "00001-of-00002" / name)
+    with pytest.raises(UserError, match=r"1 shard of 2 is missing in .*: 1; make each"):
+        prepare(merging, cache)
+    assert make_shard(request, cache, 0, 2)[1] and not make_shard(request, cache, 1, 2)[1]
+    assert contents(prepare(merging, cache)) == contents(prepare(request_of(corpus, bpe), tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("own_folder", [False, True])
+def test_a_store_that_the_disk_cannot_hold_is_not_begun(
+    own_folder: bool, bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_texts(corpus)
+    cache, folder = tmp_path / "cache", tmp_path / "out" if own_folder else None
+    request = request_of(corpus, bpe)
+    for number in range(2):
+        make_shard(request, cache, number, 2, folder=folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    for making in (replace(SMALL, merge=2), SMALL):
+        with pytest.raises(UserError, match="the token store needs about") as caught:
+            prepare(replace(request, making=making), cache, folder=folder)
+        flag = "--output_dir" if own_folder else "--data_cache_dir"
+        assert [problem.flag for problem in caught.value.problems] == [flag]
+    with pytest.raises(UserError, match="the token store needs about"):
+        make_shard(request, cache, 0, 1, folder=folder)
 
 
 def test_shards_in_a_folder_of_ones_own(

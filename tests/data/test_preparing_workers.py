@@ -97,6 +97,29 @@ def test_a_worker_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "c" / "stores").iterdir()) == []
 
 
+UNGUARDED = """
+import sys, threading
+from pathlib import Path
+from lmtrain.data.preparing import Making, Request, prepare
+from lmtrain.data.sources import Reading, resolve_sources
+from lmtrain.data.tokenizer_files import TokenizerFiles
+threading.Thread(target=threading.Event().wait, daemon=True).start()  # so workers are no copies of this process
+making = Making(workers=2, segment_bytes=9000)
+sources = resolve_sources([sys.argv[1]], Reading())
+prepare(Request(sources, TokenizerFiles.load(sys.argv[2]), making=making), Path(sys.argv[3]))
+"""
+
+
+def test_a_program_without_a_guard_ends_in_a_line(corpus: Path, tmp_path: Path) -> None:
+    """Its workers run it too, and would wait for the lock that it holds while it waits for them."""
+    (tmp_path / "program.py").write_text(UNGUARDED)
+    words = [tmp_path / "program.py", corpus / "00.txt", byte_level_bpe(tmp_path / "tokenizer"), tmp_path / "cache"]
+    (corpus / "00.txt").write_text(CODE * 4)
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "keeps what it runs under if __name__ == '__main__'" in done.stderr.splitlines()[-1]
+
+
 def test_tasks_of_ray_make_the_store_of_one(
     bpe: TokenizerFiles,
     corpus: Path,

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from huggingface_hub.errors import HTTPError
 from test_sources_text import read
 
-from lmtrain.config.options import ModelOptions
+from lmtrain.config.options import DataOptions, ModelOptions
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Source, Tally
+from lmtrain.data.corpus import sources_of
 from lmtrain.data.sources import Reading, hub_source
 from lmtrain.data.sources.hub import DatasetRows, Split, from_hub
 from lmtrain.data.sources.records import RecordSource
@@ -62,6 +64,20 @@ def test_a_saved_data_set_of_splits(tmp_path: Path, data: datasets.Dataset) -> N
         read(tmp_path / "both")
 
 
+def test_splits_of_other_names_are_named(
+    tmp_path: Path, data: datasets.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets.DatasetDict(train_sft=data, test_sft=data).save_to_disk(tmp_path / "set")
+    options = DataOptions(dataset_name=str(tmp_path / "set"))
+    with pytest.raises(UserError, match=r"has the splits train_sft, test_sft, and none of train") as told:
+        sources_of(options)
+    options.dataset_name = str(told.value).split("--dataset_name ")[-1]
+    assert [texts_of(source) for source in sources_of(options)["train"]] == [TEXTS], "the advice"
+    monkeypatch.setattr("lmtrain.data.corpus.hub_source", lambda *_, **__: {"train_sft": None})
+    with pytest.raises(UserError, match=r"load_dataset\('some/chats', split='train_sft'\)\.save_to_disk"):
+        sources_of(DataOptions(dataset_name="some/chats"))
+
+
 def test_an_incomplete_saved_data_set(tmp_path: Path, data: datasets.Dataset) -> None:
     data.save_to_disk(tmp_path / "one")
     shard = next((tmp_path / "one").glob("*.arrow"))
@@ -72,9 +88,10 @@ def test_an_incomplete_saved_data_set(tmp_path: Path, data: datasets.Dataset) ->
     shard.unlink()
     with pytest.raises(UserError, match="no such file"):
         hub_source(str(tmp_path / "one"))
-    (tmp_path / "one" / "state.json").write_text("{")
-    with pytest.raises(UserError, match="save it again"):
-        hub_source(str(tmp_path / "one"))
+    for state in ("{", "{}", '{"_data_files": [{}]}', '{"_data_files": 3}', "[]"):
+        (tmp_path / "one" / "state.json").write_text(state)
+        with pytest.raises(UserError, match="save it again"):
+            hub_source(str(tmp_path / "one"))
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -106,7 +123,7 @@ def test_the_way_through_datasets(tmp_path: Path, streamed: bool) -> None:
     repository.mkdir()
     (repository / "train.jsonl").write_text('{"n": 1, "body": "one"}\n{"n": 2, "body": "two"}\n')
     (repository / "test.jsonl").write_text('{"n": 3, "body": "three"}\n')
-    splits = from_hub(str(repository), None, Reading(), None, None, tmp_path / "cache", streamed)
+    splits = from_hub(str(repository), None, Reading(), None, tmp_path / "cache", streamed)
     tally = Tally()
     assert {name: texts_of(source, tally) for name, source in splits.items()} == {
         "train": ["one", "two"],
@@ -116,8 +133,37 @@ def test_the_way_through_datasets(tmp_path: Path, streamed: bool) -> None:
     assert splits["train"].name == f"{repository}/train"
     assert len({source.content_hash() for source in splits.values()}) == 2
     with pytest.raises(UserError, match="nonsense") as caught:
-        from_hub(str(repository), "nonsense", Reading(), None, None, tmp_path / "cache", streamed)
+        from_hub(str(repository), "nonsense", Reading(), None, tmp_path / "cache", streamed)
     assert caught.value.problems[0].flag == "--dataset_config_name"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Dataset scripts are no longer supported, but found squad.py"), "made by a script"),
+        (HTTPError("peer closed connection"), "could not be loaded: peer closed connection"),
+    ],
+)
+def test_what_datasets_gives_up_on_is_one_line(
+    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", fails)
+    monkeypatch.setattr("lmtrain.data.sources.hub.why_unreachable", lambda *_: None)
+    with pytest.raises(UserError, match=f"--dataset_name: someone/squad .*{said}"):
+        hub_source("someone/squad", cache_dir=tmp_path)
+
+
+def test_a_connection_lost_while_streaming_is_no_fault_of_lmtrain() -> None:
+    def rows() -> object:
+        yield from ({"text": f"text {number}"} for number in range(300))
+        raise ConnectionError("Server Disconnected")
+
+    source = RecordSource(Split("x/train", ""), DatasetRows(datasets.IterableDataset.from_generator(rows)), Reading())
+    with pytest.raises(UserError, match="--dataset_name: x/train could not be loaded: Server Disconnected"):
+        texts_of(source)
 
 
 def test_local_files_and_scripts_are_refused(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def test_a_long_context_travels_in_pieces_of_one_document(tmp_path: Path) -> Non
         ([{"context": "a", "completion": "b"}, {"context": "a"}], r":2: no 'completion'"),
         ([{"context": None, "completion": "b"}], r":1: no 'context'"),
         ([{"context": 3, "completion": "b"}], r":1: 'context' is a number, not text"),
+        ([{"context": {"a": 1}, "completion": "b"}], r":1: 'context' is an object, not text"),
+        ([{"context": "a", "completion": "b"}, None], r":2: nothing where a record"),
         ([{"context": "\ud83d", "completion": "b"}], r":1: the text holds half a surrogate pair"),
         ([{"context": "a", "completion": "b"}, [1]], r":2: a list where a record"),
         ([{"text": "a", "label": 1}], r"has the columns text \(text\), label \(number\); .*--context_column NAME"),

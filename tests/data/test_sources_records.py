@@ -284,8 +284,16 @@ def test_invalid_utf8_in_parquet_is_a_bad_record(tmp_path: Path) -> None:
     assert read(tmp_path / "a.parquet", on_bad_record="skip") == ["ok", "fine"]
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: two columns are called 'text'"):
+        read(tmp_path / "a.parquet")
+
+
 def test_an_unknown_encoding_is_refused() -> None:
     with pytest.raises(UserError, match="utf-9"):
         Reading(encoding="utf-9")
-    with pytest.raises(UserError, match="base64"):
-        Reading(encoding="base64")
+    for other in ("base64", "idna"):
+        with pytest.raises(UserError, match=other):
+            Reading(encoding=other)

@@ -15,9 +15,11 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.sources.cutting import cut_at, pieces_of, slices
+from lmtrain.data.sources.segments import end_of_line
 
 AWKWARD = [
     "one line without an end",
@@ -145,6 +147,15 @@ def test_other_encodings(tmp_path: Path, encoding: str, piece_bytes: int) -> Non
     assert read(path, encoding=encoding, piece_bytes=piece_bytes, documents="lines") == text.splitlines()
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
+def test_utf16_without_a_byte_order_mark(tmp_path: Path, name: str) -> None:
+    data = {"a.txt": "text\n", "a.csv": "text\ntext\n"}.get(name, '{"text": "text"}\n').encode("utf-16-be")
+    path = written(tmp_path, data, name)
+    with pytest.raises(UserError, match=r"cannot be read with --encoding utf-16: .* utf-16-le or utf-16-be"):
+        read(path, encoding="utf-16")
+    assert [text.strip() for text in read(path, encoding="utf-16-be")] == ["text"]
+
+
 @pytest.mark.parametrize(("mark", "encoding"), [(b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le")])
 @pytest.mark.parametrize("piece_bytes", [1, 1 << 20])
 def test_a_byte_order_mark_is_not_text(tmp_path: Path, mark: bytes, encoding: str, piece_bytes: int) -> None:
@@ -184,6 +195,18 @@ def test_a_compressed_file_gives_the_same_pieces(tmp_path: Path, suffix: str, do
     # Two compressed files one after another are a compressed file, as `cat a.gz b.gz` makes it.
     assert pieces(written(tmp_path, pack(data[:half]) + pack(data[half:]), "b.txt" + suffix)) == plain
     assert pieces(written(tmp_path, pack(data), "misnamed.txt")) == plain
+
+
+def test_the_end_of_a_long_line_is_found_without_holding_it(tmp_path: Path) -> None:
+    import tracemalloc
+
+    path = written(tmp_path, b"some words and more " * (1 << 20) + b"\nthe next\n")
+    with path.open("rb") as stream:
+        tracemalloc.start()
+        assert end_of_line(stream, 100, path.stat().st_size) == 20 * (1 << 20) + 1
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 4 << 20
 
 
 def test_reading_is_independent_of_the_chunks_of_memory_it_uses(tmp_path: Path) -> None:

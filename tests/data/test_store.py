@@ -79,7 +79,6 @@ def test_documents_come_back_whatever_the_pieces_and_batches(
     assert store.crc32.tolist() == [zlib.crc32(bytes(i % 256 for i in d)) for d in documents]
     assert store.manifest["tokens"] == sum(map(len, documents)) == len(store.tokens)
     assert store.manifest["longest_document"] == max(map(len, documents), default=0)
-    store.verify()
 
 
 def test_the_index_is_megatrons(tmp_path: Path) -> None:
@@ -126,6 +125,10 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
+def contradict(file: Path) -> None:
+    file.write_text(file.read_text().replace('"tokens": 4', '"tokens": 5'))
+
+
 def spoil_header(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[17] = 4
@@ -145,6 +148,7 @@ def spoil_header(file: Path) -> None:
         (MANIFEST, lambda file: file.write_text('{"format": 99}'), "format 99"),
         (MANIFEST, lambda file: file.write_text('{"format": 1}'), "cannot be read"),
         (MANIFEST, lambda file: file.write_text("[]"), "cannot be read"),
+        (MANIFEST, contradict, "cannot be read"),
         (IDX, spoil_header, "header"),
         (BIN, flip, "tokens.bin have changed"),
         (IDX, flip, "tokens.idx have changed"),
@@ -159,15 +163,6 @@ def test_damage_is_seen_on_opening(tmp_path: Path, name: str, damage: Callable[[
     with pytest.raises(DamagedStoreError, match=says) as caught:
         TokenStore.open(tmp_path)
     assert isinstance(caught.value, UserError)
-
-
-@pytest.mark.parametrize("name", [BIN, IDX, DOCUMENTS])
-def test_a_flipped_bit_is_seen_by_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    write(tmp_path, [[([5, 6, 7], True)], [([9], True)]]).verify()
-    flip(tmp_path / name)
-    monkeypatch.setattr(module, "AT_ONCE", 0)  # else opening sees it
-    with pytest.raises(DamagedStoreError, match=f"{name} have changed"):
-        TokenStore.open(tmp_path).verify()
 
 
 def test_pointers_past_the_end_are_seen_on_opening(tmp_path: Path) -> None:
@@ -185,17 +180,26 @@ def test_a_small_disk_is_noticed_before_the_work(tmp_path: Path) -> None:
     module.require_space(tmp_path, 1, "the token store")
 
 
+def test_a_folder_without_the_right_to_write_is_one_line(tmp_path: Path) -> None:
+    for number, name in ((errno.EACCES, "x"), (errno.EROFS, "x"), (errno.EACCES, None)):
+        error = OSError(number, "refused", name)
+        with pytest.raises((UserError, OSError)) as caught, module.explaining_disks(tmp_path, "--output_dir"):
+            raise error
+        expected = f"--output_dir: {tmp_path} cannot be written (refused)" if name else str(error)
+        assert str(caught.value) == expected, "without a name it is about something else than files"
+
+
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full on this system")
     with (
         pytest.raises(UserError, match=f"disk of {tmp_path} is full"),
-        module.explaining_full_disks(tmp_path),
+        module.explaining_disks(tmp_path),
         full.open("wb", buffering=0) as stream,
     ):
         stream.write(b"x")
-    with pytest.raises(FileNotFoundError), module.explaining_full_disks(tmp_path):
+    with pytest.raises(FileNotFoundError), module.explaining_disks(tmp_path):
         (tmp_path / "nothing").open()
 
 
@@ -207,11 +211,11 @@ def test_a_flush_that_fails_beside_the_work_is_said(tmp_path: Path, monkeypatch:
         if error := next(failures, None):
             raise error
 
-    monkeypatch.setattr(store_writer, "_LOOK_AT_DISK_EVERY", 8)
+    monkeypatch.setattr(store_writer, "_FLUSHED_EVERY", 8)
     monkeypatch.setattr(os, "fsync", fails_once)
-    with pytest.raises(UserError, match=f"disk of {tmp_path} is full"), module.explaining_full_disks(tmp_path):
+    with pytest.raises(UserError, match=f"disk of {tmp_path} is full"), module.explaining_disks(tmp_path):
         write(tmp_path / "store", [[([1] * 9, True)]] * 2)
-    write(tmp_path / "again", [[([1] * 9, True)]] * 2).verify()
+    write(tmp_path / "again", [[([1] * 9, True)]] * 2)  # whole, or opening it would say so
 
 
 def test_a_part_over_a_longer_one_is_that_of_a_new_folder(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_all_problems_of_a_run_come_at_once(
     from lmtrain.rehearsal import estimate, footprint
 
     monkeypatch.setattr(footprint, "disk_usage", lambda folder: type("Disk", (), {"free": 1000}))
-    monkeypatch.setattr(estimate, "available", lambda device: -(10**12))
+    monkeypatch.setattr(estimate, "free_here", lambda device: -(10**12))
     assert main([*words.replace("/file", "/out").split(), "--block_size", "16"]) == 2
     said = capsys.readouterr().err
     assert "--auto_batch" in said and "--save_strategy no" in said

@@ -77,7 +77,10 @@ def test_a_masked_adapter(world: World, tmp_path: Path, capsys: pytest.CaptureFi
     assert not list(out.glob("model*")) and (out / "adapter_config.json").exists()
     decisions = json.loads((out / "decisions.json").read_text())
     assert decisions["head"]["choice"] == "predicted positions" and decisions["packing"]["way"] != "none"
+    capsys.readouterr()
     run(f"evaluate --model_name_or_path {out} --validation_file {text} --line_by_line --max_seq_length 32")
+    told = capsys.readouterr()
+    assert told.out.startswith("validation loss ") and told.out.count("\n") == 1 and "● result" not in told.err
     run(f"generate --model_name_or_path {out} --json [MASK]")
 
 
@@ -215,7 +218,7 @@ def test_a_new_model_has_nothing_to_adapt(world: World, tmp_path: Path, capsys: 
 def test_the_options_of_a_run_without_an_adapter_are_read_back(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lmtrain.cli.arguments import parse_training
+    from parsing import parse_training
 
     out = tmp_path / "out"
     run(f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --output_dir {out} --max_steps 1")

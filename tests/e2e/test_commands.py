@@ -149,22 +149,6 @@ def test_a_run_is_repeatable_from_its_own_record(world: World, tmp_path: Path) -
     assert results(tmp_path / "a")["eval_loss"] == results(tmp_path / "b")["eval_loss"]
 
 
-def test_an_interrupted_run_goes_on(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
-    command = (
-        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 6 --save_steps 2 "
-        f"--output_dir {out}"
-    )
-    run(command)
-    (out / "status.json").write_text(json.dumps({"state": "training", "step": 4}))
-    import shutil
-
-    shutil.rmtree(out / "checkpoint-6")
-    run(command)
-    assert "goes on from step 4" in capsys.readouterr().err
-    assert json.loads((out / "status.json").read_text())["step"] == 6
-
-
 def test_a_checkpoint_of_the_stock_trainer_is_gone_on_from(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,12 +227,3 @@ def test_one_json_file_is_the_whole_configuration(world: World, tmp_path: Path) 
     (tmp_path / "run.json").write_text(json.dumps(configuration))
     run(f"clm {tmp_path}/run.json")
     assert results(tmp_path / "out")["eval_loss"] > 0
-
-
-def test_tensorboard_only_when_it_is_named(world: World, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    command = f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps 2"
-    run(f"{command} --output_dir {tmp_path}/plain")
-    assert not list((tmp_path / "plain").rglob("events.out.tfevents*"))
-    run(f"{command} --output_dir {tmp_path}/curves --report_to tensorboard")
-    assert list((tmp_path / "curves").rglob("events.out.tfevents*"))

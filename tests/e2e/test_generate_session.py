@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 import forked
 from tiny_models import SMALL, checkpoint
 
-COMMAND = [sys.executable, "-m", "lmtrain", "generate", "--use_cpu", "--model_name_or_path"]
+COMMAND = ["-m", "lmtrain", "generate", "--use_cpu", "--model_name_or_path"]
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 pytestmark = pytest.mark.slow  # each process imports torch and transformers
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals and no SIGINT there")
@@ -37,7 +36,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(*words: str, text: str = "") -> str:
-    done = forked.run([*COMMAND[1:], *words], text=text)
+    done = forked.run([*COMMAND, *words], text=text)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -57,7 +56,7 @@ def test_a_session_outlives_a_bad_prompt_and_answers_line_by_line(gpt2: str, tmp
     """The other side may wait for an answer before it writes the next prompt."""
     os.mkfifo(tmp_path / "prompts")
     process = forked.Forked(
-        [*COMMAND[1:], gpt2, "--interactive", "--json", "--max_new_tokens", "4"], text=tmp_path / "prompts"
+        [*COMMAND, gpt2, "--interactive", "--json", "--max_new_tokens", "4"], text=tmp_path / "prompts"
     )
     until = time.monotonic() + 120
     with (tmp_path / "prompts").open("w", buffering=1) as prompts:
@@ -75,18 +74,18 @@ def test_a_session_outlives_a_bad_prompt_and_answers_line_by_line(gpt2: str, tmp
 
 
 @POSIX
-def test_text_is_streamed_while_it_is_written_and_is_what_a_call_without_gives(endless: str) -> None:
+def test_text_is_streamed_while_it_is_written_and_is_what_a_call_without_gives(endless: str, tmp_path: Path) -> None:
     whole = run(endless, "--max_new_tokens", "400", "The fox").encode()
-    with subprocess.Popen(
-        [*COMMAND, endless, "--stream", "--max_new_tokens", "400", "The fox"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        assert process.stdout
+    os.mkfifo(tmp_path / "pipe")
+    process = forked.Forked(
+        [*COMMAND, endless, "--stream", "--max_new_tokens", "400", "The fox"], out=tmp_path / "pipe"
+    )
+    with (tmp_path / "pipe").open("rb", buffering=0) as pipe:
         pieces = []
-        while piece := os.read(process.stdout.fileno(), 1 << 16):
+        while piece := pipe.read(1 << 16):
             pieces.append(piece)
             piece.decode()  # each is whole characters
-    assert process.returncode == 0 and b"".join(pieces) == whole
+    assert process.wait(60) == 0 and b"".join(pieces) == whole
     assert len(pieces) > 20, "it came all at once"
 
 
@@ -96,7 +95,7 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_the_session(endless: s
 
     ours, theirs = pty.openpty()
     process = forked.Forked(
-        [*COMMAND[1:], endless, "--interactive", "--max_new_tokens", "190000"],
+        [*COMMAND, endless, "--interactive", "--max_new_tokens", "190000"],
         env={**os.environ, "TERM": "dumb"}, terminal=os.ttyname(theirs),
     )  # fmt: skip
     screen = Screen(ours)

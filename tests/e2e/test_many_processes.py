@@ -37,8 +37,8 @@ def environment(cache: Path, **more: object) -> dict[str, str]:
 def slurm(number: int, port: int) -> dict[str, object]:
     """What srun sets for one of two tasks of a job, whose number makes the port."""
     return {
-        "SLURM_PROCID": number, "SLURM_LOCALID": number, "SLURM_NTASKS": 2, "SLURM_JOB_ID": 30_000 + port - 15_000,
-        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_PROCID": number, "SLURM_LOCALID": number, "SLURM_STEP_NUM_TASKS": 2,
+        "SLURM_JOB_ID": 30_000 + port - 15_000, "SLURM_JOB_NODELIST": "localhost",
     }  # fmt: skip
 
 

@@ -92,8 +92,14 @@ def test_what_is_missing_or_wrong(world: World, tmp_path: Path, capsys: pytest.C
     wrong.write_text("a||b\nc\n")
     assert main(["nlg", "convert", "e2e", str(wrong), str(tmp_path / "out")]) == 2
     assert f"{wrong}:2: no '||'" in capsys.readouterr().err
-    assert main(["nlg", "convert", "e2e", str(wrong), str(wrong)]) == 2
-    assert "--output" in capsys.readouterr().err and wrong.read_text() == "a||b\nc\n"
+    wrong.write_text("a||b\n")
+    (tmp_path / "link").symlink_to(wrong)
+    for output in (wrong, f"{tmp_path}/./wrong.txt", tmp_path / "link"):
+        assert main(["nlg", "convert", "e2e", str(wrong), str(output)]) == 2
+        assert "is the input too" in capsys.readouterr().err and wrong.read_text() == "a||b\n"
+    assert main(["nlg", "encode", str(wrong), f"{tmp_path}/./wrong.txt", "--tokenizer_name", world.gpt2]) == 2
+    assert "is the input too" in capsys.readouterr().err
+    wrong.write_text("a||b\nc\n")
     assert main(["nlg", "convert"]) == 2
     said = capsys.readouterr().err
     assert all(flag in said for flag in ("--format", "--input", "--output"))

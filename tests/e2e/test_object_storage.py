@@ -238,7 +238,9 @@ def test_a_store_is_not_made_into_a_store(
     assert main([*map(str, [*words, "--overwrite_cache", "--output_dir", target])]) == 2
     assert f"{STORE} is a token store already" in capsys.readouterr().err
     assert storage.names("store/") == before and not (tmp_path / "here").exists()
+    storage.requests.clear()
     assert main([*map(str, words)]) == 0, "without a target it tells of the store"
+    assert not storage.of_tokens(), "and reads none of it for that"
 
 
 def test_a_store_is_no_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,9 +32,9 @@ def words(world: World, out: Path, *more: str) -> list[str]:
     return [*run.split(), *more]
 
 
-def start(world: World, out: Path, cache: Path, *more: str, launcher: tuple[str, ...] = ()) -> Forked:
+def start(world: World, out: Path, cache: Path, *more: str) -> Forked:
     environment = {**os.environ, "LMTRAIN_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return Forked([*launcher, "-m", "lmtrain", *words(world, out, *more)], env=environment)
+    return Forked(["-m", "lmtrain", *words(world, out, *more)], env=environment)
 
 
 def wait_for_steps(process: Forked, out: Path) -> None:
@@ -73,19 +73,6 @@ def test_a_signal_in_training_leaves_a_checkpoint_to_go_on_from(
     said = again.communicate(timeout=240)[1]
     assert again.returncode == 0, said
     assert f"goes on from step {found.step}" in said and state(out) == "finished"
-
-
-def test_two_processes_stop_after_the_same_step(world: World, tmp_path: Path, own_cache: Path) -> None:
-    """torchrun makes 1 of the workers' 75; the run's status says what happened."""
-    out = tmp_path / "out"
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    process = start(world, out, own_cache, "--max_steps", str(_LONG), launcher=torchrun)
-    wait_for_steps(process, out)
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode != 0 and state(out) == "interrupted", said
-    found = newest(out)
-    assert found.checkpoint is not None and not found.passed_over
 
 
 def test_the_time_that_was_allowed(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config
 
 from lmtrain.engine.batches.collate import Collate, EpochExamples
 from lmtrain.engine.loop_parts import StepLoss, load_checkpoint, save_checkpoint
@@ -56,11 +57,14 @@ def test_a_checkpoint_brings_back_weights_and_optimizer(tmp_path: Path) -> None:
     trained(model, optimizer, 2)
 
     other = gpt2(seed=5)
+    wider = type(other)(GPT2Config(vocab_size=other.config.vocab_size, n_embd=64, n_layer=2, n_head=4))
     again = torch.optim.AdamW(other.parameters(), lr=1e-2)
     assert load_checkpoint(tmp_path, other, optimizer=again) == 2
     trained(other, again, 2)
     assert all(torch.equal(weights(other)[name], value) for name, value in weights(model).items())
     with pytest.raises(ValueError, match=r"checkpoint-2 is another model's: "):
         load_checkpoint(tmp_path, llama())
+    with pytest.raises(ValueError, match=r"checkpoint-2 is another model's: .* size mismatch"):
+        load_checkpoint(tmp_path, wider)
     (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"cut off")
     assert load_checkpoint(tmp_path, other, optimizer=again) == 0  # it does not verify

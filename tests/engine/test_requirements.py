@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.core.errors import UserError
+from lmtrain.engine import LMTrainer
 from lmtrain.engine.arguments import LMTrainingArguments, examples_of_a_step, training_arguments
 from lmtrain.engine.requirements import check_requirements, require_a_step
 from lmtrain.engine.speed.precision import Decision
+from tiny import MemoryLayout, arguments, llama, rows
 
 FP32 = Decision("fp32", "as asked")
 
@@ -108,6 +111,25 @@ def test_an_epoch_without_a_full_batch_is_no_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at most --per_device_train_batch_size 7"):
         require_a_step(dropping, 7)
     require_a_step(training_arguments(resolved(tmp_path), FP32), 7)
+
+
+def test_processes_that_would_each_train_alone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerate takes them for that on GPUs without a LOCAL_RANK, and on CPUs that it is not told of."""
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    alone = TrainingArguments(str(tmp_path), report_to="none")
+    with pytest.raises(UserError, match="takes each of the 2 processes for the only one"):
+        LMTrainer(llama(), alone, MemoryLayout(rows(4)))
+
+
+def test_conflicts_that_only_the_library_knows_are_told_as_such(tmp_path: Path) -> None:
+    twice = {"gradient_accumulation_kwargs": {"num_steps": 2}}
+    args = arguments(tmp_path, gradient_accumulation_steps=2, accelerator_config=twice)
+    with pytest.raises(UserError, match=r"do not fit together: .*num_steps"):
+        LMTrainer(llama(), args, MemoryLayout(rows(4)))
 
 
 def test_of_several_gpus_without_a_launcher_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

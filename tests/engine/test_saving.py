@@ -256,6 +256,26 @@ def test_the_best_is_remembered_by_a_resumed_run_even_when_it_was_moved(tmp_path
     assert steps_in(tmp_path / "there") == [4, 8]
 
 
+def test_the_best_of_a_run_of_the_stock_trainer_stays_and_is_loaded(tmp_path: Path) -> None:
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 6:
+                raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"best": True, "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 1}
+    history = Weights()
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, Scores(SCORES), Stop(), history, **options).train()
+    for _, path in checkpoints(tmp_path):  # what the stock Trainer does not write
+        for name in ("manifest.json", "run_state.json"):
+            (path / name).unlink()
+    resumed = trainer(tmp_path, Scores(SCORES), **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert steps_in(tmp_path) == [4, 8]
+    assert resumed.exported == {"step": 4, "chosen": "best", "metric": "eval_loss", "score": 1.0}
+    assert all(torch.equal(value, history.at[4][name]) for name, value in weights(resumed.model).items())
+
+
 def test_a_best_one_that_could_not_be_saved_gives_way_to_the_best_that_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +294,15 @@ def test_a_best_one_that_could_not_be_saved_gives_way_to_the_best_that_was(
         made.train()
     assert made.exported["step"] == 2 and steps_in(tmp_path) == [2, 8]
     assert "step 4 scored best and could not be saved; step 2 is the best that was" in caplog.text
+
+
+def test_the_scale_of_fp16_goes_on_whoever_saved_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(tmp_path)
+    monkeypatch.setattr(type(made), "_is_stock_saved", True)  # as of the first FSDP's models
+    torch.save(torch.amp.GradScaler("cpu", init_scale=8.0).state_dict(), tmp_path / "scaler.pt")
+    made.accelerator.scaler = torch.amp.GradScaler("cpu")
+    made._load_scaler(str(tmp_path))
+    assert made.accelerator.scaler.get_scale() == 8.0
 
 
 def test_old_optimizer_states_go_and_the_newest_stays(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.streams import permutation
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal, Labelled, Masked
-from tiny import VOCABULARY, MemoryLayout, arguments, bert, gpt2, llama, logged, rows, try_fast_paths, weights
+from tiny import VOCABULARY, MemoryLayout, arguments, bert, gpt2, llama, logged, rows, try_fast_paths
 
 EOS = 0
 MASKED = Masked(4, VOCABULARY, special_ids=(0, 1, 2, 3, 4), probability=0.3)
@@ -122,34 +122,6 @@ def test_masks_differ_from_epoch_to_epoch_and_not_from_run_to_run(tmp_path: Path
     assert len(set(losses(1))) == 4
     assert losses(1) == losses(1)
     assert set(losses(1)).isdisjoint(losses(2))
-
-
-@pytest.mark.parametrize(("make", "objective"), [(gpt2, Causal()), (bert, MASKED)], ids=["causal", "masked"])
-@pytest.mark.parametrize("stop", [2, 5, 7], ids=["in the first epoch", "at its end", "in the second"])
-def test_a_resumed_run_goes_on_where_it_stopped_and_reads_nothing_before(
-    make, objective, stop: int, tmp_path: Path
-) -> None:
-    def run(folder: Path, **options: Any) -> tuple[LMTrainer, MemoryLayout]:
-        layout = MemoryLayout(rows(18))  # 5 steps an epoch, the last window not full
-        args = arguments(folder, max_steps=12, per_device_train_batch_size=2, gradient_accumulation_steps=2,
-                         save_strategy="steps", save_steps=stop)  # fmt: skip
-        return try_fast_paths(LMTrainer(make(), args, layout, objective=objective, **options)), layout
-
-    class Stop(TrainerCallback):
-        def on_save(self, args, state, control, **_) -> None:
-            control.should_training_stop = True
-
-    straight, all_reads = run(tmp_path / "straight")
-    straight.train()
-    run(tmp_path / "cut", callbacks=[Stop()])[0].train()
-    resumed, reads = run(tmp_path / "cut")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / f"checkpoint-{stop}"))
-    done = {2: 8, 5: 18, 7: 26}[stop]
-    assert reads.reads == all_reads.reads[done:]
-    assert logged(resumed, "loss") == logged(straight, "loss")
-    assert resumed.state.num_input_tokens_seen == straight.state.num_input_tokens_seen
-    for name, value in weights(straight.model).items():
-        assert torch.equal(weights(resumed.model)[name], value)
 
 
 def test_an_order_drawn_from_history_is_refused(tmp_path: Path) -> None:

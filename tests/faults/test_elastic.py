@@ -33,6 +33,7 @@ from lmtrain.engine.runs.run_folder import RunFolder
 
 pytestmark = [
     *MARKS,
+    pytest.mark.xdist_group("launched"),  # one undisturbed run for both files
     pytest.mark.usefixtures("nobody_is_left"),
     pytest.mark.skipif(sys.platform != "linux", reason="processors are chosen by number"),
 ]
@@ -90,6 +91,18 @@ def test_a_signal_to_one_of_two_launchers_stops_all_with_one_checkpoint(straight
     assert 6 <= found.step < STEPS and not found.passed_over
     assert agent(straight, "asked").wait(300) == 0, said(straight, "asked")
     require_same_end(straight, "asked")
+
+
+def test_a_signal_to_their_launcher_stops_both_after_the_same_step(straight: Path) -> None:
+    """torchrun makes 1 of the workers' 75; the run's status says what happened."""
+    run = agent(straight, "told")
+    wait_until(logged_losses(straight / "told", 3), [run], lambda: said(straight, "told"))
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(120) == 1, said(straight, "told")
+    assert [exit_code(straight, "told", rank) for rank in range(2)] == [ExitCode.INTERRUPTED] * 2
+    found = newest(straight / "told")
+    assert status(straight, "told")["state"] == "interrupted"
+    assert found.checkpoint is not None and not found.passed_over
 
 
 def test_nobody_at_the_rendezvous(straight: Path) -> None:

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from launched import agent, little_world
 from test_killed_rank import environment
 
 from forked import Forked, ranks
 from launching import MARKS
 from lmtrain.cli.main import main
-from tiny_models import checkpoint
 
-pytestmark = MARKS
+pytestmark = [*MARKS, pytest.mark.usefixtures("nobody_is_left")]
 WAITING, READY = "another process is preparing this text; waiting for it", "tokens, prepared before"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 TIMEOUT = 10  # seconds that an exchange may take
 
 
@@ -34,8 +33,7 @@ def words(folder: Path, out: str) -> list[str]:
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
     """A folder with model, text and, in ``ready``, their stores; and the key of the training text's."""
-    checkpoint("gpt2", tmp_path / "model")
-    (tmp_path / "text.txt").write_text("".join(f"The quick fox number {n} jumps over it.\n" for n in range(120)))
+    little_world(tmp_path)
     monkeypatch.setenv("LMTRAIN_CACHE", str(tmp_path / "ready"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(words(tmp_path, "alone")[2:]) == 0
@@ -44,15 +42,15 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str
 
 
 def test_whoever_is_ready_waits_for_whoever_prepares(prepared: tuple[Path, str]) -> None:
-    """Three runs at once. In one both processes wait for a third; two are of two machines without a disk in common:
-    the first has the store already and the second is still at it, and the other way round."""
+    """Three runs at once. In one, under torchrun, both processes wait for a third; two are of two machines without a
+    disk in common: the first has the store already and the second is still at it, and the other way round."""
     folder, key = prepared
     with ExitStack() as preparing:
         for slow in ("both", "first", "second"):
             (folder / slow / "locks").mkdir(parents=True)
             preparing.enter_context(FileLock(folder / slow / "locks" / f"{key}.lock"))
-        both = environment(folder, LMTRAIN_CACHE=folder / "both")
-        running = {"both": [Forked([*TORCHRUN, *words(folder, "both-out")], env=both)]}
+        limit = ("--ddp_timeout", TIMEOUT)
+        running = {"both": [agent(folder, "both-out", *limit, LMTRAIN_CACHE=folder / "both")]}
         for slow, caches in (("first", ("first", "ready")), ("second", ("ready", "second"))):
             own = [{"LMTRAIN_CACHE": str(folder / cache)} for cache in caches]
             running[slow] = ranks(words(folder, f"{slow}-out"), 2, env=environment(folder), own=own)

@@ -59,6 +59,7 @@ def _flags() -> list[str] | None:
 FLAGS = _flags()
 pytestmark = [
     *MARKS,
+    pytest.mark.xdist_group("launched"),  # one undisturbed run for both files
     pytest.mark.usefixtures("nobody_is_left"),
     pytest.mark.skipif(FLAGS is None, reason="needs network namespaces, and unshare, nsenter and ip"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import beam_by_hand
 import pytest
@@ -190,6 +191,10 @@ def test_nothing_asked_nothing_run():
         ({"batch_size": 0}, "--batch_size", "less than 1"),
         ({"no_repeat_ngram_size": -1}, "--no_repeat_ngram_size", "less than 0"),
         ({"repetition_penalty": 0.0}, "--repetition_penalty", "above 0"),
+        *(
+            ({"length_penalty": power}, "--length_penalty", f"64 tokens to the power of {power}")
+            for power in (1000, -1000, math.inf, math.nan)
+        ),
         ({"contexts": [[5], []]}, None, "empty"),
         ({"contexts": [[5, 67]]}, None, "the id 67 has no place among the 67"),
         ({"contexts": [[-1]]}, None, "the id -1"),

@@ -162,6 +162,8 @@ def test_the_space_before_the_first_new_word_is_kept_where_decoding_alone_drops_
         ({"num_beams": 2}, "--num_beams"),
         ({"do_sample": False, "num_return_sequences": 2}, "--num_return_sequences"),
         ({"temperature": 0.0}, "--temperature"),
+        ({"temperature": float("nan")}, "--temperature"),
+        ({"min_p": float("nan")}, "--min_p"),
         ({"top_p": 1.5}, "--top_p"),
         ({"max_new_tokens": 0}, "--max_new_tokens"),
         ({"batch_size": 0}, "--batch_size"),

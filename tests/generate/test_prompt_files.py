@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -19,6 +20,11 @@ def write(folder: Path, name: str, content: str) -> str:
 def test_lines_are_prompts_and_only_line_breaks_part_them(tmp_path: Path) -> None:
     name = write(tmp_path, "p.txt", "\ufeffone\u2028still one\r\n\n  two \x0c\n\t\nthree")
     assert read_prompts(name) == ["one\u2028still one", "  two \x0c", "three"]
+
+
+def test_a_mark_at_the_beginning_of_standard_input_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffone\ntwo"))
+    assert read_prompts("-") == ["one", "two"]
 
 
 def test_records_have_a_prompt(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,11 @@ def _tensors(trainer: LMTrainer) -> Iterator[torch.Tensor]:
     return chain.from_iterable((v for v in state.values() if isinstance(v, torch.Tensor)) for state in states)
 
 
+def reads(trainer: LMTrainer) -> list[int]:
+    layout: Any = trainer.train_dataset
+    return list(layout.reads)
+
+
 def interrupted(kind: str, folder: Path, stop: StopAt, **options: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(kind, folder, stop, **options).train()
@@ -100,15 +107,30 @@ def interrupted(kind: str, folder: Path, stop: StopAt, **options: Any) -> None:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LMTrainer]:
-    made: dict[str, LMTrainer] = {}
-
+    @cache
     def one(kind: str) -> LMTrainer:
-        if kind not in made:
-            made[kind] = run(kind, tmp_path_factory.mktemp(kind), save_strategy="no")
-            made[kind].train()
-        return made[kind]
+        trainer = run(kind, tmp_path_factory.mktemp(kind), save_strategy="no")
+        trainer.train()
+        return trainer
 
     return one
+
+
+@pytest.fixture(scope="module")
+def stopped_at_8(tmp_path_factory: pytest.TempPathFactory) -> tuple[LMTrainer, Path]:
+    """A run that was stopped behind its eighth step, which is not saved, and its folder."""
+    folder = tmp_path_factory.mktemp("stopped")
+    trainer = run("causal", folder, StopAt(8))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    return trainer, folder
+
+
+@pytest.fixture
+def stopped(stopped_at_8: tuple[LMTrainer, Path], tmp_path: Path) -> LMTrainer:
+    """That trainer; its folder is copied to the test's own."""
+    shutil.copytree(stopped_at_8[1], tmp_path, dirs_exist_ok=True)
+    return stopped_at_8[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,9 +143,11 @@ def test_resumed_is_straight(kind: str, stop: StopAt, straight: Callable[[str], 
     interrupted(kind, tmp_path, stop)
     resumed = run(kind, tmp_path)
     resumed.train(resume_from_checkpoint=True)
-    assert resumed._went_on_from is not None
-    assert resumed._went_on_from.name == f"checkpoint-{stop.step - (not stop.in_the_middle)}"
+    done = stop.step - (not stop.in_the_middle)
+    assert resumed._went_on_from is not None and resumed._went_on_from.name == f"checkpoint-{done}"
     assert_same(resumed, straight(kind))
+    examples = done // 5 * 18 + done % 5 * 4
+    assert reads(resumed) == reads(straight(kind))[examples:], "nothing before is read"
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 4), (4, 1), (1, 0)])
@@ -212,7 +236,6 @@ def test_counters_of_callbacks_go_on(tmp_path: Path) -> None:
     whole.train()
     assert whole.state.global_step < whole.state.max_steps
     stop = whole.state.global_step - 1
-    interrupted("causal", tmp_path / "b", StopAt(stop), **options) if stop % 2 else None
     with pytest.raises(KeyboardInterrupt):
         run("causal", tmp_path / "c", EarlyStoppingCallback(3), StopAt(stop), **options).train()
     resumed = run("causal", tmp_path / "c", EarlyStoppingCallback(3), **options)
@@ -223,11 +246,11 @@ def test_counters_of_callbacks_go_on(tmp_path: Path) -> None:
     assert again.state.global_step == whole.state.global_step
 
 
+@pytest.mark.usefixtures("stopped")
 def test_the_mean_loss_is_of_the_whole_run(straight: Callable[[str], LMTrainer], tmp_path: Path) -> None:
-    whole = run("causal", tmp_path / "a", save_strategy="no").train()
-    interrupted("causal", tmp_path / "b", StopAt(8))
-    rest = run("causal", tmp_path / "b").train(resume_from_checkpoint=True)
-    assert rest.training_loss == rest.metrics["train_loss"] == whole.training_loss
+    rest = run("causal", tmp_path).train(resume_from_checkpoint=True)
+    whole = straight("causal").state.log_history[-1]["train_loss"]
+    assert rest.training_loss == rest.metrics["train_loss"] == whole
 
 
 def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
@@ -302,8 +325,8 @@ def test_batches_from_yields_nothing_for_what_is_dropped() -> None:
 # ---- another training ----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("stopped")
 def test_what_would_be_another_training_is_listed_and_needs_a_word(tmp_path: Path) -> None:
-    interrupted("causal", tmp_path, StopAt(8))
     changed: dict[str, Any] = {"num_train_epochs": 4, "learning_rate": 5e-3}
     with pytest.raises(UserError, match="accept_changes") as refused:
         run("causal", tmp_path, **changed).train(resume_from_checkpoint=True)
@@ -317,8 +340,8 @@ def test_what_would_be_another_training_is_listed_and_needs_a_word(tmp_path: Pat
     assert rates[0][20] == rates[1][20] and rates[0][8] == rates[1][8]
 
 
+@pytest.mark.usefixtures("stopped")
 def test_other_data_are_noticed_without_a_run_folder(tmp_path: Path) -> None:
-    interrupted("causal", tmp_path, StopAt(8))
     resumed = run("causal", tmp_path)
     resumed.train_dataset = MemoryLayout(rows(17))
     with pytest.raises(UserError, match=r"training examples: 18, now 17"):
@@ -342,12 +365,12 @@ def test_settings_of_schedule_and_optimizer_are_part_of_the_plan(tmp_path: Path)
         assert said in str(refused.value)
 
 
+@pytest.mark.usefixtures("stopped")
 def test_another_machine_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from lmtrain.engine.trainer import resuming
 
-    interrupted("causal", tmp_path, StopAt(8))
     here = resuming.machine()
     monkeypatch.setattr(resuming, "machine", lambda: {**here, "torch_threads": 7})
     resumed = run("causal", tmp_path)
@@ -357,11 +380,8 @@ def test_another_machine_is_said_in_one_line(
                      "so the last bits of the results may differ"]  # fmt: skip
 
 
-def test_the_fast_paths_go_on_without_a_run_folder(tmp_path: Path) -> None:
-    first = run("causal", tmp_path, StopAt(8))
-    with pytest.raises(KeyboardInterrupt):
-        first.train()
+def test_the_fast_paths_go_on_without_a_run_folder(stopped: LMTrainer, tmp_path: Path) -> None:
     resumed = run("causal", tmp_path)
     resumed._fast_paths = None
     resumed.train(resume_from_checkpoint=True)
-    assert resumed.fast_paths.decisions == first.fast_paths.decisions
+    assert resumed.fast_paths.decisions == stopped.fast_paths.decisions

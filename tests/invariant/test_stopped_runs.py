@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,28 +56,42 @@ def stopped(kind: str, folder: Path, step: int, *, evaluating: bool = False, **o
     return trainer
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LMTrainer]:
+    """The run that nobody stopped, by its evaluations."""
+
+    @cache
+    def one(events: str) -> LMTrainer:
+        options = {**RARE, "save_strategy": "no", **EVENTS[events], "per_device_eval_batch_size": 1}
+        trainer = run("causal", tmp_path_factory.mktemp("straight"), **options)
+        trainer.train()
+        return trainer
+
+    return one
+
+
 @pytest.mark.parametrize("events", EVENTS)
 @pytest.mark.parametrize("step", [2, 5, 7, 10, 15], ids=["epoch 0", "an edge", "epoch 1", "another", "the last step"])
-def test_it_ends_after_the_step_and_goes_on_from_there(step: int, events: str, tmp_path: Path) -> None:
+def test_it_ends_after_the_step_and_goes_on_from_there(
+    step: int, events: str, straight: Callable[[str], LMTrainer], tmp_path: Path
+) -> None:
     options = {**EVENTS[events], "per_device_eval_batch_size": 1}
-    straight = run("causal", tmp_path / "straight", **{**RARE, "save_strategy": "no"}, **options)
-    straight.train()
-    stopped("causal", tmp_path / "stopped", step, **options)
-    resumed = run("causal", tmp_path / "stopped", **RARE, **options)
+    stopped("causal", tmp_path, step, **options)
+    resumed = run("causal", tmp_path, **RARE, **options)
     resumed.train(resume_from_checkpoint=True)
-    assert_same(resumed, straight)
+    assert_same(resumed, straight(events))
 
 
 @pytest.mark.parametrize(("events", "step"), [("evaluation by steps", 4), ("evaluation by epochs", 5)])
-def test_an_evaluation_that_was_left_is_made_up_for(events: str, step: int, tmp_path: Path) -> None:
+def test_an_evaluation_that_was_left_is_made_up_for(
+    events: str, step: int, straight: Callable[[str], LMTrainer], tmp_path: Path
+) -> None:
     options = {**EVENTS[events], "per_device_eval_batch_size": 1}
-    straight = run("causal", tmp_path / "straight", **{**RARE, "save_strategy": "no"}, **options)
-    straight.train()
-    before = stopped("causal", tmp_path / "stopped", step, evaluating=True, **options)
+    before = stopped("causal", tmp_path, step, evaluating=True, **options)
     assert not any("eval_loss" in line for line in before.state.log_history if line["step"] == step)
-    resumed = run("causal", tmp_path / "stopped", **RARE, **options)
+    resumed = run("causal", tmp_path, **RARE, **options)
     resumed.train(resume_from_checkpoint=True)
-    assert_same(resumed, straight)
+    assert_same(resumed, straight(events))
 
 
 def test_without_a_plan_to_save_it_saves_all_the_same(tmp_path: Path) -> None:
@@ -147,7 +163,7 @@ def test_a_limit_of_time_leaves_room_for_a_first_save(tmp_path: Path, monkeypatc
     assert trainer.state.global_step == 4, "behind it are 52 of 60 seconds for a step and a save of 50"
 
 
-def test_a_second_signal_does_not_wait_and_harms_nothing(tmp_path: Path) -> None:
+def test_a_second_signal_does_not_wait_and_harms_nothing(straight: Callable[[str], LMTrainer], tmp_path: Path) -> None:
     clock = [0.0]
 
     class Twice(TrainerCallback):
@@ -163,11 +179,9 @@ def test_a_second_signal_does_not_wait_and_harms_nothing(tmp_path: Path) -> None
     with pytest.raises(Interrupted, match="a second signal"), stop.listening(), stop.deferred():
         trainer.train()
     assert [path.name for path in tmp_path.glob("*checkpoint-*")] == ["checkpoint-2"]
-    straight = run("causal", tmp_path / "straight", save_strategy="no")
-    straight.train()
     resumed = run("causal", tmp_path, **RARE)
     resumed.train(resume_from_checkpoint=True)
-    assert_same(resumed, straight)
+    assert_same(resumed, straight("no evaluation"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no such signals")

@@ -77,3 +77,12 @@ def test_what_is_timed_is_the_model_s_own_attention(causal: bool, monkeypatch: p
     set_attention_dropout(model, 0.25)
     cost_of_attention_dropout(model, 4, 48, torch.device("cpu"), torch.float32, causal=causal)
     assert set(seen) == {(0.25, causal), (0.0, causal)}
+
+
+def test_other_gpus_are_left_alone(monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder) -> None:
+    """Unless it is told which ones matter, torch initializes all, and says so at length on every process."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    model = tiny("gpt2")
+    set_attention_dropout(model, 0.1)
+    assert cost_of_attention_dropout(model, 4, 48, torch.device("cpu"), torch.float32, causal=True) is not None
+    assert not recwarn.list

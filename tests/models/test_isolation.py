@@ -131,6 +131,13 @@ def test_a_window_that_an_example_exceeds_is_tried() -> None:
     assert prove_isolation(wide, EXAMPLES, causal=False).way == "masks"
 
 
+def test_of_a_large_vocabulary_some_logits_are_compared() -> None:
+    model, ids = tiny("gpt2", vocab_size=5000), torch.tensor([[5, 9, 4999]])
+    some = module._logits(model, ids)
+    assert torch.equal(some, model(input_ids=ids).logits[..., ::5]) and some.untyped_storage().nbytes() == 3 * 1000 * 4
+    assert prove_isolation(model, EXAMPLES, causal=True).way == "positions"
+
+
 def test_what_the_model_is_given() -> None:
     segments, positions = torch.tensor([[1, 1, 2, 0]]), torch.tensor([[0, 1, 0, 0]])
     seen = Isolation("mask").inputs(segments, positions)["attention_mask"]

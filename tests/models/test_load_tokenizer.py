@@ -89,7 +89,7 @@ def test_long_text_gives_no_warning_and_the_length_is_kept(tmp_path, caplog, cap
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, "holds no tokenizer"),
+        ({}, r"holds no tokenizer \(no tokenizer.json; no vocab.json with merges.txt\)$"),
         ({"config.json": '{"model_type": "gpt2"}'}, "holds no tokenizer"),
         ({"tokenizer.json": "{"}, "is not a tokenizer"),
         ({"tokenizer.json": "{", "tokenizer_config.json": "{}"}, "cannot be loaded"),
@@ -109,6 +109,9 @@ def test_the_model_is_asked_when_no_tokenizer_is_named_and_neither_is_an_error(t
     assert load_tokenizer(ModelOptions(model_name_or_path=folder)).eos_token_id == 0
     with pytest.raises(UserError, match="lmtrain tokenizer"):
         load_tokenizer(ModelOptions(model_type="gpt2"))
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(UserError, match=r"holds no tokenizer .*; name one with --tokenizer_name"):
+        load_tokenizer(ModelOptions(model_name_or_path=str(tmp_path / "adapter")))
 
 
 @pytest.mark.skipif(not (SHARED / "gpt2").is_dir(), reason="needs ../shared/data/gpt2")

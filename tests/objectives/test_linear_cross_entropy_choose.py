@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 import torch
@@ -17,9 +18,9 @@ from lmtrain.objectives.linear_cross_entropy import (
 )
 from lmtrain.objectives.linear_cross_entropy.choose import decide
 from lmtrain.objectives.linear_cross_entropy.kernel import Terms
-from lmtrain.objectives.linear_cross_entropy.proof import Proof, Sample
+from lmtrain.objectives.linear_cross_entropy.proof import BOUNDS, Proof, Sample, bound_of
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +74,17 @@ def test_a_choice_says_what_was_measured_and_dropped() -> None:
 @pytest.mark.parametrize("kernel", [SMALL, OTHER_WAY], ids=str)
 def test_a_right_kernel_proves_itself(kernel, compute) -> None:
     assert Proof(draw(compute=compute)).difference(kernel) is None
+
+
+def test_a_gpu_that_drops_bits_is_allowed_what_that_explains() -> None:
+    before = bound_of(torch.float32, GPU)
+    torch.backends.fp32_precision = "tf32"  # as transformers sets it for --tf32
+    try:
+        coarse = [bound_of(torch.float32, GPU), bound_of(torch.float32, CPU), bound_of(torch.float64, GPU)]
+    finally:
+        torch.backends.fp32_precision = "none"
+    assert before == BOUNDS[torch.float32] == coarse[1] < coarse[0] < BOUNDS[torch.bfloat16]
+    assert coarse[2] == BOUNDS[torch.float64]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +232,23 @@ def test_what_runs_out_of_memory_is_no_candidate(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Sample, "seconds", seconds)
     choice = choose_kernel(200, 8, 50, CPU, torch.float32, budget_s=0.01)
     assert choice.kernel.name != "plain" and choice.dropped["plain"] == "there is not the memory to try it"
+
+
+@pytest.mark.parametrize(
+    "error", [subprocess.CalledProcessError(1, ["gcc"]), FileNotFoundError("ptxas")], ids=["no headers", "no assembler"]
+)
+def test_a_librarys_kernel_that_cannot_be_made_is_no_candidate(monkeypatch: pytest.MonkeyPatch, error) -> None:
+    """Triton makes its kernels when they are first called, with a C compiler, whose errors it passes on."""
+    real = Sample.results
+
+    def results(sample: Sample, kernel: Kernel):
+        if kernel.vocabulary_first:
+            raise error
+        return real(sample, kernel)
+
+    monkeypatch.setattr(Sample, "results", results)
+    choice = choose_kernel(200, 8, 50, CPU, torch.float32, budget_s=0.01)
+    assert choice.dropped["chunked by 512 positions, vocabulary first"].startswith("it fails: ")
 
 
 @pytest.mark.parametrize("where", ["draw", "results", "seconds"])

@@ -114,7 +114,8 @@ def test_every_stage_leaves_its_files_and_is_not_repeated(
     said.clear()
     again = run_task(asked, say=lambda topic, text: said.append((topic, text)))
     assert again[110]["all"] == scores
-    assert any("is finished" in text for _, text in said)
+    [line] = [text for _, text in said if "is finished" in text]
+    assert "--" not in line, "the seed alone can be trained neither for longer nor anew"
 
 
 def test_other_settings_of_the_search_decode_again(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:

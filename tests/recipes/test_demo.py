@@ -29,11 +29,12 @@ def test_from_nothing_to_a_model_that_writes(
 ) -> None:
     monkeypatch.setenv("LMTRAIN_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "demo"
-    words = ["demo", "--source", str(source), "--vocab_size", "400", "--minutes", "0.15", "--output_dir", str(out)]
+    words = ["demo", "--source", str(source), "--vocab_size", "400", "--minutes", "0.04", "--output_dir", str(out)]
     assert main(words) == 0
     captured = capsys.readouterr()
     for topic in ("corpus", "tokenizer", "store", "model", "plan", "train", "result"):
         assert f"● {topic}" in captured.err
+    assert captured.err.count("\ntrain ") == 1, "the trial that measures a step is not shown"
     for figure in ("training loss", "validation loss", "perplexity", "tokens/s", "bits per byte", "gzip -9", "xz -9"):
         assert figure in captured.out
     assert captured.out.count("┌") == 3, "three completions"
@@ -45,7 +46,7 @@ def test_from_nothing_to_a_model_that_writes(
 
     assert main(words) == 0, "once more: it shows what came out and trains nothing"
     again = capsys.readouterr()
-    assert "is finished" in again.err
+    assert "is finished" in again.err and "--extend" not in again.err, "which is no option of this command"
     assert "● train" not in again.err
     assert "bits per byte" in again.out
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from forked import run_ranks
-from lmtrain.cli.arguments import parse_training
 from lmtrain.cli.main import main
 from lmtrain.config.options import ModelOptions
 from lmtrain.core.console import silent
@@ -22,6 +21,7 @@ from lmtrain.engine.assembly import train
 from lmtrain.generate import Settings, complete, fill_mask
 from lmtrain.models import load_model, load_tokenizer
 from lmtrain.recipes.samples import sampling
+from parsing import parse_training
 from tiny_models import checkpoint
 
 TEXT = "".join(f"The {w} fox number {n} jumps over the lazy dog.\n" for n in range(120) for w in ("quick", "slow"))

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from stages import stage_of
 
+from lmtrain.core.console import silent
+from lmtrain.core.errors import UserError
 from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.trainer import LMTrainer
+from lmtrain.rehearsal import plan as plans
 from lmtrain.rehearsal.footprint import times
 from tiny import MemoryLayout, arguments, llama, rows
 
@@ -29,6 +33,17 @@ def test_the_trainer_makes_as_many_steps(options: dict[str, float], tmp_path: Pa
     expected = planned_steps(args, 23)
     trainer.train()
     assert trainer.state.global_step == expected
+
+
+def test_a_step_without_room_is_refused_and_the_copy_that_is_saved_from_needs_none(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = stage_of(f"{runs['gpt2']} --skip_check", tmp_path / "out").resolved
+    monkeypatch.setattr(plans, "snapshot_bytes", lambda *_: 10**15)
+    assert plans.make_plan(resolved, say=silent).snapshot == 10**15
+    monkeypatch.setattr(plans, "free_here", lambda device: -(10**15))
+    with pytest.raises(UserError, match="--per_device_train_batch_size: 8 examples at once take"):
+        plans.make_plan(resolved, say=silent)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from forked import Forked
 from lmtrain.cli.main import main
 from lmtrain.cli.verify_resume import table
+from lmtrain.rehearsal import verify_resume
 from lmtrain.rehearsal.run_comparison import Row, compare_logged, compare_tensors
 from lmtrain.rehearsal.verify_resume import Verdict, compare_runs, kill
 from tiny_models import TEXT, checkpoint
@@ -126,11 +129,37 @@ def test_what_cannot_be_verified(command: str, words: str, said: str, capsys: py
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_a_run_that_fails_shows_its_own_words(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LMTRAIN_CACHE", str(tmp_path / "cache"))
+# The group that is killed is its own. With a fault where WRONG is set: dropout that depends on the process, as it would
+# if it came from a generator that nobody saved.
+_RUN = """
+import os, sys
+os.setsid()
+from lmtrain.cli.main import main
+from lmtrain.engine.trainer import seeding
+derive = seeding.derive
+if "WRONG" in os.environ:
+    seeding.derive = lambda seed, *of: derive(seed + os.getpid(), *of)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def runs_are_forks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not the point that runs are processes of Python that import everything."""
+    (tmp_path / "run.py").write_text(_RUN)
+
+    def start(words: list[str], *, stdout: Any, env: dict[str, str], **_: Any) -> Forked:
+        assert words[1:3] == ["-m", "lmtrain"]
+        return Forked([tmp_path / "run.py", *words[3:]], env=env, said=Path(stdout.name))
+
+    monkeypatch.setattr(verify_resume, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
+    own = {"LMTRAIN_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("runs_are_forks")
+def test_a_run_that_fails_shows_its_own_words(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(f"verify-resume {command.replace('--block_size 16', '--block_size 4096')}".split()) == 2
     said = capsys.readouterr().err
     assert "--block_size" in said
@@ -161,24 +190,12 @@ def test_a_killed_run_is_the_straight_one(
     assert left == []
 
 
-# Dropout that depends on the process, as it would if it came from a generator that nobody saved.
-_FAULT = """
-import os
-import lmtrain.core.streams as streams
-derive = streams.derive
-streams.derive = lambda seed, purpose, *at: derive(seed + os.getpid() * (purpose == "dropout"), purpose, *at)
-"""
-
-
-@pytest.mark.slow
+@pytest.mark.usefixtures("runs_are_forks")
 def test_a_fault_of_resuming_is_noticed(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(_FAULT)
-    for name, value in {"LMTRAIN_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
-                        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    assert main(f"verify-resume {command} --dropout 0.1 --steps 4".split()) == 1
+    monkeypatch.setenv("WRONG", "1")
+    assert main(f"verify-resume {command} --dropout 0.1 --steps 10 --skip_check".split()) == 1
     shown = capfd.readouterr().out
     assert "NOT the same run" in shown
     unlike = {line[:20].strip() for line in shown.splitlines() if "step 1: " in line or "the first" in line}

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_folders import BEGAN, evaluation, finished, loss_at, run_folder, sample, status, steady, text_of, train
@@ -118,6 +119,22 @@ def test_a_log_is_read_on_from_where_it_ended(tmp_path: Path) -> None:
     assert log.read().events == whole.events
     path.write_text(text_of([train(1)]))  # another run in its place
     assert log.read().train["step"].tolist() == [1]
+
+
+def test_another_run_that_takes_its_place_in_mid_reading_is_read_whole(tmp_path: Path) -> None:
+    class Raced(type(tmp_path)):  # type: ignore[misc]
+        def open(self, *args: Any, **kwargs: Any) -> Any:
+            stream = super().open(*args, **kwargs)
+            if other.exists():
+                other.replace(self)
+            return stream
+
+    path, other = Raced(tmp_path / "metrics.jsonl"), tmp_path / "other"
+    path.write_text(text_of([train(1)]))
+    other.write_text(text_of([train(step) for step in range(1, 5)]))
+    log = Log(path)
+    assert log.read().train["step"].tolist() == [1]
+    assert log.read().train["step"].tolist() == [1, 2, 3, 4]
 
 
 def test_what_stands_behind_half_a_line_is_taken_once(tmp_path: Path) -> None:

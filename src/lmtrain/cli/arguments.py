@@ -13,7 +13,7 @@ from typing import Any
 from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, FlagTable, flag_table
 from lmtrain.config.legacy import LEGACY
 from lmtrain.config.load import Gathered, Setting, check_understood, gather, read_settings, resolve
-from lmtrain.config.options import AboutRun, Resolved
+from lmtrain.config.options import AboutRun
 from lmtrain.config.values import is_truth_word, repeatable
 from lmtrain.core.errors import Problems, UserError
 
@@ -27,7 +27,7 @@ class Words:
     settings: list[Setting] = field(default_factory=list)
     positionals: list[str] = field(default_factory=list)
     config: list[str] = field(default_factory=list)
-    help: bool = False
+    help: str | None = None  # what is wanted of it: "" where nothing is said
 
 
 @dataclass
@@ -46,7 +46,8 @@ def split_words(table: FlagTable, argv: Sequence[str]) -> Words:
         word = argv[at]
         at += 1
         if word in ("-h", "--help"):
-            words.help = True
+            said = at < len(argv) and not _ends_values(argv[at], first=False)
+            words.help, at = argv[at] if said else "", at + said
         elif word == "--":
             words.positionals += argv[at:]
             break
@@ -151,7 +152,7 @@ def _understood(table: FlagTable, words: Words, problems: Problems) -> Parsed:
     for problem in unread:
         problems.add(problem.text, flag=problem.flag)
     if not unread:  # without the file, everything it says would be reported as missing
-        check_understood(command, options, sources, problems)
+        check_understood(options, sources, problems)
     if problems and not unread:
         from lmtrain.cli.look_ahead import look_ahead
 
@@ -178,15 +179,3 @@ def _positionals(table: FlagTable, words: Words, problems: Problems) -> list[str
             shown = repr(repeatable(word))
             problems.add(f"{shown} belongs to no option; options begin with --, values with spaces need quotes")
     return files
-
-
-def parse_training(command: str, argv: Sequence[str]) -> Resolved:
-    """The options of ``lmtrain clm`` or ``lmtrain mlm``; see :func:`parse`."""
-    options = parse(command, argv).options
-    assert isinstance(options, Resolved)
-    return options
-
-
-def parse_command(command: str, argv: Sequence[str]) -> Any:
-    """The options object of any other command (``PrepareOptions``, ...); see :func:`parse`."""
-    return parse(command, argv).options

@@ -6,10 +6,10 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.options import AboutRun
 from lmtrain.core.console import amount, counted, duration, is_first_process
 from lmtrain.core.errors import ExitCode
-from lmtrain.core.startup import heavy_imports
 
 if TYPE_CHECKING:
     from lmtrain.rehearsal.plan import Plan
@@ -26,10 +26,8 @@ def run(asked: AboutRun) -> int:
     began = time.perf_counter()
     with heavy_imports():
         from lmtrain.engine.distributed.processes import leave_together
-        from lmtrain.models.quiet import quiet_for_commands
         from lmtrain.rehearsal.plan import make_plan
 
-    quiet_for_commands()
     plan = make_plan(asked.run, asked.options if asked.options.asks else None, began=began)
     leave_together()
     if is_first_process():

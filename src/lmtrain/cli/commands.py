@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lmtrain.config.flags import TRAINING_COMMANDS
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``module`` has ``run(options) -> int`` and is imported only when the command runs.
+    """``module`` has ``run(options) -> int`` and is imported only when the command runs; the trainings share one.
 
     A name of two words is a command under another: ``nlg score``.
     """
@@ -19,7 +21,8 @@ class Command:
 
     @property
     def module(self) -> str:
-        return f"lmtrain.cli.{self.name.replace(' ', '_').replace('-', '_')}"
+        name = "training" if self.name in TRAINING_COMMANDS else self.name.replace(" ", "_").replace("-", "_")
+        return f"lmtrain.cli.{name}"
 
 
 _LIST = (

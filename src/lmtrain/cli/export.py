@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.commands.export import ExportOptions
 from lmtrain.core.console import say
 from lmtrain.core.errors import ExitCode, UserError
-from lmtrain.core.startup import heavy_imports
 
 
 def run(options: ExportOptions) -> int:
     with heavy_imports():
         from lmtrain.models.exporting.conversion import TOLERANCE, export
-        from lmtrain.models.quiet import quiet_for_commands
         from lmtrain.recipes.flags import in_flags
 
-    quiet_for_commands()
     try:
         with in_flags({"--model_name_or_path": "--base" if options.base else "MODEL"}):
             made = export(options)

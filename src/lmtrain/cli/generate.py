@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.cli.output_file import writable
+from lmtrain.cli.progress_bar import progress_bar
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.flags import option_flags
 from lmtrain.core.console import counted, say
-from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.errors import ExitCode, Problems, UserError
 from lmtrain.core.files import atomic_file
-from lmtrain.core.startup import heavy_imports
 from lmtrain.generate.prompt_files import read_prompts, read_stdin
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ def run(options: GenerateOptions) -> int:
         from lmtrain.engine.speed.machine import best_device
         from lmtrain.engine.speed.precision import choose_precision
         from lmtrain.models import describe, load_model, load_tokenizer, max_positions, purpose_of
-        from lmtrain.models.quiet import quiet_for_commands
 
-    quiet_for_commands()
     purpose = purpose_of(options)
     if purpose == "mlm":
         _fits_a_masked_model(options, prompts)
@@ -64,7 +61,7 @@ def run(options: GenerateOptions) -> int:
             for record in records:
                 file.write(json_line(record).encode())
         say("output", f"{counted(len(records), 'record')} · {output}")
-    return 0
+    return ExitCode.OK
 
 
 def _prompts(options: GenerateOptions) -> list[str]:
@@ -119,7 +116,7 @@ def _complete(
     if options.stream:
         completions = to_complete(prompts, settings, context, stream=printed)
         return [completion_record(completion, tokenizer) for completion in completions]
-    with _progress() as on_progress:
+    with progress_bar("generate") as on_progress:
         completions = to_complete(prompts, settings, context, on_progress=on_progress)
     records = [completion_record(completion, tokenizer) for completion in completions]
     if options.json:
@@ -137,21 +134,6 @@ def _settings(options: GenerateOptions) -> Any:
     named = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name != "stop"}
     stop = tuple(text.replace("\\n", "\n").replace("\\t", "\t") for text in options.stop)
     return Settings(**named, stop=stop)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar in a terminal, which goes when it is full: results follow."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("  generate"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
-        task = bar.add_task("generate", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _fill(model: Any, tokenizer: Any, texts: list[str], context: int | None, options: GenerateOptions) -> list[Record]:

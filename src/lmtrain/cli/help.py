@@ -19,6 +19,13 @@ _GROUPS = {  # of the overview
     "Look before a long run": ("check", "profile", "verify-resume"),
     "Whole recipes": ("demo", "nlg", "gpt2-ft"),
 }
+_COMMON = {  # the options of a training that its help begins with
+    "model_name_or_path", "model_type", "model_size", "tokenizer_name", "train_file", "validation_file", "text_column",
+    "block_size", "max_seq_length", "line_by_line", "mlm_probability", "mask_whole_words", "context_column",
+    "completion_column", "objective", "precision", "global_batch_size", "max_minutes", "overwrite_output_dir",
+    "use_peft", "lora_r", "output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "seed",
+    "learning_rate", "warmup_steps", "eval_strategy", "eval_steps", "save_steps", "report_to",
+}  # fmt: skip
 _NAME_COLUMN = 17
 _FLAG_COLUMN = 34
 _LONGEST_HELP = 240  # characters; the library's own texts run to several hundred
@@ -42,14 +49,14 @@ def overview() -> str:
         "  lmtrain demo",
         "  lmtrain clm --model_name_or_path ./gpt2 --train_file YOUR.txt --output_dir runs/mine",
         "",
-        "lmtrain COMMAND --help lists the options of a command; lmtrain --version tells the version.",
+        "lmtrain COMMAND --help tells the options of a command; lmtrain --version tells the version.",
         "Several processes: torchrun --nproc_per_node 2 -m lmtrain clm ... (or accelerate launch).",
     ]
     return "\n".join(lines)
 
 
-def command_help(command: Command) -> str:
-    """``lmtrain COMMAND --help``."""
+def command_help(command: Command, wanted: str = "") -> str:
+    """``lmtrain COMMAND --help``; of a training the options that most runs need, and all where ``wanted`` is "all"."""
     width = _width()
     table = flag_table(command.name)
     words = "".join(_positional(flag) for flag in table.flags.values() if flag.about.positional)
@@ -67,18 +74,35 @@ def command_help(command: Command) -> str:
         "Dashes and underscores are alike. A switch stands alone or takes true or false (--no_x is false).",
         "--config FILE.yaml, .json or .toml holds any of these options by name; flags on top of it win.",
     ]
-    for title, flags in grouped(list(table.flags.values())):
-        lines += ["", title]
-        for flag in flags:
-            lines += _two_columns(f"  {usage(flag)}", describe(flag), _FLAG_COLUMN, width)
+    flags = list(table.flags.values())
+    shortened = table.is_training and wanted != "all"
+    lines += _sections([flag for flag in flags if flag.name in _COMMON] if shortened else flags, width)
     if command.name in ABOUT_A_RUN:
         lines += ["", "Beside these, the options of the run in question: see lmtrain clm --help and the like."]
-    if table.is_training:
-        lines += [
-            "",
-            "Other options of TrainingArguments have no effect here or are refused: see docs/options.md.",
-        ]
+    if shortened:
+        count = sum(len(members) for _, members in grouped(flags))
+        more = f"These are what most runs need. lmtrain {command.name} --help all tells all {count} options, and"
+        lines += ["", *textwrap.wrap(f"{more} --help WORD those with the word in them, such as --help save.", width)]
+    elif table.is_training:
+        lines += ["", "Other options of TrainingArguments have no effect here or are refused: see docs/options.md."]
     return "\n".join(lines)
+
+
+def found_help(command: Command, word: str) -> str:
+    """``lmtrain COMMAND --help WORD``: the options with that word in name or text; empty where there is none."""
+    sought = word.lower().strip("-").replace("-", "_")
+    flags = flag_table(command.name).flags.values()
+    found = [flag for flag in flags if sought in f"{flag.name} {describe(flag)}".lower().replace("-", "_")]
+    return "\n".join(_sections(found, _width())).strip("\n")
+
+
+def _sections(flags: list[Flag], width: int) -> list[str]:
+    lines = []
+    for title, members in grouped(flags):
+        lines += ["", title]
+        for flag in members:
+            lines += _two_columns(f"  {usage(flag)}", describe(flag), _FLAG_COLUMN, width)
+    return lines
 
 
 def _positional(flag: Flag) -> str:

@@ -7,11 +7,11 @@ command line without mistakes is not looked at here: the run opens the same file
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from lmtrain.config.options import Resolved
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import Problems
 
 
@@ -24,7 +24,7 @@ def look_ahead(options: Any, problems: Problems) -> None:
         from lmtrain.data.corpus import sources_of
         from lmtrain.data.pairs import pair_sources_of
 
-        if "-" not in (*options.data.train_file, *options.data.validation_file):
+        if "-" not in (*options.data.train_file, *options.data.validation_file, *options.data.test_file):
             with problems.collect():
                 if options.command == "sft":
                     pair_sources_of(options.data, options.pairs)
@@ -41,9 +41,11 @@ def _length(options: Resolved, problems: Problems) -> None:
     if asked is None or model is None:
         return
     try:
-        raw = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
+        raw = json.loads((user_path(model) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return  # a hub name, or a folder that the run itself will complain about
+    if not isinstance(raw, dict):
+        return
     config = SimpleNamespace(**raw)
     config.get_text_config = lambda: config
     if hasattr(config, "model_type"):

@@ -6,7 +6,10 @@ Results go to standard output; progress, notes and errors go to standard error. 
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import io
+import json
 import os
 import sys
 import textwrap
@@ -17,20 +20,22 @@ from typing import Any
 from lmtrain.core.console import is_first_process, say
 from lmtrain.core.errors import ExitCode, Interrupted, OwnResultWrong, Problem, UserError
 from lmtrain.core.files import NO_RIGHT, NO_ROOM
-from lmtrain.core.launching import is_first_here, processes, under_slurm
+from lmtrain.core.launching import is_first_here, processes, tasks_without_srun, under_slurm
 from lmtrain.core.ranklog import is_told
 
 # Commands whose processes work on one thing; others that srun starts several times know nothing of each other.
 SHARED = frozenset({"clm", "mlm", "sft", "evaluate", "check", "profile", "nlg", "nlg train"})
-_ALONE = frozenset({"demo", "tokenizer", "filter", "export", "push"})
+_ALONE = frozenset({"demo", "nlg demo", "gpt2-ft", "verify-resume", "tokenizer", "filter", "export", "push"})
 
 _BROKEN_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
+_REPORT = "Please report the lines above to its maintainers."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = _name_of(words)
+    _write_whatever_it_is()
     try:
         if name in SHARED:
             os.environ.update(under_slurm(os.environ))
@@ -44,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.exit_code)
     except OwnResultWrong as error:
         if is_first_process():
-            print(f"\nlmtrain {name}: {error}\n{_where_to_report()}", file=sys.stderr, flush=True)
+            print(f"\nlmtrain {name}: {error}\n{_REPORT}", file=sys.stderr, flush=True)
         return int(error.exit_code)
     except Interrupted as stopped:
         if is_first_process():
@@ -68,12 +73,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (refused := _refused_by_the_system(error)) is not None:
             print(f"\nlmtrain {name}: {_what_to_do(error, refused)}", file=sys.stderr, flush=True)
             return refused
+        if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
+            problem = Problem("a path begins with ~ and a name that no user has here; write the folder out")
+            print(problem_block(name, (problem,)), file=sys.stderr, flush=True)
+            return ExitCode.WRONG_INPUT
         traceback.print_exc()
         print(
-            f"\nlmtrain {name}: this is a fault of lmtrain, not of your input. {_where_to_report()}",
+            f"\nlmtrain {name}: this is a fault of lmtrain, not of your input. {_REPORT}",
             file=sys.stderr,
         )
         return ExitCode.OUR_FAULT
+
+
+def _write_whatever_it_is() -> None:
+    """Show what a terminal or a pipe that is not UTF-8 has no letter for as JSON writes it, \\u221a, instead
+    of ending with an error in the middle of a result."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        codecs.register_error("as JSON", _escaped)
+        sys.stdout.reconfigure(errors="as JSON")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _refused_by_the_system(error: Exception) -> ExitCode | None:
@@ -127,10 +149,11 @@ def _run(name: str, rest: list[str]) -> int:
     from lmtrain.cli.commands import COMMANDS
     from lmtrain.config.flags import flag_table
 
-    if split_words(flag_table(name), rest).help:
-        from lmtrain.cli.help import command_help
+    if (wanted := split_words(flag_table(name), rest).help) is not None:
+        from lmtrain.cli.help import command_help, found_help
 
-        print(command_help(COMMANDS[name]))
+        found = found_help(COMMANDS[name], wanted) if wanted not in ("", "all") else ""
+        print(found or command_help(COMMANDS[name], wanted))
         return ExitCode.OK
     if name in _ALONE and processes() > 1:
         raise UserError(f"works in one process, and {processes()} were started: leave out the launcher (torchrun)")
@@ -138,6 +161,8 @@ def _run(name: str, rest: list[str]) -> int:
     for note in parsed.notes:
         say("options", note)
     os.environ.update(parsed.environment)
+    if name in SHARED and (tasks := tasks_without_srun()):
+        say("attention", f"the job has {tasks} tasks, and this is one process by itself; srun in front starts {tasks}")
     return int(importlib.import_module(COMMANDS[name].module).run(parsed.options))
 
 
@@ -182,18 +207,10 @@ def _unknown_command(name: str) -> str:
 
     if name.startswith("-"):
         return f"a command comes before {name}: one of {', '.join(COMMANDS)}"
+    if name in ("train", "finetune", "pretrain"):
+        three = "lmtrain clm on text, lmtrain mlm on its hidden words, lmtrain sft on prompts and answers"
+        return f"{name!r} is no command; three train: {three}"
     guess = nearest(name, COMMANDS)
     if guess:
         return f"{name!r} is no command; did you mean lmtrain {guess}?"
     return f"{name!r} is no command; there are {', '.join(COMMANDS)}"
-
-
-def _where_to_report() -> str:
-    from importlib.metadata import PackageNotFoundError, metadata
-
-    try:
-        links = metadata("lmtrain").get_all("Project-URL") or []
-    except PackageNotFoundError:
-        links = []
-    address = next((link.split(",", 1)[1].strip() for link in links if "issue" in link.lower()), "")
-    return f"Please report the lines above{f' at {address}' if address else ' to its maintainers'}."

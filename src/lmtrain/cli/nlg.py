@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import ExitCode
-from lmtrain.core.startup import heavy_imports
+from lmtrain.core.files import read_json
 from lmtrain.core.stopping import Stop
 
 if TYPE_CHECKING:
@@ -19,15 +20,13 @@ def run(options: NlgOptions) -> int:
     with Stop().listening() as stop:
         with heavy_imports():
             from lmtrain.engine.distributed.processes import to_the_end
-            from lmtrain.models.quiet import quiet_for_commands
             from lmtrain.recipes.data_to_text.run import run_task
 
-        quiet_for_commands()
         to_the_end(lambda: run_task(options, stop=stop))
     folder = Path(str(options.output_dir)).expanduser()
     if is_first_process():
         if options.json:
-            print(json.dumps(json.loads((folder / "scores.json").read_text(encoding="utf-8"))))
+            print(json.dumps(read_json(folder / "scores.json")))
         else:
             print((folder / "table.txt").read_text(encoding="utf-8"), end="")
     return ExitCode.OK

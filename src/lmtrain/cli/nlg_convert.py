@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lmtrain.config.commands.nlg_data import NlgConvertOptions
+from lmtrain.config.values import check_not_the_input
 from lmtrain.core.console import counted, say
 from lmtrain.core.errors import ExitCode, Problems
 
@@ -16,8 +17,8 @@ def run(options: NlgConvertOptions) -> int:
         problems.add("name the corpus' file: lmtrain nlg convert FORMAT IN OUT", flag="--input")
     if not options.output:
         problems.add("name the file to write: lmtrain nlg convert FORMAT IN OUT", flag="--output")
-    elif options.output == options.input:
-        problems.add("is the input too, which would be written over; name another file", flag="--output")
+    elif options.input:
+        check_not_the_input(options.input, options.output, problems)
     problems.raise_if_any()
     assert options.format and options.input and options.output
     from lmtrain.data.nlg.formats import convert

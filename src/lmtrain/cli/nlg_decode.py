@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtrain.cli.output_file import writable
+from lmtrain.cli.progress_bar import progress_bar
+from lmtrain.cli.startup import heavy_imports
+from lmtrain.config.values import check_not_the_input, user_path
 from lmtrain.core.console import amount, counted, duration, is_first_process, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
-from lmtrain.core.startup import heavy_imports
 from lmtrain.core.stopping import Stop
 from lmtrain.generate.token_files import read_contexts
 
@@ -30,17 +30,17 @@ def run(options: NlgDecodeOptions) -> int:
         output = _output(options.output, options.overwrite_output)
     with problems.collect():
         contexts = read_contexts(_input(options.input), "--input")
+    if options.input and options.output:
+        check_not_the_input(options.input, options.output, problems)
     if not options.model_name_or_path:
         problems.add("name the model: a run's folder, a checkpoint, or a name on the hub", flag="--model_name_or_path")
     problems.raise_if_any()
     with Stop().listening():
         with heavy_imports():
             from lmtrain.models import describe, load_model, max_positions
-            from lmtrain.models.quiet import quiet_for_commands
             from lmtrain.recipes.data_to_text.decoding import Search, decode, ends_of
             from lmtrain.recipes.data_to_text.inputs import fitting
 
-        quiet_for_commands()
         loaded = load_model(options, "clm", None)
         say("model", "\n".join([describe(loaded.model), *loaded.lines]))
         config = loaded.model.config.get_text_config()
@@ -57,11 +57,11 @@ def run(options: NlgDecodeOptions) -> int:
             options.max_new_tokens,
             options.repetition_penalty,
         )
-        with _progress() as on_progress:
+        with progress_bar("decode") as on_progress:
             done = decode(
                 loaded.model, kept, search, output, ends=ends_of(config, stops, options.eos_token_id),
                 width=options.max_new_tokens if options.pad_predictions else 0, precision=options.precision,
-                batch_size=options.batch_size, use_cpu=options.use_cpu, say=say, on_progress=on_progress,
+                batch_size=options.batch_size, use_cpu=options.use_cpu, say=say, on_progress=on_progress or _tenths(),
             )  # fmt: skip
     say("decoded", done.line)
     figures = {
@@ -81,7 +81,7 @@ def run(options: NlgDecodeOptions) -> int:
 def _input(name: str | None) -> Path:
     if not name:
         raise UserError('name the inputs: JSONL of token ids, {"context": [...]} a line', flag="--input")
-    return Path(name).expanduser()
+    return user_path(name)
 
 
 def _stop_ids(words: list[str]) -> list[int] | None:
@@ -108,22 +108,8 @@ def _output(name: str | None, overwrite: bool) -> Path:
     return writable(name, flag)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar in a terminal; in a file a line at each tenth."""
-    if not sys.stderr.isatty():
-        yield _tenths()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("  decode"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
-        task = bar.add_task("decode", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _tenths() -> Callable[[int, int], None]:
+    """A line at each tenth, for a file."""
     start, said = time.perf_counter(), 0
 
     def on_progress(done: int, total: int) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.core.errors import ExitCode
-from lmtrain.core.startup import heavy_imports
 from lmtrain.core.stopping import Stop
 
 if TYPE_CHECKING:
@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 def run(options: NlgDemoOptions) -> int:
     with Stop().listening() as stop:
         with heavy_imports():
-            from lmtrain.models.quiet import quiet_for_commands
             from lmtrain.recipes.data_to_text.demo import run_nlg_demo
             from lmtrain.recipes.data_to_text.table import before_and_after
 
-        quiet_for_commands()
         shown = run_nlg_demo(options, stop=stop)
     for context, before, after, reference in shown.samples:
         print(f"\n  {context}\n    before     {before}\n    after      {after}\n    reference  {reference}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmtrain.config.commands.nlg_data import NlgEncodeOptions
 from lmtrain.config.options import ModelOptions
+from lmtrain.config.values import check_not_the_input
 from lmtrain.core.console import counted, say
 from lmtrain.core.errors import ExitCode, Problems
 
@@ -15,8 +16,8 @@ def run(options: NlgEncodeOptions) -> int:
         problems.add("name the file of records: lmtrain nlg encode IN OUT", flag="--input")
     if not options.output:
         problems.add("name the file to write: lmtrain nlg encode IN OUT", flag="--output")
-    elif options.output == options.input:
-        problems.add("is the input too, which would be written over; name another file", flag="--output")
+    elif options.input:
+        check_not_the_input(options.input, options.output, problems)
     if not options.tokenizer_name:
         problems.add("name a tokenizer: a folder, a tokenizer.json or a hub name", flag="--tokenizer_name")
     problems.raise_if_any()

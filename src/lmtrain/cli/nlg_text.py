@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.core.console import say
 from lmtrain.core.errors import ExitCode
-from lmtrain.core.startup import heavy_imports
 
 if TYPE_CHECKING:
     from lmtrain.config.commands.nlg_data import NlgTextOptions
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 def run(options: NlgTextOptions) -> int:
     """Write the files, print where the texts are, and say how they are scored."""
     with heavy_imports():
-        from lmtrain.models.quiet import quiet_for_commands
         from lmtrain.recipes.data_to_text.texts import texts_of_files
 
-    quiet_for_commands()
     texts, references = texts_of_files(options, say)
     print(texts)
     files = ["--predictions", str(texts), "--references", str(references)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import ExitCode
-from lmtrain.core.startup import heavy_imports
 from lmtrain.core.stopping import Stop
 
 if TYPE_CHECKING:
@@ -17,10 +17,8 @@ def run(options: NlgTrainOptions) -> int:
     with Stop().listening() as stop:
         with heavy_imports():
             from lmtrain.engine.distributed.processes import to_the_end
-            from lmtrain.models.quiet import quiet_for_commands
             from lmtrain.recipes.data_to_text.run import run_training
 
-        quiet_for_commands()
         outcome = to_the_end(lambda: run_training(options, stop=stop))
     if is_first_process():
         print(outcome.folder)

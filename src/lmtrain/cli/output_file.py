@@ -10,8 +10,12 @@ from lmtrain.core.files import atomic_file
 
 
 def writable(name: str, flag: str = "--output") -> Path:
-    """The path that was typed, in a folder that is there now. Raises :class:`UserError` where none can be written."""
+    """The path that was typed, in a folder that is there now; of a link what it leads to.
+
+    Raises :class:`UserError` where no file can be written.
+    """
     path = Path(name).expanduser()
+    path = path.resolve() if path.is_symlink() else path
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file", flag=flag)
     try:
@@ -20,6 +24,8 @@ def writable(name: str, flag: str = "--output") -> Path:
             raise _TriedError  # nothing is left of it, and nothing that was there is touched
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}", flag=flag) from error
+    except UserError as error:
+        raise UserError(error.problems[0].text, flag=flag) from error
     return path
 
 

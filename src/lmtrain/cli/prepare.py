@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lmtrain.config.options import PrepareOptions
 from lmtrain.core.addresses import is_address, shown
 from lmtrain.core.allocator import keep_freed_memory
-from lmtrain.core.console import amount, say
+from lmtrain.core.console import amount, counted, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(options: PrepareOptions) -> int:
         for target in _targets(far, names).values() if far else []:
             from lmtrain.data.remote.upload import require_writable
 
-            require_writable(target)
+            require_writable(target, options.token)
     problems.raise_if_any()
     folder = Path(options.output_dir).expanduser() if options.output_dir and not far else None
     if options.shard:
@@ -66,7 +66,8 @@ def run(options: PrepareOptions) -> int:
     if far:
         _upload(corpus, far, options)
     shared = None
-    if {"train", "validation"} <= corpus.documents.keys():
+    far_away = any(made.store.is_remote for made in corpus.stores.values())  # comparing would fetch all of it
+    if {"train", "validation"} <= corpus.documents.keys() and not far_away:
         from lmtrain.data.overlap import overlap
 
         shared = overlap(corpus.documents["train"], corpus.documents["validation"])
@@ -113,7 +114,8 @@ def _upload(corpus: Corpus, address: str, options: PrepareOptions) -> None:
 
     targets = _targets(address, list(corpus.stores))
     for name, made in corpus.stores.items():
-        upload_store(made.store.folder, targets[name], overwrite=options.overwrite_cache, say=say)
+        overwrite = options.overwrite_cache
+        upload_store(made.store.folder, targets[name], token=options.token, overwrite=overwrite, say=say)
 
 
 def _targets(address: str, names: Sequence[str]) -> dict[str, str]:
@@ -175,7 +177,7 @@ def _list(options: PrepareOptions) -> int:
         return ExitCode.OK
     for info in stores:
         print(info.line())
-    print(f"{len(stores)} stores, {amount(sum(i.bytes for i in stores), 'B')}, in {cache}")
+    print(f"{counted(len(stores), 'store')}, {amount(sum(i.bytes for i in stores), 'B')}, in {cache}")
     return ExitCode.OK
 
 
@@ -188,7 +190,7 @@ def _clean(options: PrepareOptions) -> int:
         print(json.dumps({"freed": [str(i.folder) for i in freed], "bytes": sum(i.bytes for i in freed),
                           "in_use": [str(i.folder) for i in busy]}))  # fmt: skip
         return ExitCode.OK
-    print(f"freed {amount(sum(i.bytes for i in freed), 'B')} in {cache}: {len(freed)} stores")
+    print(f"freed {amount(sum(i.bytes for i in freed), 'B')} in {cache}: {counted(len(freed), 'store')}")
     for info in busy:
         print(f"left {info.folder.name}: it is being made, or cannot be deleted")
     return ExitCode.OK

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.options import AboutRun
 from lmtrain.core.console import amount, counted, is_first_process
 from lmtrain.core.errors import ExitCode
-from lmtrain.core.startup import heavy_imports
 
 if TYPE_CHECKING:
     from lmtrain.rehearsal.anatomy import Anatomy
@@ -26,10 +26,8 @@ _MEMORY = {
 def run(asked: AboutRun) -> int:
     with heavy_imports():
         from lmtrain.engine.distributed.processes import leave_together
-        from lmtrain.models.quiet import quiet_for_commands
         from lmtrain.rehearsal.profile import profile
 
-    quiet_for_commands()
     anatomy, advice = profile(asked.run, asked.options.steps)
     leave_together()
     if is_first_process():

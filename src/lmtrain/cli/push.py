@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.commands.push import PushOptions
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import ExitCode
-from lmtrain.core.startup import heavy_imports
 
 
 def run(options: PushOptions) -> int:
@@ -15,10 +15,8 @@ def run(options: PushOptions) -> int:
         from lmtrain.engine.runs.uploading import push_command, upload_folder
         from lmtrain.models.exporting.exported_files import exported_files
         from lmtrain.models.exporting.hub_upload import Destination, HubError, check_rights, repo_name
-        from lmtrain.models.quiet import quiet_for_commands
 
-    quiet_for_commands()
-    folder = Path(str(options.folder)).expanduser()
+    folder = user_path(str(options.folder))
     to = Destination(options.hub_model_id, options.hub_token, options.hub_private_repo, options.hub_revision)
     exported_files(folder, "FOLDER")
     repo_name(to.repo_id, folder)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.options import TokenizerOptions
+from lmtrain.config.values import user_path
 from lmtrain.core.console import say
 from lmtrain.core.errors import ExitCode, Problems, UserError
-from lmtrain.core.startup import heavy_imports
 
 
 def run(options: TokenizerOptions) -> int:
@@ -51,7 +53,11 @@ def run(options: TokenizerOptions) -> int:
     say("tokenizer", trained.line)
     masks = plan.kind == "wordpiece" if plan.like is None else plan.like.mask_token is not None
     model = "mlm --model_type bert" if masks else "clm --model_type gpt2"
-    say("next", f"lmtrain {model} --model_size 10m --tokenizer_name {folder} --train_file … --output_dir runs/new")
+    files = options.train_file
+    text = shlex.quote(files[0]) if len(files) == 1 and files[0] != "-" else "…"
+    column = f" --text_column {options.text_column}" if options.text_column else ""
+    named = f"--model_size 10m --tokenizer_name {shlex.quote(str(folder))} --train_file {text}{column}"
+    say("next", f"lmtrain {model} {named} --output_dir runs/new")
     print(folder)
     return ExitCode.OK
 
@@ -61,9 +67,7 @@ def _old(name: str) -> Any:
     with heavy_imports():
         from lmtrain.config.options import ModelOptions
         from lmtrain.models.loading.tokenizer import load_tokenizer
-        from lmtrain.models.quiet import quiet_for_commands
 
-    quiet_for_commands()
     try:
         return load_tokenizer(ModelOptions(tokenizer_name=name))
     except UserError as error:
@@ -88,7 +92,7 @@ def _free_folder(name: str | None) -> Path:
     """The folder to write; one that holds something other than a tokenizer is left alone."""
     if not name:
         raise UserError("name the folder for the tokenizer", flag="--output_dir")
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder", flag="--output_dir")
     if folder.is_dir() and any(folder.iterdir()):

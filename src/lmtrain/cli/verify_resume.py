@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.options import AboutRun
 from lmtrain.core.errors import ExitCode
-from lmtrain.core.startup import heavy_imports
 
 if TYPE_CHECKING:
     from lmtrain.rehearsal.verify_resume import Verdict

@@ -29,6 +29,7 @@ class ModelOptions:
         None,
         "The model: the folder of a checkpoint or of a run, or a name on the hub.",
         metavar="MODEL",
+        aliases=("model",),
     )
     model_type: str | None = option(
         None,

@@ -42,7 +42,7 @@ def from_keywords(command: str, given: Mapping[str, Any]) -> Called:
     settings = [Setting(name, f"--{name}", value=value) for name, value in values.items()]
     sources.append(gather(command, settings, problems))
     options = resolve(command, sources)
-    check_understood(command, options, sources, problems)
+    check_understood(options, sources, problems)
     problems.raise_if_any()
     return Called(
         options,

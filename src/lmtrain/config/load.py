@@ -132,7 +132,7 @@ def gather(command: str, settings: Iterable[Setting], problems: Problems) -> Gat
 
 
 def resolve(command: str, sources: list[Gathered]) -> Any:
-    """The options of a command from its sources, the last one strongest: ``Resolved`` for clm and mlm."""
+    """The options of a command from its sources, the last one strongest: ``Resolved`` for clm, mlm and sft."""
     values: dict[str, Any] = {}
     for source in sources:
         values.update(source.values)
@@ -153,10 +153,10 @@ def resolve(command: str, sources: list[Gathered]) -> Any:
     )
 
 
-def check_understood(command: str, options: Any, sources: list[Gathered], problems: Problems) -> None:
+def check_understood(options: Any, sources: list[Gathered], problems: Problems) -> None:
     """Contradictions, less those that only follow from an option that was not understood."""
     found = Problems()
-    check(command, options, found)
+    check(options, found)
     failed = {f"--{name}" for source in sources for name in source.failed}
     for problem in found:
         if problem.flag not in failed:
@@ -246,7 +246,8 @@ def _take_old(gathered: Gathered, setting: Setting, old: Old) -> str | None:
     shown = f"--{old.new}" + ("" if flag.about.secret else "".join(f" {word}" for word in words))
     why = f" ({old.why})" if old.why else ""
     gathered.notes.append(f"{setting.label} is now written {shown}{why}")
-    return _take(gathered, Setting(setting.name, setting.label, words), flag)
+    as_it_is = old.value is None and isinstance(setting.value, bool)  # `no` in YAML
+    return _take(gathered, setting if as_it_is else Setting(setting.name, setting.label, words), flag)
 
 
 def unknown_option(table: FlagTable, name: str) -> str:
@@ -260,7 +261,7 @@ def unknown_option(table: FlagTable, name: str) -> str:
         return f"no such option of {table.command}; it belongs to lmtrain {', '.join(owners)}"
     guess = nearest(name, [*table.names(), *_old_names(table)])
     if guess is None:
-        return f"no such option; lmtrain {table.command} --help lists them"
+        return f"no such option; lmtrain {table.command} --help all lists them"
     return f"no such option; did you mean --{guess}?"
 
 

@@ -19,13 +19,12 @@ from lmtrain.config.groups import MAKES_A_MODEL, DataOptions, MaskingOptions, Mo
 from lmtrain.config.key_tokens import KeyTokenOptions
 from lmtrain.config.pairs import PairOptions
 from lmtrain.config.samples import SampleOptions
+from lmtrain.core.errors import UserError
 
 __all__ = [
     "AboutRun", "CheckOptions", "DataOptions", "DemoOptions", "EvaluateOptions", "GenerateOptions", "KeyTokenOptions",
-    "LoraOptions",
-    "MaskingOptions", "ModelOptions", "OutlookOptions", "PairOptions",
-    "PrepareOptions", "ProfileOptions", "Resolved", "RunOptions",
-    "SampleOptions", "TextOptions", "TokenizerOptions",
+    "LoraOptions", "MaskingOptions", "ModelOptions", "OutlookOptions", "PairOptions", "PrepareOptions",
+    "ProfileOptions", "Resolved", "RunOptions", "SampleOptions", "TextOptions", "TokenizerOptions",
 ]  # fmt: skip
 
 
@@ -154,6 +153,17 @@ class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions, KeyTokenOptions
         None, "Folder for eval_results.json.", metavar="FOLDER", shown_default="results are only printed"
     )
     json: bool = option(False, "Print the results as one JSON object.")
+
+    def as_run(self, purpose: Literal["clm", "mlm"]) -> Resolved:
+        """The options of a run that trains nothing and scores a model of that kind."""
+        if self.words and purpose == "mlm":
+            raise UserError(
+                "tells blocks with certain words apart for causal models, and this one is masked; leave it out",
+                flag="--key_tokens",
+            )
+        names = ("output_dir", "per_device_eval_batch_size", "use_cpu", "seed")
+        training = {"do_eval": True, **{name: getattr(self, name) for name in names}}
+        return Resolved(purpose, self, self, self, RunOptions(precision=self.precision), training, keys=self)
 
 
 @dataclass

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmtrain.config.about import About
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import Problems, UserError
 
 # The spellings of HfArgumentParser.
 YES = frozenset({"yes", "true", "t", "y", "1"})
 NO = frozenset({"no", "false", "f", "n", "0"})
 NEVER = NO | {"never"}  # to --resume_from_checkpoint
+_TRUTHS_OF_YAML = {True: {"on", "yes"}, False: {"off", "no"}}  # as it reads these words where they have no quotes
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ def user_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # ~nobody
         return Path(text)
+
+
+def check_not_the_input(read: str, written: str, problems: Problems, flag: str = "--output") -> None:
+    """Add that a command would write over what it reads, however the two are spelled."""
+    if os.path.realpath(user_path(read)) == os.path.realpath(user_path(written)):
+        problems.add("is the input too, which would be written over; name another file", flag=flag)
 
 
 def repeatable(word: str) -> str:
@@ -87,6 +95,8 @@ def from_file(flag: Flag, value: Any) -> Any:
         raise flag.fail(f"cannot be empty (null); wanted: {_wanted(flag)}")
     if isinstance(value, bool) and flag.name == "resume_from_checkpoint":
         value, fits = str(value).lower(), True  # Trainer.train takes a truth, the flag a word
+    elif isinstance(value, bool) and (words := _TRUTHS_OF_YAML[value] & set(flag.choices)):
+        value, fits = words.pop(), True
     elif isinstance(value, bool):
         fits = "bool" in flag.types
     elif isinstance(value, int):
@@ -103,7 +113,8 @@ def from_file(flag: Flag, value: Any) -> Any:
     else:
         fits = isinstance(value, dict) and "dict" in flag.types
     if not fits:
-        raise flag.fail(f"{_short(value)} is not {_wanted(flag)}")
+        is_word = isinstance(value, int | float) and "str" in flag.types and not flag.choices
+        raise flag.fail(f"{_short(value)} is not {_wanted(flag)}{'; put it in quotes' if is_word else ''}")
     return _checked(flag, value)
 
 

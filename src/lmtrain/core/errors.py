@@ -115,3 +115,13 @@ class Problems:
     def raise_if_any(self) -> None:
         if self._found:
             raise UserError(problems=tuple(self._found))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; of one that says nothing, its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def one_line(problem: object) -> str:
+    """All that an error says, in one line; of one that says nothing, its kind."""
+    return " ".join(str(problem).split()) or type(problem).__name__

@@ -8,11 +8,12 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+
+from lmtrain.core.errors import UserError
 
 _CHUNK = 1 << 17  # larger ones are mapped afresh by each read, which doubles the time for small files
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS}  # network file systems, of a folder
@@ -63,25 +64,26 @@ def sync_tree(folder: Path) -> None:
         if entry.is_dir():
             sync_folder(entry)
         elif entry.is_file():
-            with entry.open("rb") as stream:
+            with entry.open("r+b" if os.name == "nt" else "rb") as stream:  # Windows flushes what may be written to
                 os.fsync(stream.fileno())
     sync_folder(folder)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file beside ``path`` for writing; it takes the name ``path`` only when all went well."""
+    """Open a new file beside ``path`` for writing; it takes the name ``path`` only when all went well.
+
+    Raises :class:`UserError` for a device, a pipe or a folder, whose name the file would take.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no ordinary file, and would be replaced by one; name another")
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    scratch = Path(name)
+    scratch = _beside(path, ".tmp")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with scratch.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        scratch.chmod(0o666 & ~mask)  # mkstemp makes files private; results are as readable as any other file
         scratch.replace(path)
     except BaseException:
         with suppress(OSError):
@@ -98,18 +100,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     rename. What a killed process leaves behind is for :func:`clear_scratch`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    scratch = _beside(path, ".tmp")
+    scratch.mkdir()
     try:
         yield scratch
-        mask = os.umask(0)
-        os.umask(mask)
-        scratch.chmod(0o777 & ~mask)
         sync_tree(scratch)
         if path.is_symlink():
             path.unlink()  # what it leads to is not ours to replace
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            path.replace(old)  # an empty folder may be replaced by a rename
+            old = _beside(path, ".old")
+            path.replace(old)
             try:
                 scratch.replace(path)
             except BaseException:
@@ -122,6 +122,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A name that nothing has. (What :mod:`tempfile` makes is private, and the umask, by which it would be opened to
+    others again, cannot be read without changing it for all threads.)"""
+    return path.parent / f".{path.name}.{os.urandom(4).hex()}{ending}"
 
 
 def clear_scratch(parent: Path, pattern: str) -> list[str]:

@@ -72,13 +72,14 @@ def under_slurm(environment: Mapping[str, str]) -> dict[str, str]:
     ``MASTER_ADDR`` is the first host of the step (rank 0 runs there), ``MASTER_PORT`` a function of job and step. A
     task that sees one GPU of its own (``--gpus-per-task``) finds it as the first.
 
-    >>> under_slurm({"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "7",
+    >>> under_slurm({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "7",
     ...              "SLURM_JOB_NODELIST": "gpu[07-08]"})
     {'RANK': '3', 'WORLD_SIZE': '4', 'LOCAL_RANK': '1', 'MASTER_ADDR': 'gpu07', 'MASTER_PORT': '15007'}
     """
     if environment.get("RANK") or environment.get("WORLD_SIZE"):
         return {}
-    tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or "1"
+    # Those of the step, which srun starts. SLURM_NTASKS has the script of a job too, which is one process.
+    tasks = environment.get("SLURM_STEP_NUM_TASKS") or "1"
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
     number, local = environment.get("SLURM_PROCID"), environment.get("SLURM_LOCALID")
     if not (nodes and number and local and int(tasks) > 1):
@@ -94,6 +95,14 @@ def under_slurm(environment: Mapping[str, str]) -> dict[str, str]:
         found["OMP_NUM_THREADS"] = threads
     fixed = ("MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")  # may have been set by hand
     return {name: value for name, value in found.items() if not (name in fixed and environment.get(name))}
+
+
+def tasks_without_srun(environment: Mapping[str, str] = os.environ) -> int:
+    """How many tasks the job has whose script started this process by itself, without ``srun``; 0 for one."""
+    if environment.get("WORLD_SIZE") or environment.get("SLURM_STEP_NUM_TASKS") or not environment.get("SLURM_PROCID"):
+        return 0
+    tasks = int(environment.get("SLURM_NTASKS") or 1)
+    return tasks if tasks > 1 else 0
 
 
 def _device(local: int, visible: str | None) -> str:

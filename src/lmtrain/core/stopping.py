@@ -118,9 +118,7 @@ class Stop:
             return
         self.reason = reason
         if self._deferred:
-            more = (
-                "; once more ends at once" if self._signalled is not None else ""
-            )  # a signal after the time is a first
+            more = "; once more ends at once" if self._signalled is not None else ""  # one after the time is a first
             self._say("stopping", f"{reason}: what is under way is finished and saved first{more}")
 
     # ---- the time ----------------------------------------------------------------------------------

@@ -27,3 +27,13 @@ def derive(seed: int, purpose: str, *counters: int) -> int:
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order of ``count`` examples in ``epoch``: int64 of shape (count,)."""
     return stream(seed, "order", epoch).permutation(count)
+
+
+def mixed(words: np.ndarray) -> np.ndarray:
+    """The finalizer of SplitMix64: a bijection of 64-bit words that leaves no visible structure.
+
+    Steele, Lea, Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014.
+    """
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtrain.config.options import Resolved
+from lmtrain.config.values import user_path
 from lmtrain.data.cache import cache_folder
 from lmtrain.data.corpus import StoresMade, requests_of, sources_of
 from lmtrain.data.preparing import prepare
@@ -62,5 +63,5 @@ def _worthwhile(options: Resolved) -> bool:
         return False
     if data.dataset_name or data.overwrite_cache or not paths or int(os.environ.get("WORLD_SIZE") or 1) > 1:
         return False
-    files = [Path(path).expanduser() for path in paths]
+    files = [user_path(path) for path in paths]
     return all(file.is_file() for file in files) and sum(file.stat().st_size for file in files) <= _MOST_BYTES

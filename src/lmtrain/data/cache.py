@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json, read_record, write_text
+from lmtrain.core.files import read_record, write_text
 from lmtrain.data.store import MANIFEST
 
 _KEY_LENGTH = 32  # hex digits of the key used as a name: 128 bits
@@ -30,9 +31,9 @@ _KEY_LENGTH = 32  # hex digits of the key used as a name: 128 bits
 def cache_folder(given: str | None = None) -> Path:
     """``given``, else ``$LMTRAIN_CACHE``, else ``$XDG_CACHE_HOME/lmtrain``, else ``~/.cache/lmtrain``."""
     if given:
-        return Path(given).expanduser()
+        return user_path(given)
     if own := os.environ.get("LMTRAIN_CACHE"):
-        return Path(own).expanduser()
+        return user_path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "lmtrain"
 
@@ -53,9 +54,10 @@ def remember_elsewhere(cache: Path, key: str, folder: Path) -> None:
 
 
 def elsewhere(cache: Path, key: str) -> Path | None:
-    """The folder that :func:`remember_elsewhere` noted; it may be gone by now."""
+    """The folder that :func:`remember_elsewhere` noted, where there is a store in it that this user may read."""
     with suppress(OSError, ValueError):
-        return Path((cache / "elsewhere" / key[:_KEY_LENGTH]).read_text(encoding="utf-8"))
+        folder = Path((cache / "elsewhere" / key[:_KEY_LENGTH]).read_text(encoding="utf-8"))
+        return folder if os.access(folder / MANIFEST, os.R_OK) else None
     return None
 
 
@@ -65,8 +67,15 @@ def locked(cache: Path, key: str, waiting: str = "", *, part: int | None = None)
 
     The operating system frees it when its holder dies, so a dead one's lock is no obstacle.
     """
+    from multiprocessing.process import current_process
+
     from filelock import FileLock, Timeout
 
+    if getattr(current_process(), "_inheriting", False):  # a worker that runs its parent's program, which has the lock
+        raise UserError(
+            "a program that has text prepared by several processes keeps what it runs under if __name__ == '__main__'",
+            flag="--preprocessing_num_workers",
+        )
     path = cache / "locks" / f"{key[:_KEY_LENGTH]}{'' if part is None else f'-{part}'}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +123,9 @@ def list_stores(cache: Path) -> list[StoredInfo]:
     found = []
     stores = cache / "stores"
     for folder in sorted(stores.iterdir()) if stores.is_dir() else []:
-        if not folder.is_dir():
-            continue
-        size = _bytes_in(folder)
-        manifest = None
-        if not folder.name.startswith("."):
-            with suppress(OSError, ValueError):
-                manifest = read_json(folder / MANIFEST)
-        found.append(StoredInfo(folder, size, manifest))
+        if folder.is_dir():
+            manifest = {} if folder.name.startswith(".") else read_record(folder / MANIFEST)
+            found.append(StoredInfo(folder, _bytes_in(folder), manifest if "sources" in manifest else None))
     return sorted(found, key=lambda info: -info.bytes)
 
 

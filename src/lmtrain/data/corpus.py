@@ -19,6 +19,7 @@ import numpy as np
 
 from lmtrain.config.mix import Mix
 from lmtrain.config.options import DataOptions, TextOptions
+from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, silent
 from lmtrain.core.errors import UserError
 from lmtrain.core.streams import stream
@@ -108,6 +109,15 @@ def sources_of(
             cache_dir=cache_dir,
             streaming=bool(getattr(options, "streaming", False)),
         )
+        if found.keys().isdisjoint(_FILES):
+            name, first = options.dataset_name, next(iter(found))
+            how = f"save one by itself, in Python: load_dataset({name!r}, split={first!r}).save_to_disk('data')"
+            if user_path(name).is_dir():
+                how = f"name the folder of one: --dataset_name {name}/{first}"
+            raise UserError(
+                f"{name} has the splits {', '.join(found)}, and none of train, validation and test; {how}",
+                flag="--dataset_name",
+            )
         return {name: [found[name]] for name in _FILES if name in found}
     named = {split: list(paths) for split, name in _FILES.items() if (paths := getattr(options, name, []))}
     if mix:
@@ -147,27 +157,9 @@ def prepare_corpus(
     requests, splitting = requests_of(options, tokenizer, sources or sources_of(options), wanted)
     if not requests:
         raise UserError("no text is named", flag="--train_file")
-    cache = cache_folder(options.data_cache_dir)
-    stores: dict[str, Prepared] = {}
-    ledger = Ledger()
-    lines: list[str] = []
-    ahead = made_ahead() if made_ahead else {}
-    say_made = SaySplits(say) if len(requests) > 1 else say
-    for name, request in requests.items():
-        if isinstance(say_made, SaySplits):
-            say_made.split = name
-        folder = store_folder / name if store_folder and len(requests) > 1 else store_folder
-        made = ready_store(request, cache, options.data_cache_gb) or prepare(
-            request, cache, folder=folder, overwrite=options.overwrite_cache, say=say_made
-        )
-        made, said = ahead.pop(made.store.folder, (made, []))
-        for topic, text in said:
-            say_made(topic, text)
-        stores[name] = made
-        ledger += made.ledger
-        lines += made.lines
-        if made.was_cached:
-            say_made("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.place}")
+    stores = _stores(options, requests, store_folder, made_ahead() if made_ahead else {}, say)
+    ledger = sum((made.ledger for made in stores.values()), Ledger())
+    lines = [line for made in stores.values() for line in made.lines]
     if not ledger.documents:
         raise UserError("there is no document in the text", flag="--train_file")
     layouts: dict[str, dict[str, AnyLayout]] = {}
@@ -175,19 +167,12 @@ def prepare_corpus(
     joins = options.append_eos and not options.compat and not by_document(options, objective)
     around = tokenizer.around_document(objective, append_eos=joins)
     for name, made in stores.items():
-        documents, line = _divided(name, made, options, splitting, seed)
-        if line:
-            lines.append(line)
-            say("held out", line.removeprefix("held out "))
-        for part, numbers in documents.items():
+        for part, numbers in divided(name, made.store, options, splitting, seed, lines, say).items():
             if part in wanted:
                 chosen.setdefault(part, []).append((made.store, numbers))
                 laid_out = _lay_out(options, objective, made, numbers, block_size, around, tokenizer.pad_id or 0)
                 layouts.setdefault(part, {})[name.partition("/")[2]] = laid_out
-    splits = {part: _as_one(part, found, options, seed) for part, found in layouts.items()}
-    for name, most in (("train", options.max_train_samples), ("validation", options.max_eval_samples)):
-        if most is not None and name in splits:
-            splits[name] = splits[name].take(most)
+    splits = at_most({part: _as_one(part, found, options, seed) for part, found in layouts.items()}, options)
     for name, layout in splits.items():
         chunking = _chunking(options, objective, chosen[name], block_size, tokenizer)
         ledger.splits[name] = replace(layout.ledger, chunking=chunking)
@@ -195,6 +180,27 @@ def prepare_corpus(
             lines.append(f"{name}: {layout.note}")
             say(name, layout.note)
     return Corpus(splits, ledger, stores, lines, chosen)
+
+
+def _stores(
+    options: DataOptions, requests: dict[str, Request], folder: Path | None, ahead: StoresMade, say: Say
+) -> dict[str, Prepared]:
+    """The store of each request: named as it is, found or made."""
+    cache = cache_folder(options.data_cache_dir)
+    say_made = SaySplits(say)
+    stores: dict[str, Prepared] = {}
+    for name, request in requests.items():
+        say_made.split = name if len(requests) > 1 else ""
+        place = folder / name if folder and len(requests) > 1 else folder
+        made = ready_store(request, cache, options.data_cache_gb) or prepare(
+            request, cache, folder=place, overwrite=options.overwrite_cache, say=say_made
+        )
+        made, said = ahead.pop(made.store.folder, (made, []))
+        for topic, text in said:
+            say_made(topic, text)
+        say_made.found(made)
+        stores[name] = made
+    return stores
 
 
 def requests_of(
@@ -226,6 +232,7 @@ def wanted_sources(
     options: DataOptions, sources: dict[str, list[Source]], wanted: Sequence[str]
 ) -> tuple[dict[str, list[Source]], bool]:
     """The sources to read for the ``wanted`` splits, and whether a part of the training text becomes validation."""
+    there = " and ".join(sources)
     sources = {name: found for name, found in sources.items() if _split_of(name) in (*wanted, "train")}
     percentage = options.validation_split_percentage
     trains = [name for name in sources if _split_of(name) == "train"]
@@ -234,12 +241,11 @@ def wanted_sources(
     if not splitting and "train" not in wanted:
         for name in trains:
             del sources[name]
-        if trains and not sources and options.dataset_name:
-            raise UserError(
-                f"{options.dataset_name} has the split train alone, and none to be scored; give a text of your own: "
-                "--validation_file",
-                flag="--dataset_name",
-            )
+    if not sources and options.dataset_name:
+        lacks = "to train on; give a text of your own: --train_file"
+        if "train" not in wanted:
+            lacks = "to be scored; give a text of your own: --validation_file"
+        raise UserError(f"{options.dataset_name} has the split {there} alone, and none {lacks}", flag="--dataset_name")
     return sources, splitting
 
 
@@ -249,7 +255,7 @@ def _split_of(name: str) -> str:
 
 
 class SaySplits:
-    """Says of which split a store is, and how text is tokenized only once for all of them."""
+    """Says of which ``split`` a store is, where there are several, and how text is tokenized only once for all."""
 
     split = ""
 
@@ -258,27 +264,40 @@ class SaySplits:
         self._told: set[str] = set()
 
     def __call__(self, topic: str, text: str) -> None:
-        if topic != "tokenizer":
-            self._say(topic, f"{self.split}: {text}" if topic == "store" else text)
-        elif (kind := re.sub(r"\d\S* \w?B", "", text)) not in self._told:  # the sizes compared may differ
+        if topic == "tokenizer":
+            kind = re.sub(r"\d\S* \w?B", "", text)  # the sizes compared may differ
+            if kind in self._told:
+                return
             self._told.add(kind)
-            self._say(topic, text)
+        self._say(topic, f"{self.split}: {text}" if topic == "store" and self.split else text)
+
+    def found(self, made: Prepared) -> None:
+        """That a store was there before, if it was."""
+        if made.was_cached:
+            self("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.place}")
 
 
-def _divided(
-    name: str, made: Prepared, options: DataOptions, splitting: bool, seed: int
-) -> tuple[dict[str, np.ndarray], str]:
-    """Which documents of a store belong to which split, and what is to be said of a part held out."""
+def divided(
+    name: str, store: TokenStore, options: DataOptions, splitting: bool, seed: int, lines: list[str], say: Say
+) -> dict[str, np.ndarray]:
+    """Which documents of a store belong to which split; of a part that is held out a line is said, and added to
+    ``lines``."""
     of, _, text = name.partition("/")
-    documents, line = {of: np.arange(len(made.store))}, ""
+    documents = {of: np.arange(len(store))}
     if of == "train" and splitting:
-        percentage = options.validation_split_percentage
-        split = split_documents(made.store, options.validation_split_mode, percentage, seed)
+        split = split_documents(store, options.validation_split_mode, options.validation_split_percentage, seed)
         documents = {"train": split.train, "validation": split.validation}
-        line = split.line.replace("held out ", f"held out of {text} ", 1) if text else split.line
+        lines.append(split.line.replace("held out ", f"held out of {text} ", 1) if text else split.line)
+        say("held out", lines[-1].removeprefix("held out "))
     if "train" in documents and options.shuffle_documents:
         documents["train"] = stream(seed, "documents").permutation(documents["train"])
-    return documents, line
+    return documents
+
+
+def at_most(splits: dict[str, AnyLayout], options: DataOptions) -> dict[str, AnyLayout]:
+    """``splits`` with no more examples than are asked for."""
+    most = {"train": options.max_train_samples, "validation": options.max_eval_samples}
+    return {name: layout if (n := most.get(name)) is None else layout.take(n) for name, layout in splits.items()}
 
 
 def _as_one(part: str, layouts: dict[str, AnyLayout], options: DataOptions, seed: int) -> AnyLayout:

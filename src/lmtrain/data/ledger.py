@@ -33,6 +33,10 @@ class Chunking:
     blocks: ChunkCost
     documents: ChunkCost
 
+    def matters(self, tokens: int) -> bool:
+        """Whether the ways differ by a hundredth of a split of ``tokens`` tokens, or more: else neither is told."""
+        return abs(self.blocks.dropped - self.documents.dropped) * 100 >= tokens
+
     def line(self, tokens: int) -> str:
         """For people, of a split of ``tokens`` tokens of text."""
 
@@ -147,11 +151,11 @@ class Ledger:
                 ]
                 lines.append("  ".join(cells))
         for name, split in self.splits.items():
-            if split.fill:
+            if split.fill and name == "train":
                 padded, packed = (f"{share:.0%}" for share in split.fill)
                 lines.append(
                     f"fill       {name}: tokens fill {padded} of a padded batch of {FILL_BATCH}, {packed} packed"
                 )
-            if split.chunking:
+            if split.chunking and name == "train" and split.chunking.matters(split.tokens):
                 lines.append(f"chunking   {name}: {split.chunking.line(split.tokens)}")
         return lines + self.notes

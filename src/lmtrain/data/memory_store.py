@@ -12,15 +12,15 @@ import numpy as np
 class MemoryStore:
     """What a layout reads of :class:`~lmtrain.data.store.TokenStore`, without a folder.
 
-    ``tokens`` (N,) int32; ``lengths`` (D,) int32; ``n_bytes`` (D,) int64, 0 where the text is not known; ``crc32`` (D,)
+    ``tokens`` (N,) int32; ``lengths`` (D,) int32; ``n_bytes`` (D,) int64, 0 as the text is not known; ``crc32`` (D,)
     uint32, of the ids.
     """
 
-    def __init__(self, documents: Iterable[Sequence[int]], n_bytes: Sequence[int] | None = None) -> None:
+    def __init__(self, documents: Iterable[Sequence[int]]) -> None:
         rows = [np.asarray(ids, np.int32) for ids in documents]
         self.tokens = np.concatenate(rows) if rows else np.empty(0, np.int32)
         self.lengths = np.array([len(row) for row in rows], np.int32)
-        self.n_bytes = np.zeros(len(rows), np.int64) if n_bytes is None else np.asarray(n_bytes, np.int64)
+        self.n_bytes = np.zeros(len(rows), np.int64)
         self.crc32 = np.array([zlib.crc32(row.tobytes()) for row in rows], np.uint32)
         self.manifest: dict[str, Any] = {"sources": [], "cut": None}
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths, dtype=np.int64)])

@@ -15,24 +15,29 @@ from typing import Any
 
 import numpy as np
 
+from lmtrain.core.streams import mixed
 from lmtrain.data.store import TokenStore
 
 WINDOW = 50
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplying by it loses nothing: 2**64 divided by the golden ratio
+_INVERSE = np.uint64(pow(int(_FACTOR), -1, 2**64))
 _CHUNK = 1 << 20  # tokens hashed at once: 8 MB for each array in work
 _DOCUMENTS = 1 << 18  # of training, compared at once
+_MOST, _MOST_DOCUMENTS = 1 << 26, 1 << 20  # of validation, tokens and documents that are looked at: in 2.5 GB of memory
 
 
 @dataclass(frozen=True)
 class Overlap:
     """Counts of validation text: ``documents``, and ``shared_documents`` that are in training word for word;
-    ``tokens``, and ``shared_tokens`` in stretches of ``window`` tokens that training has too."""
+    ``tokens``, and ``shared_tokens`` in stretches of ``window`` tokens that training has too. ``sampled``: of a part of
+    validation, as all of it is too much."""
 
     documents: int
     shared_documents: int
     tokens: int
     shared_tokens: int
     window: int = WINDOW
+    sampled: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.shared_documents or self.shared_tokens)
@@ -43,9 +48,9 @@ class Overlap:
     def __str__(self) -> str:
         share = self.shared_tokens / max(1, self.tokens)
         return (
-            f"{self.shared_documents:,} of {self.documents:,} validation documents are in the training text word for "
-            f"word, and {share:.1%} of validation's tokens lie in stretches of {self.window} tokens that training has "
-            "too: scores will look better than they are"
+            f"{'in a sample, ' * self.sampled}{self.shared_documents:,} of {self.documents:,} validation documents are "
+            f"in the training text word for word, and {share:.1%} of validation's tokens lie in stretches of "
+            f"{self.window} tokens that training has too: scores will look better than they are"
         )
 
 
@@ -56,11 +61,15 @@ def overlap(train: Documents, validation: Documents, window: int = WINDOW) -> Ov
     """Compare chosen documents (numbers, int64); both sides may be of one store.
 
     Takes one pass over the training tokens, some 20 ns a token, and memory of about 30 bytes a validation token and
-    500 bytes a validation document; of training 8 bytes a document.
+    500 bytes a validation document; of training 8 bytes a document. Of more than ``_MOST`` validation tokens or
+    ``_MOST_DOCUMENTS`` about so many are looked at, from all over them.
     """
-    lengths = np.concatenate([store.lengths[numbers].astype(np.int64) for store, numbers in validation])
+    lengths = _lengths(validation)
+    step = max(1, -(-int(lengths.sum()) // _MOST), -(-len(lengths) // _MOST_DOCUMENTS))
+    validation = [(store, numbers[::step]) for store, numbers in validation]
+    lengths = np.diff(np.minimum(np.cumsum(_lengths(validation)), _MOST), prepend=0)  # of few long ones the beginning
     shared = _equal_documents(train, validation)
-    windows, places = _windows(validation, window)
+    windows, places = _windows(validation, window, int(lengths.sum()))
     order = np.argsort(windows)
     windows, places = windows[order], places[order]
     seen = np.zeros(len(windows), bool)
@@ -76,7 +85,11 @@ def overlap(train: Documents, validation: Documents, window: int = WINDOW) -> Ov
     edges[places[seen] + window] -= 1
     covered = np.cumsum(edges[:-1]) > 0
     covered |= np.repeat(shared, lengths)  # equal documents may be shorter than a window
-    return Overlap(len(lengths), int(shared.sum()), len(covered), int(covered.sum()), window)
+    return Overlap(len(lengths), int(shared.sum()), len(covered), int(covered.sum()), window, step > 1)
+
+
+def _lengths(documents: Documents) -> np.ndarray:
+    return np.concatenate([store.lengths[numbers].astype(np.int64) for store, numbers in documents])
 
 
 def _equal_documents(train: Documents, validation: Documents) -> np.ndarray:
@@ -125,48 +138,33 @@ def _runs(documents: Documents) -> Iterator[np.ndarray]:
             yield store.tokens[begin : begin + int(store.lengths[numbers[first:last]].sum(dtype=np.int64))]
 
 
-def _windows(documents: Documents, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes (W,) of all windows of the documents, and where each begins when these stand in a row: int64 (W,)."""
+def _windows(documents: Documents, window: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes (W,) of the windows of the first ``most`` tokens of the documents, and where each begins when these stand
+    in a row: int64 (W,)."""
     windows, places, at = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0
     for tokens in _runs(documents):
-        found = _hashes(tokens, window)
-        windows += found
-        places.append(np.arange(at, at + sum(map(len, found))))
+        tokens = tokens[: most - at]
+        for number, hashes in enumerate(_hashes(tokens, window)):
+            windows.append(hashes)
+            places.append(at + number * _CHUNK + np.arange(len(hashes)))
         at += len(tokens)
     return np.concatenate(windows), np.concatenate(places)
 
 
-def _hashes(tokens: np.ndarray, window: int) -> list[np.ndarray]:
+def _hashes(tokens: np.ndarray, window: int) -> Iterator[np.ndarray]:
     """Hashes of every window of ``tokens`` (T,): uint64, together (T - window + 1,), in parts of ``_CHUNK``.
 
     A polynomial in ``_FACTOR`` over the window's tokens, modulo 2**64 (Karp and Rabin, 1987), from prefix sums: the sum
-    to the window's end less that to its beginning, over the power that its beginning stands at.
+    to the window's end less that to its beginning, over the power that its beginning stands at. Ids are small and near
+    each other, and a polynomial in them would be too, so their bits are mixed first.
     """
-    if len(tokens) < window:
-        return []
-    parts = []
     for start in range(0, len(tokens) - window + 1, _CHUNK):
         part = tokens[start : start + _CHUNK + window - 1].astype(np.uint64) + np.uint64(1)
-        with np.errstate(over="ignore"):
-            powers = _powers(len(part) + 1)
-            sums = np.concatenate([[np.uint64(0)], np.cumsum(_scattered(part) * powers[:-1], dtype=np.uint64)])
-            parts.append((sums[window:] - sums[:-window]) * _inverse_powers(len(part) + 1)[: len(sums) - window])
-    return parts
+        powers = _powers(_FACTOR, len(part))
+        sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed(part * _FACTOR) * powers, dtype=np.uint64)])
+        yield (sums[window:] - sums[:-window]) * _powers(_INVERSE, len(sums) - window)
 
 
-def _scattered(values: np.ndarray) -> np.ndarray:
-    """Each token id as a number of 64 mixed bits (the finalizer of SplitMix64; Steele, Lea, Flood 2014): ids are small
-    and near each other, and a polynomial in them would be too."""
-    x = values * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _powers(n: int) -> np.ndarray:
-    return np.concatenate([[np.uint64(1)], np.cumprod(np.full(n - 1, _FACTOR), dtype=np.uint64)])
-
-
-def _inverse_powers(n: int) -> np.ndarray:
-    inverse = np.uint64(pow(int(_FACTOR), -1, 2**64))
-    return np.concatenate([[np.uint64(1)], np.cumprod(np.full(n - 1, inverse), dtype=np.uint64)])
+def _powers(factor: np.uint64, n: int) -> np.ndarray:
+    """The first ``n``, from 1 on."""
+    return np.concatenate([[np.uint64(1)], np.cumprod(np.full(n - 1, factor), dtype=np.uint64)])

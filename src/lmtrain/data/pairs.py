@@ -22,10 +22,9 @@ from lmtrain.config.options import DataOptions
 from lmtrain.config.pairs import PairOptions
 from lmtrain.core.console import Say, silent
 from lmtrain.core.errors import UserError
-from lmtrain.core.streams import stream
 from lmtrain.core.types import Source
 from lmtrain.data.cache import cache_folder
-from lmtrain.data.corpus import AnyLayout, Corpus, SaySplits, sources_of, wanted_sources
+from lmtrain.data.corpus import AnyLayout, Corpus, SaySplits, at_most, divided, sources_of, wanted_sources
 from lmtrain.data.encoded import prepare_encoded
 from lmtrain.data.layouts import Pairs
 from lmtrain.data.ledger import Ledger
@@ -33,12 +32,11 @@ from lmtrain.data.preparing import Prepared, Request, prepare
 from lmtrain.data.sources.chat import ChatTemplate
 from lmtrain.data.sources.pairs import Form, PairReading, PairSource
 from lmtrain.data.sources.saved import Shards
-from lmtrain.data.splits import split_documents
+from lmtrain.data.sources.stores import StoreSource
 from lmtrain.data.store import TokenStore
 from lmtrain.data.tokenization import reference_encoder
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
-_FLAGS = {"train": "--train_file", "validation": "--validation_file", "test": "--test_file"}
 Around = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
@@ -84,7 +82,7 @@ def prepare_pairs(
     files = tokenizer if isinstance(tokenizer, TokenizerFiles) else TokenizerFiles.from_transformers(tokenizer)
     named, splitting = wanted_sources(data, sources or pair_sources_of(data, pairs), wanted)
     found = {
-        name: [part for source in given for part in _pair_sources(source, _FLAGS[name])]
+        name: [part for source in given for part in _pair_sources(source, f"--{name}_file")]
         for name, given in named.items()
     }
     if not found:
@@ -100,31 +98,17 @@ def prepare_pairs(
     if template:
         reading["template"] = template.fingerprint
     stores = _stores(data, found, files, form, reading, say)
-    ledger = Ledger()
-    lines: list[str] = []
-    for made in stores.values():
-        ledger += made.ledger
-        lines += made.lines
+    ledger = sum((made.ledger for made in stores.values()), Ledger())
+    lines = [line for made in stores.values() for line in made.lines]
     ledger.notes += notes
     splits: dict[str, AnyLayout] = {}
     for name, made in stores.items():
-        numbers = {name: np.arange(len(made.store) // 2)}
-        if name == "train" and splitting:
-            view: Any = _FirstOfPairs(made.store)
-            split = split_documents(view, data.validation_split_mode, data.validation_split_percentage, seed)
-            numbers = {"train": split.train, "validation": split.validation}
-            lines.append(split.line)
-            say("held out", split.line.removeprefix("held out "))
-        for part, chosen in numbers.items():
-            if part == "train" and data.shuffle_documents:
-                chosen = stream(seed, "documents").permutation(chosen)
+        view: Any = _FirstOfPairs(made.store)
+        for part, chosen in divided(name, view, data, splitting, seed, lines, say).items():
             if part in wanted:
-                splits[part] = Pairs(
-                    made.store, chosen, length, *around, on_long=pairs.on_long, pad_id=files.pad_id or 0
-                )
-    for name, most in (("train", data.max_train_samples), ("validation", data.max_eval_samples)):
-        if most is not None and name in splits:
-            splits[name] = splits[name].take(most)
+                pad_id = files.pad_id or 0
+                splits[part] = Pairs(made.store, chosen, length, *around, on_long=pairs.on_long, pad_id=pad_id)
+    splits = at_most(splits, data)
     for name, layout in splits.items():
         if not len(layout):
             raise UserError(
@@ -143,6 +127,12 @@ def _pair_sources(source: Source, flag: str) -> list[PairSource]:
     """The sources of pairs that ``source`` is made of."""
     if isinstance(source, Shards):
         return [found for part in source.parts for found in _pair_sources(part, flag)]
+    if isinstance(source, StoreSource):
+        raise UserError(
+            f"{source.name} is a token store (made by lmtrain prepare), which does not say where answers begin; name "
+            "the records of the pairs themselves",
+            flag=flag,
+        )
     if not isinstance(source, PairSource):
         raise UserError(
             f"{source.name} is plain text, and pairs are records with a context and a completion: JSON Lines, JSON, "
@@ -164,7 +154,7 @@ def _form(found: Mapping[str, Sequence[PairSource]]) -> Form:
                 raise UserError(
                     f"{source.name} holds {words[source.form]} and {first.name} holds {words[first.form]}; "
                     "give all pairs in one form",
-                    flag=_FLAGS[name],
+                    flag=f"--{name}_file",
                 )
     assert first is not None
     return first.form
@@ -225,11 +215,10 @@ def _stores(
     say: Say,
 ) -> dict[str, Prepared]:
     cache = cache_folder(data.data_cache_dir)
-    say_made = SaySplits(say) if len(found) > 1 else say
+    say_made = SaySplits(say)
     stores = {}
     for name, sources in found.items():
-        if isinstance(say_made, SaySplits):
-            say_made.split = name
+        say_made.split = name if len(found) > 1 else ""
         if form == "ids":
             made = prepare_encoded(sources, files, cache, overwrite=data.overwrite_cache, say=say_made)
         else:
@@ -237,14 +226,13 @@ def _stores(
             made = prepare(request, cache, overwrite=data.overwrite_cache, say=say_made)
         if len(made.store) % 2:
             raise AssertionError(f"{made.store.folder} holds {len(made.store)} documents, which are no pairs")
-        if made.was_cached:
-            say_made("store", f"{made.ledger.tokens:,} tokens, prepared before · {made.store.folder}")
+        say_made.found(made)
         stores[name] = made
     return stores
 
 
 class _FirstOfPairs:
-    """A store of pairs as :func:`split_documents` reads one: a pair a document.
+    """A store of pairs as :func:`divided` reads one: a pair a document.
 
     Pairs of equal context are of equal content, so by ``hash`` all texts for one input are on the same side.
     """

@@ -14,6 +14,7 @@ from lmtrain.data.sources.stores import StoreSource
 from lmtrain.data.store import TokenStore
 
 _GB = 10**9
+_OF_COMPAT = {"first_column", "keep_blank_lines"}  # settings of reading that no flag is named like
 
 
 def ready_store(request: Request, cache: Path, cache_gb: float) -> Prepared | None:
@@ -58,8 +59,8 @@ def open_store(
 
 def _otherwise(was: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, ...]:
     """What the command line says of reading text that was read otherwise when the store was made."""
-    named = {name: was[name] for name in sorted(was.keys() & asked.keys()) if was[name] != asked[name]}
+    named = [name for name in sorted(was.keys() & asked.keys() - _OF_COMPAT) if was[name] != asked[name]]
     if not named:
         return ()
-    how = ", ".join(f"--{name} {value}" for name, value in named.items())
-    return (f"the store holds text read with {how}, whatever this command says of it",)
+    how = ", ".join(f"without --{name}" if was[name] is None else f"with --{name} {was[name]}" for name in named)
+    return (f"the store holds text read {how}, whatever this command says of it",)

@@ -10,17 +10,13 @@ _BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
 _CHARACTERS = [*range(0x800), *range(0x800, 0x10000, 64), *range(0x10000, 0x110000, 4096)]
 
 
-def lost(backend: Any, texts: Iterable[str]) -> str | None:
-    """The first thing that does not come back from ``backend`` (a ``tokenizers.Tokenizer``), in words; None: all does.
+def tried(backend: Any, texts: Iterable[str]) -> tuple[str | None, int]:
+    """The first thing that does not come back from ``backend`` (a ``tokenizers.Tokenizer``), in words, None: all does;
+    and how many tokens ``texts`` are: together, since encoding them is what takes the time.
 
     Special tokens are neither added nor left out. Looked at: ``texts``; characters with every byte of UTF-8; and
     whether each of the 256 bytes has a token, those too that no valid text holds.
     """
-    return tried(backend, texts)[0]
-
-
-def tried(backend: Any, texts: Iterable[str]) -> tuple[str | None, int]:
-    """(what :func:`lost` says, how many tokens ``texts`` are): together, since encoding them is what takes the time."""
     characters = "".join(chr(c) for c in _CHARACTERS if not 0xD800 <= c < 0xE000)
     whole = [*texts, characters]
     ids = [encoding.ids for encoding in backend.encode_batch_fast(whole, add_special_tokens=False)]

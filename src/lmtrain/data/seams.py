@@ -23,7 +23,7 @@ from lmtrain.core.types import Piece
 from lmtrain.data.sources.text import TextSource
 from lmtrain.data.tokenization import Encoder
 
-_WINDOW = 256  # characters on either side of a cut
+_WINDOW = 251  # characters on either side of a cut; a prime, as 256 would show no cut through a run of spaces
 _LONGEST = 4  # bytes of a character in UTF-8
 _TRIED = 4  # places of each kind
 _PLACES = (  # as cutting.cut_at has them: after a line break, before a space, each between two visible characters
@@ -33,11 +33,10 @@ _PLACES = (  # as cutting.cut_at has them: after a line break, before a space, e
 
 
 class Seams:
-    """Proves cuts with the plain engine and counts what it found."""
+    """Proves cuts with the plain engine and counts those that did not hold."""
 
     def __init__(self, plain: Encoder) -> None:
         self._plain = plain
-        self.kept = 0
         self.joined = 0
 
     def holds(self, left: str, right: str) -> bool:
@@ -77,27 +76,11 @@ class Seams:
                     self.joined += 1
                     held.append(piece.text)
                     continue
-                self.kept += 1
             if held:
                 yield "".join(held), first
             held, first = [piece.text], piece.first
         if held:
             yield "".join(held), first
-
-    @property
-    def line(self) -> str | None:
-        """What to tell the user, if anything."""
-        return joined_line(self.joined)
-
-
-def joined_line(joined: int) -> str | None:
-    """What to tell the user of so many cuts that did not hold, if anything."""
-    if not joined:
-        return None
-    return (
-        f"{joined:,} cuts through long documents would have changed tokens, so those were tokenized "
-        "in one go: memory grows with the longest document"
-    )
 
 
 def _around(data: bytes, at: int, errors: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lmtrain.core.errors import UserError
+from lmtrain.core.streams import mixed
 from lmtrain.data.store import TokenStore
 
 _FLAG = "--validation_split_percentage"
@@ -50,7 +51,7 @@ def split_documents(store: TokenStore, mode: str, percentage: float, seed: int =
         chosen = np.arange(n) < count
         line = f"held out the first {count:,} of {n:,} documents ({percentage:g} %)"
     elif mode == "hash":
-        chosen = _mixed(store.crc32, seed) < np.uint64(min(percentage / 100.0, 1.0) * (2**64 - 2**11))
+        chosen = _drawn(store.crc32, seed) < np.uint64(min(percentage / 100.0, 1.0) * (2**64 - 2**11))
         line = f"held out {int(chosen.sum()):,} of {n:,} documents, drawn by their content ({percentage:g} %)"
     elif mode == "files":
         chosen, line = _by_file(store, percentage, seed)
@@ -68,13 +69,9 @@ def split_documents(store: TokenStore, mode: str, percentage: float, seed: int =
     return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), line)
 
 
-def _mixed(crc32: np.ndarray, seed: int) -> np.ndarray:
-    """Uniform uint64 from each CRC and the seed: the finalizer of SplitMix64 (Steele, Lea, Flood 2014)."""
-    with np.errstate(over="ignore"):
-        x = crc32.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & (2**64 - 1))
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-        return x ^ (x >> np.uint64(31))
+def _drawn(crc32: np.ndarray, seed: int) -> np.ndarray:
+    """Uniform uint64 from each CRC and the seed."""
+    return mixed(crc32.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & (2**64 - 1)))
 
 
 def _by_file(store: TokenStore, percentage: float, seed: int) -> tuple[np.ndarray, str]:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json
+from lmtrain.core.files import NO_RIGHT, read_json
 from lmtrain.data.checksums import AT_ONCE, DamagedStoreError, Watch, difference, stamp_of
 
 FORMAT = 1
@@ -44,27 +44,28 @@ def token_dtype(n_ids: int) -> np.dtype[Any]:
 
 
 @contextmanager
-def explaining_full_disks(folder: Path) -> Iterator[None]:
-    """Turn "no space left" into one clear line."""
+def explaining_disks(folder: Path, flag: str = "--data_cache_dir") -> Iterator[None]:
+    """Turn "no space left" and "no right to write" below ``folder`` into one clear line about ``flag``."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            said = f"the disk of {folder} is full; nothing was left there. Free some space, or choose another disk"
+        elif error.errno in (*NO_RIGHT, errno.ENOTDIR, errno.EEXIST) and error.filename:  # else it is about no file
+            said = f"{folder} cannot be written ({error.strerror})"
+        else:
             raise
-        raise UserError(
-            f"the disk of {folder} is full; nothing was left there. Free some space, or choose another disk",
-            flag="--data_cache_dir",
-        ) from error
+        raise UserError(said, flag=flag) from error
 
 
-def require_space(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, what: str, flag: str = "--data_cache_dir") -> None:
     """Stop before the work when the disk has not ``needed`` bytes left."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"{what} needs about {needed / 1e6:,.0f} MB and the disk of {folder} has {free / 1e6:,.0f} MB "
             "left; free some space, or choose another disk",
-            flag="--data_cache_dir",
+            flag=flag,
         )
 
 
@@ -76,6 +77,8 @@ class TokenStore:
     loader's worker is cheap. Reading ``tokens`` raises :class:`DamagedStoreError` once it is known that the bytes
     are not what was written; see checksums.
     """
+
+    is_remote = False  # its tokens are fetched when they are asked for
 
     def __init__(self, folder: Path, manifest: dict[str, Any], tokens: Any = None) -> None:
         """``tokens``: what stands for those of ``folder``, where they lie elsewhere."""
@@ -112,16 +115,14 @@ class TokenStore:
             raise DamagedStoreError(f"{folder} is no token store: it has no {MANIFEST}")
         try:
             manifest = read_json(folder / MANIFEST)
-            expected = cls.sizes_of(manifest, str(folder))
-            sizes = {name: about["bytes"] for name, about in manifest["files"].items()}
+            sizes = cls.sizes_of(manifest, str(folder))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damage(folder, f"{MANIFEST} cannot be read ({error!r})") from error
-        for name, size in expected.items():
+        for name, size in sizes.items():
             file = folder / name
             if not file.exists():
                 raise _damage(folder, f"{name} is missing")
-            found = file.stat().st_size
-            if found != size or sizes.get(name) != size:
+            if (found := file.stat().st_size) != size:
                 raise _damage(folder, f"{name} has {found:,} bytes instead of {size:,}")
         cls.require_header(folder, manifest)
         return cls(folder, manifest)
@@ -135,11 +136,14 @@ class TokenStore:
                 f"{name} has store format {manifest['format']} and this version reads {FORMAT}; prepare it again"
             )
         n, dtype = int(manifest["documents"]), np.dtype(manifest["dtype"])
-        return {
+        sizes = {
             BIN: manifest["tokens"] * dtype.itemsize,
             IDX: HEADER.size + 12 * n + 8 * (n + 1),
             DOCUMENTS: n * RECORD.itemsize,
         }
+        if any(manifest["files"][file]["bytes"] != size for file, size in sizes.items()):
+            raise ValueError("its figures contradict each other")
+        return sizes
 
     @staticmethod
     def require_header(folder: Path, manifest: dict[str, Any]) -> None:
@@ -156,12 +160,6 @@ class TokenStore:
         if self._watch is not None:
             self._watch.look()
         return self._tokens
-
-    def verify(self) -> None:
-        """Read every byte and compare the checksums; raises :class:`DamagedStoreError`."""
-        for name in self.manifest["files"]:
-            if wrong := self._difference(name):
-                raise _damage(self.folder, wrong)
 
     def watch(self, cache: Path, remedy: str = REMEDY) -> None:
         """Have the files that were too large to be compared on opening compared beside the work, once: what was found

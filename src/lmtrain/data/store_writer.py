@@ -26,13 +26,12 @@ from lmtrain.data.store import (
     MAGIC,
     MANIFEST,
     RECORD,
-    require_space,
     token_dtype,
 )
 
 _CHUNK = 1 << 18  # documents handled at once
 _COPIED = 1 << 20  # bytes of tokens copied at once
-_LOOK_AT_DISK_EVERY = 64 << 20
+_FLUSHED_EVERY = 64 << 20  # bytes of tokens
 LENGTHS = "lengths.tmp"
 
 
@@ -55,7 +54,6 @@ class DocumentWriter:
         self.continued = False
         self._may_continue = continues
         self._open: tuple[int, int, int] | None = None  # tokens, bytes, crc of the document that may go on
-        self._next_look = 0
         self._streams = [_over(folder / name) for name in (BIN, LENGTHS, DOCUMENTS)]
         self._bin, self._lengths, self._documents = self._streams
 
@@ -94,14 +92,8 @@ class DocumentWriter:
 
     def _write_tokens(self, data: memoryview) -> None:
         """``data``: bytes of ids."""
-        if self._bin.tell() >= self._next_look:
-            self._look_at_disk(len(data))
-            self._next_look = self._bin.tell() + _LOOK_AT_DISK_EVERY
         self._bin.write(data)
         self.n_tokens += len(data) // self.dtype.itemsize
-
-    def _look_at_disk(self, needed: int) -> None:
-        require_space(self.folder, needed, "the token store")
 
     def append_part(self, folder: Path, continued: bool, digest: Any = None) -> None:
         """Append what a :class:`DocumentWriter` wrote into ``folder``.
@@ -195,19 +187,22 @@ class StoreWriter(DocumentWriter):
         self._chunks = ChunkSums(CHUNK_BYTES)
         self._flushing = ThreadPoolExecutor(1)
         self._flushed: Future[None] | None = None
+        self._next_flush = _FLUSHED_EVERY
 
     def _write_tokens(self, data: memoryview) -> None:
         super()._write_tokens(data)
         self._digest.update(data)
         self._chunks.update(data)
+        if self.n_tokens * self.dtype.itemsize >= self._next_flush:
+            self._next_flush += _FLUSHED_EVERY
+            self._begin_flushing()
 
-    def _look_at_disk(self, needed: int) -> None:
-        """Also begin to flush what was written: the disk works beside the processors, and little is left for the end.
+    def _begin_flushing(self) -> None:
+        """Flush beside the work what was written so far: then little is left for the end.
 
         Raises ``OSError`` where the last flush failed: it is said only once.
         """
-        super()._look_at_disk(needed)
-        if self.n_tokens and (self._flushed is None or self._flushed.done()):
+        if self._flushed is None or self._flushed.done():
             self._require_flushed()
             self._flushed = self._flushing.submit(os.fsync, self._bin.fileno())
 

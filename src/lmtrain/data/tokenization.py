@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from lmtrain.core.console import note
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 Encoded = tuple[np.ndarray, np.ndarray]
@@ -145,21 +146,15 @@ def choose_encoder(tokenizer: TokenizerFiles, sample: Sequence[str]) -> tuple[En
     try:
         proof = Proof(FastokensEncoder(tokenizer.fast.result()), plain)
         proof.check(texts, expected)
+        return proof.fast, proof, proof.line
     except ImportError:
-        return (
-            plain,
-            None,
-            "fastokens is not installed (pip install 'lmtrain[fast]'): tokenizers tokenizes, slower",
-        )
+        why = "fastokens is not installed (pip install 'lmtrain[fast]'): tokenizers tokenizes, slower"
     except DiffersError as error:
-        return plain, None, f"fastokens not used: {error}; tokenizers tokenizes, slower"
+        why = f"fastokens not used: {error}; tokenizers tokenizes, slower"
     except Exception as error:  # whatever it says about a pipeline that it does not know
-        return (
-            plain,
-            None,
-            f"fastokens does not know this tokenizer ({_short(error)}); tokenizers tokenizes, slower",
-        )
-    return proof.fast, proof, proof.line
+        note(f"fastokens: {_short(error)}")
+        why = "the faster fastokens does not know this kind of tokenizer: tokenizers tokenizes"
+    return plain, None, why
 
 
 def _short(error: Exception) -> str:

@@ -12,10 +12,12 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_json
 
@@ -30,15 +32,16 @@ class Loading(Generic[T]):
 
     def __init__(self, load: Callable[[], T]) -> None:
         self._load = load
-        self._value: list[T] = []
-        self._error: list[Exception] = []
+        self._loaded: Future[T] = Future()
         self._thread: threading.Thread | None = None
 
     def _run(self) -> None:
         try:
-            self._value.append(self._load())
+            self._loaded.set_result(self._load())
         except Exception as error:
-            self._error.append(error)
+            self._loaded.set_exception(error)
+        except BaseException as error:  # a panic of native code
+            self._loaded.set_exception(RuntimeError(str(error)))
 
     def start(self) -> None:
         """Begin, if that was not done before."""
@@ -52,9 +55,7 @@ class Loading(Generic[T]):
         self.start()
         assert self._thread is not None
         self._thread.join()
-        if self._error:
-            raise self._error[0]
-        return self._value[0]
+        return self._loaded.result()
 
 
 def load_fastokens(json_text: str) -> Any:
@@ -104,7 +105,7 @@ class TokenizerFiles:
         name = options.tokenizer_name or options.model_name_or_path
         if not name or not options.use_fast_tokenizer:
             return None
-        path = Path(name).expanduser()
+        path = user_path(name)
         return path if (path / "tokenizer.json" if path.is_dir() else path).is_file() else None
 
     @classmethod
@@ -113,7 +114,7 @@ class TokenizerFiles:
 
         ``start``: load the fast engine now, beside the rest; right when tokenizing is what comes next.
         """
-        path = Path(path).expanduser()
+        path = user_path(str(path))
         folder, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
         text = _read(file)
         fast = Loading(lambda: load_fastokens(text))  # half a second for 50,000 tokens
@@ -131,7 +132,15 @@ class TokenizerFiles:
         config = _read_json(folder / "tokenizer_config.json") if is_folder else {}
         named = _named_tokens(config, _read_json(folder / "special_tokens_map.json") if is_folder else {})
         extra = _read_json(folder / "added_tokens.json") if is_folder else {}
-        if _add_missing(backend, config, named, extra):
+        try:
+            is_changed = _add_missing(backend, config, named, extra)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{folder / 'tokenizer_config.json'} or added_tokens.json beside it does not hold what transformers "
+                f"writes there ({type(error).__name__}: {error})",
+                flag=_FLAG,
+            ) from error
+        if is_changed:
             changed = backend.to_str()
             fast = Loading(lambda: load_fastokens(changed))
         ids = {name: backend.token_to_id(token) for name, token in named.items()}
@@ -294,20 +303,24 @@ def _add_missing(backend: Any, config: Mapping[str, Any], named: Mapping[str, st
     """Add tokens that the other files name and ``tokenizer.json`` lacks, as transformers does on loading."""
     from tokenizers import AddedToken
 
-    before = backend.get_vocab_size()
+    there = {token.content for token in backend.get_added_tokens_decoder().values()}
+    before = len(there)
     listed = config.get("added_tokens_decoder") or {}
     for _, entry in sorted(listed.items(), key=lambda item: int(item[0])):
-        if isinstance(entry, dict) and backend.token_to_id(entry["content"]) is None:
+        if isinstance(entry, dict) and entry["content"] not in there:
             flags = {k: bool(entry.get(k, False)) for k in ("single_word", "lstrip", "rstrip", "normalized")}
             backend.add_tokens([AddedToken(entry["content"], special=bool(entry.get("special")), **flags)])
+            there.add(entry["content"])
     for token, _ in sorted(extra.items(), key=lambda item: item[1]):
         if backend.token_to_id(token) is None:
             backend.add_tokens([token])
-    others = [_content(t) for t in config.get("additional_special_tokens") or []]
-    for special in (*named.values(), *others):
-        if special is not None and backend.token_to_id(special) is None:
+            there.add(token)
+    more = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    for special in (*named.values(), *map(_content, more.values() if isinstance(more, dict) else more)):
+        if special is not None and special not in there:  # also one that stands among the tokens of words
             backend.add_special_tokens([special])
-    return bool(backend.get_vocab_size() != before)
+            there.add(special)
+    return len(there) != before
 
 
 def _find_end_of_text(backend: Any, special: set[int]) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,8 +20,9 @@ from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems
-from lmtrain.core.launching import processes
-from lmtrain.engine.distributed.meeting import compared, meet, ranks
+from lmtrain.core.launching import processes, rank
+from lmtrain.engine.checkpoints.read import believe, verified
+from lmtrain.engine.distributed.meeting import compared, meet, ranks, told_by_the_first
 from lmtrain.engine.runs.found import Found
 from lmtrain.engine.runs.versions import versions
 
@@ -47,6 +48,17 @@ def require_same_start(resolved: Resolved) -> None:
     options["the command"] = options.pop("--command")
     libraries = versions() | {"python": f"{sys.version_info[0]}.{sys.version_info[1]}", "lmtrain": __version__}
     _require("start", options | libraries, "start every process with the same command and the same packages", say)
+
+
+def looked_at_once(look: Callable[[], Found]) -> Found:
+    """What ``look`` finds in the output folder. The first process looks before the others, which believe what it found
+    of the checkpoints: each has to be read as a whole for that, and may lie on a disk of the network."""
+    if processes() == 1 or rank() == 0:
+        found = look()
+        told_by_the_first(json.dumps(verified()))
+        return found
+    believe(json.loads(told_by_the_first("")))
+    return look()
 
 
 def require_same_folder(found: Found, decided: Mapping[str, Any]) -> None:

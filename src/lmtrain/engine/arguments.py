@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
@@ -18,6 +19,7 @@ from lmtrain.config.global_batch import division_of
 from lmtrain.config.options import Resolved
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.core.errors import UserError
+from lmtrain.core.launching import processes
 from lmtrain.engine.distributed.meeting import make_group, wait_for_all
 from lmtrain.engine.speed.precision import Decision
 
@@ -93,8 +95,22 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
         arguments = LMTrainingArguments(**values)
     except (ValueError, ImportError) as error:  # conflicts that only the library knows
         raise UserError(f"the training options do not fit together: {error}") from error
+    require_one_group(arguments)
     use_one_gpu(arguments)  # before a batch is worked out from it
     return arguments
+
+
+def require_one_group(arguments: TrainingArguments) -> None:
+    """Refuse what Accelerate does without a word: it takes each process for the only one where none has a
+    ``LOCAL_RANK``, and on a CPU that it was not told of."""
+    started = max(arguments.world_size, processes())
+    state: Any = arguments.distributed_state
+    if started > 1 and state is not None and state.distributed_type == DistributedType.NO:
+        raise UserError(
+            f"Accelerate takes each of the {started} processes for the only one, so they would not train together: set "
+            "LOCAL_RANK to the number that each has on its machine, from 0 on (torchrun does); on CPUs use_cpu=True, "
+            "--use_cpu"
+        )
 
 
 def use_one_gpu(arguments: TrainingArguments) -> None:

@@ -17,7 +17,7 @@ from lmtrain.core.console import Say, amount, counted, duration, is_first_proces
 from lmtrain.core.files import read_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
-from lmtrain.engine.agreement import require_same_folder, require_same_start
+from lmtrain.engine.agreement import looked_at_once, require_same_folder, require_same_start
 from lmtrain.engine.arguments import examples_of_a_step, training_arguments
 from lmtrain.engine.attention_cost import what_attention_dropout_costs
 from lmtrain.engine.batches.ordering import choose_order
@@ -76,7 +76,7 @@ def train(
     folder = Path(resolved.output_dir).expanduser()
     options = as_dict(resolved)
     again = begun_before(str(folder))  # torchrun starts it anew: what it was to do away with is gone
-    found = where_to_begin(folder, resolved.command, options, argv, again=again)
+    found = looked_at_once(partial(where_to_begin, folder, resolved.command, options, argv, again=again))
     decided = _decided(folder, found)
     require_same_folder(found, decided)
     for line in found.lines:

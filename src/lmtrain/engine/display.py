@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn
@@ -16,24 +16,6 @@ from lmtrain.engine.callbacks import WORTH_SAYING
 from lmtrain.engine.runs.results import MASKED_PERPLEXITY
 
 _SPACE = "  "
-
-
-class Display(Protocol):
-    """Where progress is shown."""
-
-    def begin(self, step: int, last_step: int) -> None: ...
-
-    def step(self, step: int, seconds_left: float | None) -> None: ...
-
-    def train(self, step: int, last_step: int, values: dict[str, Any]) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def evaluating(self, batches: int | None) -> None: ...
-
-    def evaluated(self, step: int, figures: str | None) -> None: ...
-
-    def end(self) -> None: ...
 
 
 class Lines:

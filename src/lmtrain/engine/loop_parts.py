@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lmtrain.core.streams import derive
-from lmtrain.engine.checkpoints.read import newest, read_tensors
+from lmtrain.engine.checkpoints.read import newest, put_weights, read_tensors
 from lmtrain.engine.checkpoints.write import Contents, write_checkpoint
 from lmtrain.engine.runs.versions import machine, versions
 from lmtrain.engine.speed.fast_paths import choose_scoring, drops_fast
@@ -80,10 +79,11 @@ def save_checkpoint(folder: str | Path, step: int, model: Any, tokenizer: Any = 
     target = Path(folder) / f"checkpoint-{step}"
     states = {f"{name}.pt": part.state_dict() for name, part in parts.items()}
     about = {"versions": versions(), "machine": machine()}
-    write_checkpoint(
-        target,
-        Contents(step, lambda place: _write(model, tokenizer, place), states, {}, "optimizer.pt" in states, about),
-    )
+
+    def write_weights(place: Path) -> None:
+        save_model(model, tokenizer, place)
+
+    write_checkpoint(target, Contents(step, write_weights, states, {}, "optimizer.pt" in states, about))
     return target
 
 
@@ -95,17 +95,8 @@ def load_checkpoint(folder: str | Path, model: Any, **parts: Any) -> int:
     found = newest(Path(folder))
     if found.checkpoint is None:
         return 0
-    own = model.state_dict()
-    loaded = load_file(found.checkpoint / "model.safetensors")
-    result = model.load_state_dict(loaded, strict=False)
-    known = {own[name].data_ptr() for name in loaded if name in own}
-    missing = [name for name in result.missing_keys if own[name].data_ptr() not in known]  # tied weights are there
-    if missing or result.unexpected_keys:
-        raise ValueError(f"{found.checkpoint} is another model's: {', '.join([*missing, *result.unexpected_keys][:3])}")
+    if wrong := put_weights(model, found.checkpoint / "model.safetensors"):
+        raise ValueError(f"{found.checkpoint} is another model's: {', '.join(wrong[:3])}")
     for name, part in parts.items():
         part.load_state_dict(read_tensors(found.checkpoint / f"{name}.pt"))
     return found.step
-
-
-def _write(model: Any, tokenizer: Any, place: Path) -> None:
-    save_model(model, tokenizer, place)

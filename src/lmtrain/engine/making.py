@@ -13,6 +13,7 @@ from lmtrain.core.stopping import Stop
 from lmtrain.engine.arguments import examples_of_a_step, training_arguments
 from lmtrain.engine.batches.ordering import choose_order
 from lmtrain.engine.checkpoints.policy import Saving
+from lmtrain.engine.exporting import require_gathering
 from lmtrain.engine.guarding import Guarding
 from lmtrain.engine.looking import Look, Looking
 from lmtrain.engine.muon import maker_of
@@ -61,6 +62,8 @@ def make_trainer(
         stop=stop,
         ordering=ordering,
     )
+    if resolved.do_train:
+        require_gathering(trainer)
     if run is not None:
         trainer.trackers.name_run(trainer.args, run.path, decided)
     if look is not None and run is not None and not callbacks:

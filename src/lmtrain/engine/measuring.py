@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
@@ -28,6 +28,11 @@ from lmtrain.engine.trainer import LMTrainer
 
 _MAKES_A_MODEL: dict[str, Any] = dict.fromkeys(
     ("model_type", "model_size", "config_name", "config_overrides", "tokenizer_name")
+)
+
+LONGER_OR_ANEW: Final = (
+    ". To train it for longer give more --max_steps or --num_train_epochs and --extend; to train it anew add "
+    "--overwrite_output_dir"
 )
 
 
@@ -96,22 +101,15 @@ def already_finished(folder: Path, resolved: Resolved, say: Say) -> Outcome:
     metrics: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         metrics = read_json(folder / "all_results.json")
-    say(
-        "run",
-        f"{folder} is finished; the model lies there. To train it for longer give more "
-        "--max_steps or --num_train_epochs and --extend; to train it anew add --overwrite_output_dir",
-    )
-    if resolved.do_eval and "eval_loss" not in metrics:
-        return Outcome(folder, metrics | _evaluate_finished(folder, resolved, say), was_finished=True)
+    say("run", f"{folder} is finished; the model lies there{LONGER_OR_ANEW}")
+    if resolved.do_eval and "eval_loss" not in metrics:  # --do_train first, --do_eval added later
+        return Outcome(
+            folder, metrics | _evaluate_model_in(folder, resolved, say).get("validation", {}), was_finished=True
+        )
     for split, prefix in (("validation", "eval"), ("test", "test")):
         if f"{prefix}_loss" in metrics:
             say("result", f"{split} " + summary(metrics, resolved.command, prefix))
     return Outcome(folder, metrics, was_finished=True)
-
-
-def _evaluate_finished(folder: Path, resolved: Resolved, say: Say) -> dict[str, Any]:
-    """The scores that a run which only trained lacks: ``--do_train`` first, ``--do_eval`` added later."""
-    return _evaluate_model_in(folder, resolved, say).get("validation", {})
 
 
 def score_exported(folder: Path, resolved: Resolved, found: Found, say: Say) -> Outcome:

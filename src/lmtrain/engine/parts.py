@@ -22,7 +22,7 @@ from lmtrain.engine.agreement import require_same_parts
 from lmtrain.engine.requirements import check_requirements
 from lmtrain.engine.speed.fast_paths import require_isolation
 from lmtrain.engine.speed.machine import best_device
-from lmtrain.engine.speed.precision import Decision, choose_precision
+from lmtrain.engine.speed.precision import Decision, choose_precision, require_format
 from lmtrain.engine.speed.threads import threads_again
 from lmtrain.models import check_kind, describe, load_model, load_tokenizer, max_positions, require_positions
 from lmtrain.models.adapters.lora import adapted
@@ -79,9 +79,12 @@ def assemble(
         if resolved.do_train and resolved.lora.use_peft:
             shards = sharding_of(resolved.training)  # which takes one format for all weights
             loaded = adapted(loaded, resolved.lora, precision.name if precision and not shards else "fp32")
-    if resolved.do_train and loaded is not None and precision is not None:
+    if loaded is not None and precision is not None:
         with problems.collect():
-            check_requirements(resolved, precision, loaded.model)
+            require_format(loaded.model, precision)
+        if resolved.do_train:
+            with problems.collect():
+                check_requirements(resolved, precision, loaded.model)
     problems.raise_if_any()
     assert tokenizer is not None and loaded is not None and precision is not None
     model_line = f"{describe(loaded.model)} · {precision.name} ({precision.reason})"

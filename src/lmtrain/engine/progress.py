@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from lmtrain.core.console import told_to
 from lmtrain.core.runlog import Events
 from lmtrain.engine.callbacks import SPEED, TrainingClock
-from lmtrain.engine.display import Display, Lines, Noted, Terminal, describe_evaluation
+from lmtrain.engine.display import Lines, Noted, Terminal, describe_evaluation
 from lmtrain.engine.distributed.ranks import Ranks
 from lmtrain.engine.guarding import MARKS
 from lmtrain.engine.speed.memory import memory_in_use
@@ -51,7 +51,7 @@ class Progress(TrainerCallback):
         self._summaries = summaries
         self._trains = False
         drawn = stream.isatty() if terminal is None else terminal
-        self.display: Display = Terminal(stream) if drawn else Lines(stream)
+        self.display: Terminal | Lines = Terminal(stream) if drawn else Lines(stream)
         self._noted = Noted()
 
     def on_train_begin(
@@ -72,12 +72,7 @@ class Progress(TrainerCallback):
             self.display.step(state.global_step, self._seconds_left(state))
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
@@ -136,12 +131,7 @@ class Progress(TrainerCallback):
             self.display.evaluating(batches)
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
     ) -> None:
         self._time.on_evaluate(args, state, control)
         if state.is_world_process_zero and metrics:

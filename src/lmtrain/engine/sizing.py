@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from lmtrain.core.console import Say, counted, duration
 from lmtrain.core.launching import processes
 from lmtrain.engine.making import make_trainer
 from lmtrain.engine.parts import Parts
+from lmtrain.engine.progress import Progress
 from lmtrain.engine.speed.batch_size import MicroBatch, choose_micro_batch
 from lmtrain.engine.speed.batch_size import examples_a_step as closest_to
 from lmtrain.engine.speed.budget import StepClock, steps_within
@@ -83,7 +85,8 @@ def steps_in(
             "push_to_hub": False,
         }
         with quiet_libraries():
-            twin = make_trainer(resolved, parts, None, decided=decided, model=model, callbacks=[clock], **changes)
+            unseen = [Progress(stream=io.StringIO()), clock]
+            twin = make_trainer(resolved, parts, None, decided=decided, model=model, callbacks=unseen, **changes)
             decided.update(twin.fast_paths.decisions)
             twin.train()
 

@@ -68,7 +68,7 @@ def is_saved(trainer: LMTrainer, found: Found) -> bool:
     step = trainer.state.global_step
     from_there = found.checkpoint is not None and found.step == step
     mine = not trainer.args.save_only_model and (trainer.saved_step == step or from_there)
-    return bool(trainer.asked_by_any(mine)) if trainer.args.world_size > 1 else mine
+    return bool(trainer.asked_by_any(mine))
 
 
 def why_stopped(trainer: LMTrainer) -> str:

@@ -6,6 +6,7 @@ Shapes: ``B`` contexts of a batch, ``K`` beams of each, ``R ≤ B·K`` rows, ``T
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MEMORY = 4 << 30  # bytes for a batch when the caller names neither a batch size nor a limit
 _MOST_ROWS = {"cpu": 160, "cuda": 1280}  # beyond this reading the weights is no longer what a step waits for
+_MOST_DIGITS = 30  # of what a score is divided by: fp32 ends at 10³⁸
 _SPARE = 1.25  # rows on the move exist twice, one layer at a time
 
 
@@ -192,6 +194,11 @@ def _check(rules: BeamRules, contexts: list[tuple[int, ...]], model: Any, batch_
         problems.add(f"{rules.repetition_penalty} must be above 0", flag="--repetition_penalty")
     if batch_size is not None and batch_size < 1:
         problems.add(f"{batch_size} is less than 1", flag="--batch_size")
+    if not abs(rules.length_penalty) * math.log10(max(rules.max_new_tokens, 1)) < _MOST_DIGITS:
+        problems.add(
+            f"{rules.max_new_tokens} tokens to the power of {rules.length_penalty:g} are no number to divide by",
+            flag="--length_penalty",
+        )
     known = int(model.get_input_embeddings().weight.shape[0])
     if rules.num_beams > known:
         problems.add(f"{rules.num_beams} is more than the {known} tokens of the model", flag="--num_beams")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from lmtrain.core.errors import Problems, UserError
 
@@ -32,7 +33,7 @@ def read_prompts(name: str, flag: str = "--prompts_file") -> list[str]:
 def read_stdin(flag: str | None = None) -> str:
     """All of standard input."""
     try:
-        return sys.stdin.read()
+        return sys.stdin.read().removeprefix("\ufeff")  # which PowerShell puts before what it pipes
     except UnicodeDecodeError as error:
         raise UserError(f"standard input is not UTF-8 (at byte {error.start})", flag=flag) from error
 
@@ -51,16 +52,23 @@ def _from_records(path: Path, lines: list[tuple[int, str]], flag: str) -> list[s
     return prompts
 
 
-def _prompt(line: str) -> str:
+def field_of(line: str | bytes, name: str) -> Any:
+    """A field of the JSON object in ``line``. Raises ``ValueError`` with what is wrong with it."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (at byte {error.start + 1} of the line)") from None
     except RecursionError:
         raise ValueError("JSON too deep to be read") from None
-    if not isinstance(record, dict) or "prompt" not in record:
-        raise ValueError('no record with a "prompt"')
-    prompt = record["prompt"]
+    if not isinstance(record, dict) or name not in record:
+        raise ValueError(f'no record with a "{name}"')
+    return record[name]
+
+
+def _prompt(line: str) -> str:
+    prompt = field_of(line, "prompt")
     if not isinstance(prompt, str):
         raise ValueError('its "prompt" is no text')
     return prompt

@@ -56,10 +56,10 @@ class Settings:
             if getattr(self, name) < 1:
                 problems.add(f"{getattr(self, name)} is less than 1", flag=f"--{name}")
         for name in ("temperature", "repetition_penalty", "top_p"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # nan is not
                 problems.add(f"{getattr(self, name)} must be above 0", flag=f"--{name}")
         for name in ("top_k", "no_repeat_ngram_size", "min_p", "logprobs"):
-            if (getattr(self, name) or 0) < 0:
+            if not (getattr(self, name) or 0) >= 0:
                 problems.add(f"{getattr(self, name)} is less than 0", flag=f"--{name}")
         for name in ("top_p", "min_p"):
             if getattr(self, name) > 1:

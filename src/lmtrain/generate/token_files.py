@@ -7,11 +7,15 @@ Inputs are ``{"context": [...], "completion": [...]}``, one a line; predictions 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.files import atomic_file
+from lmtrain.generate.prompt_files import field_of
+
+_T = TypeVar("_T")
 
 
 def read_contexts(path: Path, flag: str) -> list[list[int]]:
@@ -19,14 +23,18 @@ def read_contexts(path: Path, flag: str) -> list[list[int]]:
 
     Raises :class:`UserError` about ``flag`` that names the first bad lines and counts the others.
     """
-    contexts: list[list[int]] = []
+    return _each_line(path, flag, _context, "input")
+
+
+def _each_line(path: Path, flag: str, read: Callable[[bytes], _T], what: str) -> list[_T]:
+    found: list[_T] = []
     bad: list[str] = []
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.isspace():
                     try:
-                        contexts.append(_context(line))
+                        found.append(read(line))
                     except ValueError as error:
                         bad.append(f"{path}:{number}: {error}")
     except OSError as error:
@@ -34,23 +42,13 @@ def read_contexts(path: Path, flag: str) -> list[list[int]]:
     problems = Problems()
     problems.add_some(bad, "line", flag=flag)
     problems.raise_if_any()
-    if not contexts:
-        raise UserError(f"{path} holds no input", flag=flag)
-    return contexts
+    if not found:
+        raise UserError(f"{path} holds no {what}", flag=flag)
+    return found
 
 
 def _context(line: bytes) -> list[int]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (at byte {error.start + 1} of the line)") from None
-    except RecursionError:
-        raise ValueError("JSON too deep to be read") from None
-    if not isinstance(record, dict) or "context" not in record:
-        raise ValueError('no record with a "context"')
-    context = record["context"]
+    context = field_of(line, "context")
     if isinstance(context, str):
         raise ValueError('its "context" is text; token ids are wanted, so encode it first')
     if not isinstance(context, list) or any(type(token) is not int for token in context):
@@ -73,24 +71,7 @@ def read_predictions(path: Path, flag: str) -> dict[int, list[int]]:
 
     Raises :class:`UserError` about ``flag`` that names the first bad lines and counts the others.
     """
-    found: dict[int, list[int]] = {}
-    bad: list[str] = []
-    try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if not line.isspace():
-                    try:
-                        found.update([_prediction(line)])
-                    except ValueError as error:
-                        bad.append(f"{path}:{number}: {error}")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}", flag=flag) from error
-    problems = Problems()
-    problems.add_some(bad, "line", flag=flag)
-    problems.raise_if_any()
-    if not found:
-        raise UserError(f"{path} holds no prediction", flag=flag)
-    return found
+    return dict(_each_line(path, flag, _prediction, "prediction"))
 
 
 def _prediction(line: bytes) -> tuple[int, list[int]]:

@@ -58,10 +58,10 @@ def cost_of_attention_dropout(
         attend = nn.functional.scaled_dot_product_attention
         attend(query, key, value, dropout_p=dropped, is_causal=causal).sum().backward()
         if device.type != "cpu":
-            getattr(torch, device.type).synchronize()
+            torch.accelerator.synchronize(device)
         return time.perf_counter() - began
 
-    with torch.random.fork_rng(), torch.enable_grad():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
         with_dropout, without = (min(once(p) for _ in range(_TRIES)) for p in (probability, 0.0))
     times = layers * batch / some
     return times * with_dropout, times * without

@@ -40,7 +40,7 @@ def logits_of(model: Any, ids: Tensor) -> Tensor:
     Computed in fp32 without dropout, autocast or compiled kernels, whatever the weights are kept in.
     """
     device = next(model.parameters()).device
-    with torch.no_grad(), still(model), _plainly(model):
+    with torch.no_grad(), _plainly(model), still(model):
         logits: Tensor = model(input_ids=ids.to(device)).logits
     return logits.float().cpu()
 
@@ -56,10 +56,24 @@ def difference(right: Tensor, other: Tensor) -> float:
     return float(apart.max()) / max(largest, 1e-30)
 
 
-def attention_of(model: Any) -> str | None:
-    """The kernel of attention to compare with: the model's own, where that computes in fp32."""
-    own = getattr(model.config, "_attn_implementation", None)
+def plain_attention(config: Any) -> str | None:
+    """The kernel of attention to compare with: that of the configuration, where it computes in fp32."""
+    own: str | None = getattr(config, "_attn_implementation", None)
     return own if own is None or own in _PLAIN else "sdpa"
+
+
+@contextmanager
+def attending_in_fp32(model: Any) -> Iterator[None]:
+    """With :func:`plain_attention`: flash kernels refuse fp32."""
+    config = getattr(model, "config", None)
+    own, plain = getattr(config, "_attn_implementation", None), plain_attention(config)
+    if plain != own:
+        model.set_attn_implementation(plain)
+    try:
+        yield
+    finally:
+        if plain != own:
+            model.set_attn_implementation(own)
 
 
 @contextmanager
@@ -69,10 +83,7 @@ def _plainly(model: Any) -> Iterator[None]:
         if "_original_forward" in vars(model):
             prepared, model.forward = model.forward, model._original_forward
             stack.callback(setattr, model, "forward", prepared)
-        own, plain = getattr(model.config, "_attn_implementation", None), attention_of(model)
-        if plain != own:
-            model.set_attn_implementation(plain)
-            stack.callback(model.set_attn_implementation, own)
+        stack.enter_context(attending_in_fp32(model))
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_in_fp32(model))

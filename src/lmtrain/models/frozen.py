@@ -31,8 +31,8 @@ def casts_itself(module: nn.Module) -> bool:
     return type(module) in _LOW.values()
 
 
-def keep_frozen_low(model: nn.Module, dtype: torch.dtype) -> int:
-    """Keep the weights of frozen linear layers in ``dtype``, bf16 or fp16; return how many weights those are.
+def keep_frozen_low(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the weights of frozen linear layers in ``dtype``, bf16 or fp16.
 
     Autocast casts a frozen fp32 weight anew at every use, since it keeps only the casts of weights that are trained.
     Under autocast to ``dtype`` results are the same to the bit, in half the memory. Without autocast the rounded
@@ -46,13 +46,10 @@ def keep_frozen_low(model: nn.Module, dtype: torch.dtype) -> int:
             uses[weight] = uses.get(weight, 0) + 1
     head: nn.Module | None = getattr(model, "get_output_embeddings", lambda: None)()
     parts = set() if head is None else set(head.modules())
-    count = 0
     for module in model.modules():
         weights = list(module.parameters(recurse=False))
         alone = all(uses[weight] == 1 and not weight.requires_grad for weight in weights)
         if type(module) in _LOW and module not in parts and weights and alone:
             for weight in weights:
                 weight.data = weight.data.to(dtype)
-                count += weight.numel()
             module.__class__ = _LOW[type(module)]
-    return count

@@ -10,7 +10,7 @@ positions  positions that restart, no mask, no cache:  Llama and its kin, Mistra
            the model makes each layer's mask itself    not OPT nor Falcon, and no encoder
 mask       one mask (R, 1, W, W) for all layers        BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT, MPNet; OPT, Falcon
 masks      one for full and one for local layers       ModernBERT, whose windows a single mask would open
-varlen     one row, and where its examples begin       flash kernels on CUDA: written, never run for want of one
+varlen     one row, and where its examples begin       flash kernels of GPUs; tried with plain attention in their place
 =========  ==========================================  ===========================================================
 
 Convolutions and recurrences (ConvBERT, Mamba), distances counted along the row (BLOOM) and masks of another shape

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lmtrain.core.types import Examples
 from lmtrain.models.isolation import Isolation, ways
-from lmtrain.models.still import still
+from lmtrain.models.still import format_held, still
 
 _LENGTHS: Final = (24, 9, 17, 1, 13)
 """Tokens of the examples tried: uneven, one of a single token; long enough for all to matter to each other."""
@@ -20,7 +20,8 @@ _BOUNDS: Final = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2,
 """What rounding explains, relative to the largest logit: separate runs multiply matrices of other shapes, whose sums
 are in another order. Measured on models of 2-3 layers: 2e-7 to 8e-7 in fp32; in fp64 some compute parts in fp32."""
 
-_TF32: Final = 1e-2  # its products keep 10 bits
+_COMPARED: Final = 1024  # logits of a position at most: of 256,000, behind a long window, all would be 20 GB
+
 _LEAK: Final = 1e-3
 """Of what a change does to its own example. Runs of the same shape round alike: in all models tried, nothing leaks."""
 
@@ -122,7 +123,8 @@ def _changed(piece: Tensor) -> Tensor:
 def _logits(model: nn.Module, ids: Tensor, **inputs: Any) -> Tensor:
     outputs = model(input_ids=ids, **inputs)
     logits: Tensor = outputs["logits"] if hasattr(outputs, "keys") else outputs[0]
-    return logits.double() if logits.dtype == torch.float64 else logits.float()
+    logits = logits[..., :: -(-logits.shape[-1] // _COMPARED)].contiguous()  # all that is kept of them
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
@@ -131,7 +133,4 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 
 def _bound(model: nn.Module) -> float:
-    weights = next(model.parameters())
-    if weights.is_cuda and weights.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
-        return _TF32
-    return _BOUNDS.get(weights.dtype, _BOUNDS[torch.bfloat16])
+    return _BOUNDS.get(format_held(model), _BOUNDS[torch.bfloat16])

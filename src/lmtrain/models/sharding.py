@@ -39,7 +39,8 @@ def shard(model: Any, mesh: DeviceMesh | None = None, **options: Any) -> Any:
         )
     if mesh is None:
         own = next(model.parameters()).device.type
-        kind = "cuda" if "nccl" in distributed.get_backend() else own
+        # get_backend() is "undefined" where the group was made without naming one, which has NCCL on GPUs.
+        kind = "cuda" if torch.cuda.is_available() and "nccl" in distributed.get_backend_config() else own
         mesh = init_device_mesh(kind, (distributed.get_world_size(),))
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lmtrain.core.errors import UserError
-from lmtrain.core.streams import derive
+from lmtrain.core.streams import derive, mixed
 from lmtrain.core.types import Examples
 from lmtrain.objectives.base import IGNORED, Objective, model_inputs, real_positions
 from lmtrain.objectives.words import word_starts
@@ -106,7 +106,7 @@ class Masked(Objective):
         labels = np.full_like(ids, IGNORED)
         labels[rows, columns] = ids[rows, columns]
         # A second word for the hidden positions alone: what to put there, and which random id.
-        second = _mix(words[rows, columns] ^ _GAMMA)
+        second = mixed(words[rows, columns] ^ _GAMMA)
         action = _unit(second)
         random_ids = (((second & np.uint64(0xFFFFFFFF)) * np.uint64(self.vocab_size)) >> np.uint64(32)).astype(np.int64)
         if self._vocabulary is not None:
@@ -149,16 +149,6 @@ def _choose(draws: np.ndarray, eligible: np.ndarray, probability: float) -> np.n
     return hidden
 
 
-def _mix(words: np.ndarray) -> np.ndarray:
-    """The finalizer of SplitMix64: a bijection of 64-bit words that leaves no visible structure.
-
-    Steele, Lea, Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014.
-    """
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
-
-
 def _stream_words(seed: int, epoch: int, index: np.ndarray, length: int) -> np.ndarray:
     """64 random bits for every position of every example: uint64 of shape (B, length).
 
@@ -166,8 +156,8 @@ def _stream_words(seed: int, epoch: int, index: np.ndarray, length: int) -> np.n
     example without a loop over the examples.
     """
     start = np.uint64(derive(seed, "mask", epoch) & (2**64 - 1))
-    row = _mix(_mix(index.astype(np.int64).view(np.uint64) * _GAMMA + start))
-    return _mix(row[:, None] + np.arange(1, length + 1, dtype=np.uint64) * _GAMMA)
+    row = mixed(mixed(index.astype(np.int64).view(np.uint64) * _GAMMA + start))
+    return mixed(row[:, None] + np.arange(1, length + 1, dtype=np.uint64) * _GAMMA)
 
 
 def _unit(words: np.ndarray) -> np.ndarray:

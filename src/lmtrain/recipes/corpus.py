@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
-import shutil
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +71,7 @@ def build_corpus(
             part = "held_out" if int(digest[:8], 16) % one_in == 0 else "train"
             copy = scratch / part / inside
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            copy.write_bytes(content)
             sizes[part] += len(content)
             counts[part] += 1
         if not counts["train"] or not counts["held_out"]:

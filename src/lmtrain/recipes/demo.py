@@ -18,7 +18,7 @@ from lmtrain.config.save import as_dict
 from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, amount, counted, say
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json, write_json
+from lmtrain.core.files import read_record, write_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
@@ -30,7 +30,8 @@ from lmtrain.engine.speed.machine import best_device
 from lmtrain.engine.speed.precision import choose_precision
 from lmtrain.generate import Completion, Settings, complete
 from lmtrain.models import load_model, load_tokenizer
-from lmtrain.recipes.corpus import build_corpus, compressed_bits_per_byte, standard_library
+from lmtrain.recipes.corpus import DemoCorpus, build_corpus, compressed_bits_per_byte, standard_library
+from lmtrain.recipes.flags import as_a_part
 from lmtrain.rehearsal.rehearse import rehearse
 
 PROMPTS = (  # none ends in white space, which belongs to the token after it
@@ -96,17 +97,16 @@ def run_demo(
         )
         trained.save(tokenizer)
         say("tokenizer", trained.line)
-    outcome = train(resolved, sys.argv[1:], minutes=options.minutes, stop=stop, rehearse=rehearse, say=say)
+    outcome = train(resolved, sys.argv[1:], minutes=options.minutes, stop=stop, rehearse=rehearse, say=as_a_part(say))
     if show:
         prompts = beginnings(corpus.held_out) if options.source else PROMPTS
-        _show(outcome, folder, corpus.held_out, prompts, options.seed)
+        _show(outcome, folder, corpus, prompts, options.seed)
     return outcome
 
 
 def _require_same_text(learns: dict[str, Any], folder: Path) -> None:
     """Refuse to go on with a demo of another text or vocabulary, whose tokenizer lies in the folder."""
-    about = folder / _LEARNS
-    before = read_json(about) if about.is_file() else learns
+    before = read_record(folder / _LEARNS) or learns
     differ = [f"--{name} was {before.get(name) or 'not given'}" for name in learns if before.get(name) != learns[name]]
     if differ:
         raise UserError(
@@ -170,15 +170,15 @@ def _resolved(options: DemoOptions, folder: Path, shape: Shape) -> Resolved:
     )
 
 
-def _show(outcome: Outcome, folder: Path, held_out: Path, prompts: tuple[str, ...], seed: int) -> None:
+def _show(outcome: Outcome, folder: Path, corpus: DemoCorpus, prompts: tuple[str, ...], seed: int) -> None:
     """The result beside a compressor's, what the model writes, and what to type next: on standard output."""
     scores = outcome.metrics
     at_end = scores.get("train_loss_at_end", scores["train_loss"])
-    rivals = ", ".join(f"{name}: {bits:.2f}" for name, bits in compressed_bits_per_byte(held_out).items())
+    rivals = ", ".join(f"{name}: {bits:.2f}" for name, bits in compressed_bits_per_byte(corpus.held_out).items())
     print(
         f"\n  training loss {at_end:.2f} · validation loss {scores['eval_loss']:.2f} · "
         f"perplexity {scores['perplexity']:.0f} · {scores['train_tokens_per_second']:,.0f} tokens/s\n"
-        f"  {scores['bits_per_byte']:.2f} bits per byte on {amount(size_of(held_out), 'B')} of files it never saw "
+        f"  {scores['bits_per_byte']:.2f} bits per byte on {amount(corpus.held_out_bytes, 'B')} of files it never saw "
         f"({rivals})\n"
     )
     for completion in _completions(folder, prompts, seed):
@@ -192,10 +192,6 @@ def _show(outcome: Outcome, folder: Path, held_out: Path, prompts: tuple[str, ..
         f"--tokenizer_name {folder}/tokenizer --train_file YOUR.txt --output_dir runs/mine\n"
         f"            {command} generate --model_name_or_path {folder} {shlex.quote(prompts[0])}"
     )
-
-
-def size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _completions(folder: Path, prompts: tuple[str, ...], seed: int) -> list[Completion]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from lmtrain.config.flags import flag_table
 from lmtrain.core.console import Say
 from lmtrain.core.errors import Problem, UserError
+from lmtrain.engine.measuring import LONGER_OR_ANEW
 
 _FLAG = re.compile(r"--[a-z][a-z_]+\b")
 _WAYS = re.compile(r", or --(?:accept_changes to go on otherwise|extend to go on for longer)")
@@ -44,6 +45,11 @@ def saying(say: Say, names: Mapping[str, str], command: str, elsewhere: str = "s
     """``say``, which hears everything as :func:`in_flags` has it."""
     renamed = _translated(names, command, elsewhere)
     return lambda topic, text: say(topic, renamed(text))
+
+
+def as_a_part(say: Say) -> Say:
+    """``say`` for a training inside another command, which cannot train it alone for longer, or anew."""
+    return lambda topic, text: say(topic, text.replace(LONGER_OR_ANEW, ""))
 
 
 def _translated(names: Mapping[str, str], command: str | None, elsewhere: str) -> Callable[[str], str]:

@@ -9,7 +9,7 @@ from lmtrain.core.console import amount, counted, duration
 from lmtrain.core.errors import UserError
 from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.rehearsing import Stage
-from lmtrain.engine.speed.memory import available, held, needed_by
+from lmtrain.engine.speed.memory import free_here, held, needed_by
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.rehearsal.footprint import Disk, evaluations_of, optimizer_bytes, snapshot_bytes
 from lmtrain.rehearsal.passes import Pass
@@ -60,18 +60,17 @@ def estimate(stage: Stage, passed: Pass) -> Estimate:
     needed = needed_by(trainer.model)
     optimizer = optimizer_bytes(resolved, trainer)
     growth = needed["gradients"] + optimizer + passed.activations * passed.of // passed.examples
-    free = available(args.device)
+    free = free_here(args.device)
     may_hold = held(args.device) + free  # what was freed and is kept counts as held
     snapshot = snapshot_bytes(trainer.model, optimizer, resolved, free) if args.device.type == "cpu" else 0
     return Estimate(steps, seconds, passed.held + growth, snapshot, may_hold, passed.of)
 
 
-def require_memory(planned: Estimate) -> None:
-    """Raise :class:`UserError` when a step would need more than there is."""
-    if planned.memory <= planned.memory_free:
-        return
-    raise UserError(
-        f"{counted(planned.examples, 'example')} at once take {amount(planned.memory, 'B')} of memory and "
-        f"{amount(planned.memory_free, 'B')} are free; --auto_batch finds a number that fits",
-        flag="--per_device_train_batch_size",
-    )
+def require_memory(examples: int, needed: int, free: int) -> None:
+    """Raise :class:`UserError` when a step on so many ``examples`` at once needs more bytes than are ``free``."""
+    if needed > free:
+        raise UserError(
+            f"{counted(examples, 'example')} at once take {amount(needed, 'B')} of memory and {amount(free, 'B')} are "
+            "free; --auto_batch finds a number that fits",
+            flag="--per_device_train_batch_size",
+        )

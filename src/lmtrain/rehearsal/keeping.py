@@ -9,11 +9,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lmtrain.config.options import ModelOptions
-from lmtrain.core.errors import OwnResultWrong, Problems, UserError
+from lmtrain.core.errors import OwnResultWrong, Problems, UserError, first_line
 from lmtrain.generate import Settings, complete, fill_mask
 from lmtrain.models import Purpose, max_positions, save_model
 from lmtrain.models.exporting.verified_export import export_verified
-from lmtrain.models.loading.configuration import first_line
 from lmtrain.models.loading.vocabulary import rows_of
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.rehearsal.twin import Twin

@@ -69,7 +69,7 @@ def look_ahead(
     )
     disk = measured.write_speed if asked.disk_mbps is None else asked.disk_mbps * 1e6
     shared = None if asked.store_mbps is None else asked.store_mbps * 1e6
-    storage = Storage(disk, disk, copy_speed(trainer.args.device), shared)
+    storage = Storage(disk, copy_speed(trainer.args.device), shared)
     hours = MTBF_HOURS.value if asked.mtbf is None else asked.mtbf
     prepared = _preparation(parts, network.nodes)
     return outlook(run, network, storage, mtbf=hours * HOUR, preparation=prepared)

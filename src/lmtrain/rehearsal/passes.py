@@ -91,10 +91,8 @@ def try_pass(trainer: LMTrainer, numbers: Sequence[int], micro_batch: int, flag:
             lines = _look_at_gradients(trainer, batch, flag)
             if seconds < _WORTH_REPEATING:
                 seconds = min(seconds, _timed(trainer, batch))
-    except torch.OutOfMemoryError as error:
-        raise _too_large(trainer, numbers) from error
     except RuntimeError as error:
-        if "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise _too_large(trainer, numbers) from error
     finally:
@@ -103,6 +101,11 @@ def try_pass(trainer: LMTrainer, numbers: Sequence[int], micro_batch: int, flag:
     tokens = int(_lengths(trainer)[np.asarray(numbers)].sum())
     activations = max(0, growth - needed_by(model)["gradients"])
     return Pass(len(numbers), micro_batch, tokens, seconds, memory.start, activations, tuple(lines))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Of a GPU, or of main memory, for which torch has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _timed(trainer: LMTrainer, batch: dict[str, Any]) -> float:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmtrain.config.commands.outlook import OutlookOptions
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
-from lmtrain.core.console import Say, amount, counted, say
+from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.agreement import require_same_start
 from lmtrain.engine.arguments import training_arguments
@@ -26,11 +26,11 @@ from lmtrain.engine.requirements import require_a_step
 from lmtrain.engine.runs.found import Found
 from lmtrain.engine.runs.resume import goes_on_with_it, require_same_data, where_to_begin
 from lmtrain.engine.sizing import settle_micro_batch
-from lmtrain.engine.speed.memory import available
+from lmtrain.engine.speed.memory import free_here
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import describe
 from lmtrain.rehearsal.anatomy import WARM_UP, Anatomy, dissect
-from lmtrain.rehearsal.estimate import length_of
+from lmtrain.rehearsal.estimate import length_of, require_memory
 from lmtrain.rehearsal.footprint import disk_of, evaluations_of, snapshot_bytes
 from lmtrain.rehearsal.outlook import Measured, look_ahead
 from lmtrain.rehearsal.place import scratch_in, write_speed
@@ -88,7 +88,7 @@ class Plan:
     disk: int
     disk_after: int
     disk_free: int
-    lines: tuple[str, ...] = field(default=())
+    lines: tuple[str, ...] = ()
     outlook: Outlook | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -134,8 +134,6 @@ def make_plan(
         plan = None
         with problems.collect():
             plan = _measured(resolved, parts, found, place, ahead, time.perf_counter() - began, say)
-    for text, flag in _shortages(plan) if plan else []:
-        problems.add(text, flag=flag)
     problems.raise_if_any()
     assert plan is not None
     return plan
@@ -144,7 +142,7 @@ def make_plan(
 def _measured(
     resolved: Resolved, parts: Parts, found: Found, folder: Path, ahead: OutlookOptions | None, start: float, say: Say
 ) -> Plan:
-    free = available(parts.device)
+    free = free_here(parts.device)
     chosen = settle_micro_batch(resolved, parts, {}, say)
     with short_run(resolved, parts, WARM_UP + _MEASURED_STEPS, **(chosen.arguments if chosen else {})) as trainer:
         if not resolved.run.skip_check:
@@ -154,6 +152,7 @@ def _measured(
             speed = write_speed(scratch)
         anatomy = dissect(trainer, _MEASURED_STEPS)
         plan = _written_down(resolved, parts, found, folder, trainer, anatomy, (steps, epochs), (free, speed))
+        require_memory(anatomy.micro_batch, anatomy.memory["peak"], plan.memory_free)  # the copy: where there is room
         if ahead is not None:
             measured = Measured(anatomy, steps, plan.checkpoint_bytes, speed, plan.snapshot > 0, start)
             plan = replace(plan, outlook=look_ahead(ahead, resolved, parts, trainer, measured))
@@ -164,8 +163,8 @@ def _written_down(
     resolved: Resolved, parts: Parts, found: Found, folder: Path, trainer: LMTrainer, anatomy: Anatomy,
     length: tuple[int, float], measured: tuple[int, float],
 ) -> Plan:  # fmt: skip
-    train, validation = (parts.corpus.splits.get(name) for name in ("train", "validation"))
-    examples = len(train) if train is not None else 0
+    train, validation = parts.corpus.splits["train"], parts.corpus.splits.get("validation")
+    examples = len(train)
     (steps, epochs), (free, speed) = length, measured
     evaluations = evaluations_of(resolved, steps, epochs)
     memory, model = anatomy.memory, trainer.model
@@ -174,7 +173,6 @@ def _written_down(
     here = snapshot if trainer.args.device.type == "cpu" else 0
     finishing = ((disk.checkpoint if disk.made else 0) + disk.export) / speed
     seconds = steps * anatomy.step_seconds + evaluations * _evaluation_seconds(anatomy, validation) + finishing
-    mean = float(train.lengths.mean()) if train is not None else 0.0
     return Plan(
         state="new" if _begins(found, folder) else found.state,
         model=describe(model),
@@ -184,7 +182,7 @@ def _written_down(
         evaluation_examples=len(validation) if validation is not None else 0,
         epochs=round(epochs, 3),
         steps=steps,
-        tokens=round(epochs * examples * mean),
+        tokens=round(epochs * examples * float(train.lengths.mean())),
         micro_batch=anatomy.micro_batch,
         accumulation=anatomy.accumulation,
         processes=trainer.args.world_size,
@@ -225,16 +223,3 @@ def _evaluation_seconds(anatomy: Anatomy, layout: Any) -> float:
         return 0.0
     a_token = (anatomy.seconds["forward"] + anatomy.seconds["head"] / 3) / anatomy.work.tokens
     return a_token * float(layout.lengths.sum())
-
-
-def _shortages(plan: Plan) -> list[tuple[str, str]]:
-    needed = plan.memory - plan.snapshot  # which is made where there is room
-    if needed <= plan.memory_free:
-        return []
-    return [
-        (
-            f"{counted(plan.micro_batch, 'example')} at once take {amount(needed, 'B')} of memory and "
-            f"{amount(plan.memory_free, 'B')} are free; --auto_batch finds a number that fits",
-            "--per_device_train_batch_size",
-        )
-    ]

@@ -33,7 +33,7 @@ from lmtrain.rehearsal.agreeing import Together
 from lmtrain.rehearsal.estimate import Estimate, estimate, length_of, require_memory
 from lmtrain.rehearsal.footprint import Disk, disk_of, optimizer_bytes, require_space
 from lmtrain.rehearsal.keeping import check_saving, check_settings, check_use, check_vocabulary
-from lmtrain.rehearsal.passes import Pass, longest, seconds_of, try_pass
+from lmtrain.rehearsal.passes import Pass, is_out_of_memory, longest, seconds_of, try_pass
 from lmtrain.rehearsal.place import check_writing, left_as_found, scratch_in
 from lmtrain.rehearsal.twin import make_twin
 from lmtrain.rehearsal.untouched import same_model, same_streams, stand_in
@@ -158,7 +158,7 @@ def _model(stage: Stage, together: Together, findings: Findings, budget: Budget)
         findings.estimate = estimate(stage, findings.passed)
         budget.planned = findings.estimate.seconds
         with together.trying() as attempt:
-            require_memory(findings.estimate)
+            require_memory(findings.estimate.examples, findings.estimate.memory, findings.estimate.memory_free)
         if together.agree(attempt.went_well):
             _evaluate(stage, together, findings, budget)
 
@@ -209,7 +209,9 @@ def _evaluate(stage: Stage, together: Together, findings: Findings, budget: Budg
     try:
         with same_model(trainer.model):
             stand_in(trainer).evaluate(layout.take(count))
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError(
             f"{min(count, args.eval_batch_size)} examples at once do not fit into memory; use fewer",
             flag="--per_device_eval_batch_size",

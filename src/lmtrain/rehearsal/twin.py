@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmtrain.models.comparison import plain_attention
+
 SMALL = 4_000_000  # parameters: a model that is so small is copied as it is
 _LARGEST = 100_000_000  # of a twin: beyond that it would cost what it is meant to save
 _HEAD = 16  # width of an attention head
@@ -58,6 +60,8 @@ def make_twin(model: Any) -> Twin:
     small = sum(p.numel() for p in inner.parameters()) <= SMALL
     if inner is model:
         twin = copy.deepcopy(model) if small else _shrunk(model)
+        if (plain := plain_attention(twin.config)) != twin.config._attn_implementation:
+            twin.set_attn_implementation(plain)
         return Twin(_stirred(twin).eval())
     base = _stirred(_shrunk(inner, as_it_is=small))
     twin = _stirred(_adapted(model, copy.deepcopy(base)), only_trained=True)
@@ -138,7 +142,7 @@ def _shallowest(config: Any) -> dict[str, Any]:
 def _made(config: Any, changes: dict[str, Any]) -> Any:
     values = {**config.to_dict(), **changes}
     twin = type(config).from_dict(values)
-    twin._attn_implementation = config._attn_implementation
+    twin._attn_implementation = plain_attention(config)  # it computes in fp32, and not on a GPU at first
     return twin
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,8 +66,6 @@ def verify_resume(resolved: Resolved, steps: int, save_at: int | None = None, *,
     save_at = steps // 2 if save_at is None else save_at
     if not 1 <= save_at < steps:
         raise UserError(f"a checkpoint at step {save_at} leaves none of {steps} steps to go on with", flag="--save_at")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("start it without a launcher: it starts and kills the runs itself, on one process each")
     if not resolved.do_train:
         raise UserError("there is nothing to train, so nothing to resume; name a text", flag="--train_file")
     if "-" in (*resolved.data.train_file, *resolved.data.validation_file):
@@ -197,7 +196,7 @@ def _interrupt(runs: _Runs, straight: Path, say: Say) -> tuple[int, int]:
     left = _seconds_left(straight, runs.save_at)
     for attempt in range(_TRIES):
         if folder.exists():
-            _remove(folder)
+            shutil.rmtree(folder)
         _begin_alike(straight, folder)
         delay = random.SystemRandom().uniform(0, left / 2**attempt) if attempt < _TRIES // 2 else 0.0
         process = runs.start("interrupted")
@@ -229,12 +228,6 @@ def _begin_alike(straight: Path, folder: Path) -> None:
     for name in (RUN, DECISIONS, DATA):
         write_json(folder / name, read_json(straight / name))
     write_json(folder / STATUS, {"state": "training", "step": 0})
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
 
 
 def _wait_for(there: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:

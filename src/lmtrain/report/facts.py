@@ -18,17 +18,6 @@ from lmtrain.report.log import Column, History, listed, mapping, number
 from lmtrain.report.ranks import count_of, in_collectives, most_memory
 from lmtrain.report.reading import Run
 
-_STATES = {
-    "preparing": "preparing",
-    "training": "training",
-    "saving": "saving",
-    "evaluating": "evaluating",
-    "uploading": "uploading",
-    "finished": "finished",
-    "interrupted": "interrupted",
-    "failed": "failed",
-    "lost": "stopped without a word",
-}
 _OBJECTIVES = {
     "clm": "causal language model",
     "mlm": "masked language model",
@@ -65,7 +54,7 @@ class Row:
 
 def state_of(run: Run) -> str:
     """``training, step 37 of 60, 3 min left``; ``failed: the disk is full``."""
-    text = _STATES.get(run.state, run.state)
+    text = "stopped without a word" if run.state == "lost" else run.state
     if run.state in ("preparing", "training", "lost", "interrupted", "failed") and (run.step or run.steps):
         text += f" at step {run.step:,}" + (f" of {run.steps:,}" if run.steps else "")
     if run.state == "training" and run.history.seconds_left is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,7 +187,7 @@ class Log:
     def read(self) -> History:
         """Everything so far. Raises ``OSError`` when the file cannot be read."""
         with self.path.open("rb") as stream:
-            about = self.path.stat()
+            about = os.fstat(stream.fileno())
             if about.st_size < self._offset or (about.st_dev, about.st_ino) != self._file:
                 self._start_over()  # another run has taken its place
             self._file = (about.st_dev, about.st_ino)

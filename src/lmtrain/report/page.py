@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,7 @@ from lmtrain.core.files import write_text
 from lmtrain.report.charts import PALETTE, drawing
 from lmtrain.report.markup import joined
 from lmtrain.report.reading import Run
-from lmtrain.report.sections import made, sections
+from lmtrain.report.sections import sections
 
 _SCRIPTS: Final = ("axes.js", "chart.js", "save.js", "page.js")
 _OURS: Final = '<meta name="generator" content="lmtrain report">'
@@ -41,6 +42,7 @@ def page(runs: Sequence[Run], *, stamp: str | None = None) -> str:
     """The report of ``runs``. With a ``stamp`` the page asks where it came from for what is newer (``--live``)."""
     content = content_of(runs)
     style, script = _style(), _script()
+    made = time.strftime("%Y-%m-%d %H:%M")
     data = {"drawing": content["drawing"], "stamp": stamp}
     parts = {
         "policy": joined(_policy(style, script, live=stamp is not None)),
@@ -48,7 +50,7 @@ def page(runs: Sequence[Run], *, stamp: str | None = None) -> str:
         "style": style,
         "script": script,
         "data": for_script(data),
-        "footer": joined(f"Made {made()} by lmtrain {__version__}. This page loads nothing and sends nothing."),
+        "footer": joined(f"Made {made} by lmtrain {__version__}. This page loads nothing and sends nothing."),
         **content["sections"],
     }
     # In one pass, so that what is put in is never looked through for names of parts.

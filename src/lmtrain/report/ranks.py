@@ -104,11 +104,6 @@ def _value(event: dict[str, Any], part: str, rank: int) -> float:
 def held_up_by(history: History) -> list[tuple[str, int | None, int]]:
     """(what takes the time, the rank that does so or None, in how many log lines it held all up), the most frequent
     first; what was so in fewer than a tenth is left out."""
-    told = (mapping(event.get("held_up_by")) for event in history.ranks)
-    found = Counter((str(one.get("why")), rank_of(one)) for one in told if one)
+    told = [(one.get("why"), one.get("rank")) for event in history.ranks if (one := mapping(event.get("held_up_by")))]
+    found = Counter((str(why), rank if isinstance(rank, int) else None) for why, rank in told)
     return [(why, rank, times) for (why, rank), times in found.most_common() if times * 10 >= len(history.ranks)]
-
-
-def rank_of(held: dict[str, Any]) -> int | None:
-    rank = held.get("rank")
-    return rank if isinstance(rank, int) else None

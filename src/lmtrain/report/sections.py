@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -207,8 +206,3 @@ def _repeat(run: Run, at: int, several: bool) -> Markup | None:
         element("div", element("pre", element("code", line), id=f"command-{at}"), button, class_="command"),
         element("p", note, class_="note") if note else None,
     )
-
-
-def made(now: float | None = None) -> str:
-    """``2026-11-22 14:03``, local time."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(now))

@@ -124,14 +124,14 @@ def smoothed(x: Column, y: Column, span: float) -> Column:
     return above / below
 
 
-def plain(values: Column, digits: int = 6) -> list[float | int | None]:
+def plain(values: Column) -> list[float | int | None]:
     """Numbers as short as JSON can have them; None for what is none."""
-    return [_short(value, digits) for value in values.tolist()]
+    return [_short(value) for value in values.tolist()]
 
 
-def _short(value: float, digits: int) -> float | int | None:
+def _short(value: float) -> float | int | None:
     if not math.isfinite(value):
         return None
     if value == (whole := int(value)) and abs(value) < 1e15:
         return whole
-    return float(f"{value:.{digits}g}") if abs(value) < 1e6 else round(value, 1)
+    return float(f"{value:.6g}") if abs(value) < 1e6 else round(value, 1)

@@ -214,3 +214,8 @@ def test_a_result_inside_a_folder_of_text_is_refused(
         parse(command, [*more, "--train_file", ".", flag, "out"])
     assert [(p.flag, "lies inside ." in p.text) for p in caught.value.problems] == [(flag, True)]
     parse(command, [*more, "--train_file", "text.txt", flag, "out"])
+
+
+def test_what_gpt2_ft_lacks_comes_with_what_was_mistyped(tmp_path: Path) -> None:
+    found = _problems("gpt2-ft", ["--max_epochs", "5"], tmp_path)
+    assert {problem.flag for problem in found} == {"--max_epochs", "--train_data", "--valid_data"}

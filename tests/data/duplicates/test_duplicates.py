@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmtrain.core.errors import UserError
 from lmtrain.data.duplicates.bands import ELEMENTS, RECALL, Bands, likeness, signatures
 from lmtrain.data.duplicates.kept import Kept
 from lmtrain.data.duplicates.marks import marks_of
@@ -128,3 +129,12 @@ def test_kept_texts_are_found_again_after_reopening(tmp_path: Path) -> None:
         assert all(each and 0.8 <= each.jaccard <= 1 for each in found)
         kept.add(marks, 41)
         assert kept.find(marks, 41).number == 40  # type: ignore[union-attr]
+    for name in ("digests", "bands", "ends", "shingles"):
+        with pytest.raises(UserError, match=rf"{name}\.bin has lost what was written"):
+            file = tmp_path / f"{name}.bin"
+            whole = file.read_bytes()
+            file.write_bytes(whole[:-8])
+            try:
+                Kept(tmp_path, count=41, bands=bands, threshold=0.8)
+            finally:
+                file.write_bytes(whole)

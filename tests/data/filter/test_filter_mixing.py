@@ -165,6 +165,14 @@ def test_plain_text_beside_records_whose_field_is_named(tmp_path: Path) -> None:
     assert report["kept"]["documents"] == 2
 
 
+def test_a_source_without_its_name_is_asked_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", texts("a", 4))
+    with pytest.raises(UserError, match=r"which text of the mix is a\.jsonl") as told:
+        run("--source", "a.jsonl", "--mix", "a=1", "b=1", "--output", "out")
+    assert "lies inside" not in str(told.value), "the folder of nothing is not this one"
+
+
 def test_a_mix_has_its_text_in_one_field(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a.jsonl", texts("a", 4)), tmp_path / "b.jsonl"
     b.write_text('{"body": "yes"}\n')

@@ -305,6 +305,12 @@ def test_nothing_inside_of_a_record_is_left_out(tmp_path: Path, later: dict[str,
     assert all(last[name] == later[name] or last[name] == [{"d": "pandas", "e": None}] for name in later)
 
 
+def test_an_object_without_fields_has_no_form_in_parquet(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"content": "pandas", "meta": {}}])
+    with pytest.raises(UserError, match=r"--format: Cannot write struct type 'meta' with no child .*; --format jsonl"):
+        run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "out", "--format", "parquet")
+
+
 def test_another_output_is_left_alone(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", RECORDS[:200])
     (tmp_path / "out").mkdir()

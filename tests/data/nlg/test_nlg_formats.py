@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_the_records_are_these(tmp_path: Path, form: str) -> None:
     assert (tmp_path / "out.jsonl").read_text("utf-8").splitlines() == lines
 
 
-MIRROR = Path("/work/.mirror/microsoft+LoRA/repo")
+MIRROR = Path(os.environ.get("LMTRAIN_LORA_REPOSITORY", "no repository"))  # of microsoft/LoRA
 SHARED = Path("/work/shared/data/e2e")
 
 
@@ -116,7 +117,7 @@ def original(form: str, source: Path, folder: Path) -> bytes:
     return (folder / "theirs").read_bytes()
 
 
-@pytest.mark.skipif(not MIRROR.is_dir(), reason=f"the original converters are not at {MIRROR}")
+@pytest.mark.skipif(not MIRROR.is_dir(), reason="LMTRAIN_LORA_REPOSITORY names no repository")
 @pytest.mark.parametrize("form", EXPECTED)
 def test_they_are_the_original_converters(tmp_path: Path, form: str) -> None:
     source = sample(form, tmp_path)
@@ -167,11 +168,39 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path: Path, form: str, te
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x"]
 
 
+def test_the_challenge_s_own_table_has_the_records_of_its_lines(tmp_path: Path) -> None:
+    """trainset.csv and devset.csv: quoted where there are commas, the columns named in the first row."""
+    texts = [
+        ("name[Aroma], area[riverside]", "Aroma is by the river."),
+        ('name["Café"], near[Zizzi]', 'A "pub", and near\u2028Zizzi.'),
+        ("name[Zizzi]", "No comma here"),
+    ]
+    (tmp_path / "lines.txt").write_text("".join(f"{mr}||{ref}\n" for mr, ref in texts), "utf-8")
+    assert convert("e2e", tmp_path / "lines.txt", tmp_path / "lines.jsonl") == (3, 3)
+    for head, order in (("mr,ref", (0, 1)), ('\ufeff"MR","ref"', (0, 1)), ("ref,mr", (1, 0))):
+        rows = [[f'"{text[at].replace(chr(34), chr(34) * 2)}"' for at in order] for text in texts]
+        table = "\r\n".join([head, *map(",".join, rows), ""]).replace('"No comma here"', "No comma here")
+        (tmp_path / "t.csv").write_bytes(table.encode())
+        assert convert("e2e", tmp_path / "t.csv", tmp_path / "table.jsonl") == (3, 3)
+        assert (tmp_path / "table.jsonl").read_bytes() == (tmp_path / "lines.jsonl").read_bytes()
+    (tmp_path / "t.csv").write_text('mr,ref\na,"two\nlines"\n\nb,\n')
+    with pytest.raises(UserError, match=r"t\.csv:5: nothing in the column ref"):
+        convert("e2e", tmp_path / "t.csv", tmp_path / "none")
+    for row, said in (("a,b,c", ":2: 3 fields, and the first line names 2 columns"), ('a,"b', ":2: broken CSV")):
+        (tmp_path / "t.csv").write_text(f"mr,ref\n{row}\n")
+        with pytest.raises(UserError, match=said):
+            convert("e2e", tmp_path / "t.csv", tmp_path / "none")
+    (tmp_path / "t.csv").write_text('mr,ref\na,"two\nlines"\n')
+    convert("e2e", tmp_path / "t.csv", tmp_path / "table.jsonl")
+    assert read_records(tmp_path / "table.jsonl") == [Record("a", "two lines")]
+
+
 def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
     for form, before in (("e2e", b"a||b\nc||"), ("dart", b"[\n")):
         (tmp_path / "x").write_bytes(before + b"\xe9\xe9")
-        with pytest.raises(UserError, match="x:2: not UTF-8"):
+        with pytest.raises(UserError, match=r"x:2: not UTF-8: .*; write the text in UTF-8 first") as told:
             convert(form, tmp_path / "x", tmp_path / "out")
+        assert "--encoding" not in str(told.value), "which nlg convert does not have"
     with pytest.raises(UserError, match="no such file"):
         convert("e2e", tmp_path / "y", tmp_path / "out")
 

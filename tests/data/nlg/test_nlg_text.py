@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_references_of_webnlg_stand_in_files(tmp_path: Path) -> None:
     assert (tmp_path / "refs" / "mine").exists()
 
 
-MIRROR = Path("/work/.mirror/microsoft+LoRA/repo")
+MIRROR = Path(os.environ.get("LMTRAIN_LORA_REPOSITORY", "no repository"))  # of microsoft/LoRA
 GPT2 = Path("/work/shared/data/gpt2")
 PREDICTED = {0: "A once", 1: "B's, [unseen]!", 2: " It's A\u00e9<|endoftext|>more", 3: "Third A\n\nmore"}
 

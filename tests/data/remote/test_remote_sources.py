@@ -81,6 +81,8 @@ def test_globs_and_folders(storage: Storage) -> None:
     assert found == ["one.txt", "sub/two.txt"] and tally.skipped["binary file"] == 1
     assert texts(f"s3://{BUCKET}/tree/*.txt")[0] == ["one.txt"]
     assert texts(f"s3://{BUCKET}/tree/**/t*.txt")[0] == ["sub/two.txt"]
+    for typed in (".git", ".git/*.txt"):  # hidden, but asked for
+        assert texts(f"s3://{BUCKET}/tree/{typed}")[0] == [".git/x.txt"]
 
 
 def test_a_text_is_known_again_without_reading_it(storage: Storage) -> None:

@@ -14,14 +14,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from corpora import byte_level_bpe
 from fsspec.implementations.memory import MemoryFileSystem
 
-from lmtrain.core.errors import UserError
+from lmtrain.cli.main import main
+from lmtrain.core.errors import ExitCode, UserError
 from lmtrain.data import store_writer
 from lmtrain.data.layouts import Blocks, Lines, Windows
 from lmtrain.data.ready import open_store
 from lmtrain.data.remote import retrying
-from lmtrain.data.remote.failures import UnreachableError
+from lmtrain.data.remote.failures import UnreachableError, explain
 from lmtrain.data.remote.store import RemoteStore, open_remote_store
 from lmtrain.data.remote.upload import require_writable, upload_store
 from lmtrain.data.sources import Reading, resolve_sources
@@ -231,6 +233,17 @@ def test_what_is_left_of_an_earlier_process_is_used_if_it_is_whole(
     assert storage.of_tokens() == [f"bytes={CHUNK}-{2 * CHUNK - 1}"]
 
 
+def test_a_chunk_that_was_cut_short_is_fetched_again(address: str, local: TokenStore, tmp_path: Path) -> None:
+    """While it is in use, and by an earlier process; with checksums and without, as older stores are."""
+    for crc32 in (None, ()):
+        far = opened(address, tmp_path)
+        far.tokens._crc32 = far.tokens._crc32 if crc32 is None else crc32
+        for _ in range(2):
+            assert np.array_equal(far.tokens[1024:2048], local.tokens[1024:2048])
+            chunk = next((tmp_path / "remote").rglob("1.chunk"))
+            chunk.write_bytes(chunk.read_bytes()[:100])
+
+
 def test_spoiled_bytes_are_noticed(local: TokenStore, storage: Storage, tmp_path: Path) -> None:
     address = storage.put_folder(local.folder, "spoiled")
     data = bytearray((local.folder / BIN).read_bytes())
@@ -248,6 +261,7 @@ def test_spoiled_bytes_are_noticed(local: TokenStore, storage: Storage, tmp_path
         ("tokens.bin", lambda data: data[:-2], "instead of"),
         ("tokens.idx", lambda data: data[:40] + b"\xff\xff" + data[42:], "is not what was written there"),
         ("manifest.json", lambda data: data[:50], "cannot be read"),
+        ("manifest.json", lambda data: data.replace(b'"files"', b'"others"'), "cannot be read"),
         ("manifest.json", lambda data: data.replace(b'"format": 1', b'"format": 99'), "format 99"),
     ],
 )
@@ -275,6 +289,33 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(
     with pytest.raises(UnreachableError, match="does not answer"):
         far.tokens[9000:9500]
     assert np.array_equal(far.tokens[:500], local.tokens[:500]), "what is here can still be read"
+
+
+def test_hours_of_work_before_a_failure_take_no_patience() -> None:
+    """An upload of many parts, of which a late one fails."""
+    now, answers = [0.0], iter([ConnectionError("reset"), ConnectionError("reset"), None])
+
+    def upload() -> str:
+        now[0] += 5000
+        if error := next(answers):
+            raise error
+        return "done"
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    def asked(patience: float) -> str:
+        return retrying.patiently(upload, "s3://b/c", patience=patience, clock=lambda: now[0], pause=pause)
+
+    with pytest.raises(UnreachableError):
+        asked(0)
+    assert asked(60) == "done"
+
+
+@pytest.mark.parametrize("path", ["b/403/x", "b/Connect4/Offline.txt", "b/resolve/429", "bucket/does/not"])
+def test_what_a_path_is_called_is_no_reason(path: str) -> None:
+    error = explain(FileNotFoundError(path), f"s3://{path}", "--train_file")
+    assert not isinstance(error, UnreachableError) and "is not there" in str(error)
 
 
 def test_expired_credentials_are_not_tried_again(address: str, storage: Storage, tmp_path: Path) -> None:
@@ -336,6 +377,31 @@ def test_nothing_foreign_is_written_over(local: TokenStore, storage: Storage) ->
         upload_store(local.folder, address)
     assert upload_store(local.folder, address, overwrite=True)
     assert storage.get("other/manifest.json") == (local.folder / MANIFEST).read_bytes()
+
+
+def test_a_bucket_may_be_called_bucket(local: TokenStore, storage: Storage, tmp_path: Path) -> None:
+    """The libraries name what is missing by its path alone."""
+    storage.client.create_bucket(Bucket="my-bucket")
+    address = "s3://my-bucket/new/store"
+    require_writable(address)
+    assert upload_store(local.folder, address)
+    assert np.array_equal(opened(address, tmp_path).tokens[:9], local.tokens[:9])
+    with pytest.raises(UserError, match=r"--output_dir: s3://no-such-one.*there is no such bucket"):
+        require_writable("s3://no-such-one/store")
+
+
+def test_the_hubs_token_is_used_for_writing_too(
+    local: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", lambda _: _Private)
+    (tmp_path / "a.txt").write_text("some text\n" * 50)
+    words = ["prepare", "--train_file", tmp_path / "a.txt", "--tokenizer_name", byte_level_bpe(tmp_path / "tokenizer")]
+    words += ["--data_cache_dir", tmp_path / "cache", "--output_dir", "hf://datasets/me/made"]
+    assert main([*map(str, words)]) == ExitCode.WRONG_INPUT
+    assert main([*map(str, words), "--token", "hf_opens"]) == 0
+    assert _Private(token="hf_opens").exists("/datasets/me/made/manifest.json")
 
 
 def test_no_right_to_write_is_said_before_the_work(storage: Storage) -> None:

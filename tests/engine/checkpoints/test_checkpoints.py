@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from lmtrain.core.files import atomic_folder, clear_scratch, read_json
 from lmtrain.engine.checkpoints import manifest as manifests
-from lmtrain.engine.checkpoints import write
+from lmtrain.engine.checkpoints import read, write
 from lmtrain.engine.checkpoints.background import Buffers, Writer
 from lmtrain.engine.checkpoints.keep import keep_weights_only, tidy
 from lmtrain.engine.checkpoints.manifest import MANIFEST, damage, read_manifest, write_manifest
 from lmtrain.engine.checkpoints.plan import elsewhere, plan_differences
-from lmtrain.engine.checkpoints.read import checkpoints, has_optimizer_state, newest, problem, read_tensors
+from lmtrain.engine.checkpoints.read import (
+    believe,
+    checkpoints,
+    has_optimizer_state,
+    newest,
+    problem,
+    read_tensors,
+    verified,
+)
 from lmtrain.engine.checkpoints.write import Contents, write_checkpoint
 
 
@@ -41,6 +51,21 @@ def test_what_is_written_verifies_and_reads_back(tmp_path: Path) -> None:
     assert torch.equal(read_tensors(path / "optimizer.pt")["state"][0]["m"], torch.ones(5))
     (path / "notes.txt").write_text("of the user, and no part of it")
     assert problem(path) is None
+
+
+def test_what_another_process_verified_is_read_again_only_where_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read_again = make(tmp_path, 3), list[str]()
+    hashed = manifests.sha256_file
+    assert problem(path) is None
+    told = json.dumps(verified())
+    monkeypatch.setattr(read, "_verified", {})
+    monkeypatch.setattr(manifests, "sha256_file", lambda file: read_again.append(file.name) or hashed(file))
+    believe(json.loads(told))
+    assert problem(path) is None and read_again == []
+    os.utime(path / "optimizer.pt")
+    assert problem(path) is None and "optimizer.pt" in read_again
 
 
 @pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="Linux can write past the page cache")
@@ -177,6 +202,12 @@ def test_a_copy_is_a_copy_and_the_next_goes_into_the_same_memory() -> None:
     second = buffers.copy(tree)
     assert second["a"].tolist() == [1, 2, 3, 4]
     assert {tensor.data_ptr() for tensor in (second["a"], second["b"][1], second["transposed"])} == places
+
+
+def test_copies_of_what_lies_on_a_gpu_take_a_power_of_two() -> None:
+    with FakeTensorMode():
+        there = {"a": torch.empty(3, 100, device="cuda"), "none": torch.empty(0, device="cuda")}
+    assert Buffers.needed(there) == 2048 and Buffers.needed({"a": torch.empty(3, 100)}) == 1200
 
 
 def test_the_writer_hands_over_what_became_of_a_save() -> None:

@@ -17,7 +17,7 @@ from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.core.launching import rank
 from lmtrain.engine.agreement import differences, require_same_parts
 from lmtrain.engine.distributed import meeting
-from lmtrain.engine.distributed.meeting import compared, meet, telling_others, wait_for_all
+from lmtrain.engine.distributed.meeting import compared, meet, telling_others, told_by_the_first, wait_for_all
 
 _earlier: list[Any] = []  # stores, which the others may still look at
 
@@ -68,6 +68,7 @@ def main(folder: Path, *ports: str) -> int:
     seen["again"] = compared("facts", "alike", silent)
     texts = compared("facts", json.dumps({"--seed": str(me % 2), "torch": "2"}), silent)
     seen["differences"] = differences({number: json.loads(text) for number, text in (texts or {}).items()})
+    seen["told"] = told_by_the_first(f"by {me}", silent)
     seen["parts"] = [
         parts(),
         parts(text="b" if me else "c"),

@@ -6,13 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from lmtrain.engine.distributed.exchanges import Exchanges
+from lmtrain.engine.distributed.exchanges import Exchanges, _parameter_groups
 
 CPU = torch.device("cpu")
 LONG = 0.2  # seconds
@@ -100,6 +103,29 @@ def test_buffers_are_watched_where_there_are_some_and_the_model_is_left_alone_af
     assert not ddp._forward_pre_hooks and not model._forward_pre_hooks
     exchanges.watch_forward(DistributedDataParallel(nn.Linear(4, 4)))
     assert not exchanges._hooks, "nothing to send"
+
+
+@pytest.mark.usefixtures("group")
+def test_of_a_sharded_model_the_wait_for_the_last_gradients_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    for part in (*model, model):
+        fully_shard(part, mesh=init_device_mesh("cpu", (1,)))
+    (kind,) = {type(group) for group in _parameter_groups(model)}
+    finalize = kind.finalize_backward
+
+    def slow(group: Any) -> None:
+        finalize(group)
+        now[0] += 1
+
+    monkeypatch.setattr(kind, "finalize_backward", slow)
+    exchanges = Exchanges(CPU, lambda: now[0])
+    with exchanges.step(model):
+        model(torch.ones(2, 4)).sum().backward()
+    assert exchanges.seconds == now[0] > 0
+    exchanges.leave()
+    model(torch.ones(2, 4)).sum().backward()
+    assert exchanges.seconds < now[0], "its methods are its own again"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -16,7 +16,8 @@ from forked import Forked
 from launching import MARKS, TESTS
 from lmtrain.core.errors import UserError
 from lmtrain.engine.agreement import differences
-from lmtrain.engine.distributed.meeting import PATIENCE, compared, meet, ranks, telling_others, wait_for_all
+from lmtrain.engine.distributed.meeting import compared, meet, ranks, telling_others, wait_for_all
+from lmtrain.engine.distributed.store import PATIENCE
 
 pytestmark = MARKS
 WORLD = 3
@@ -60,6 +61,10 @@ def test_the_first_process_knows_who_has_what(seen: list[dict[str, Any]]) -> Non
     assert seen[0]["differences"] == [["--seed", "is 0 on ranks 0, 2 and 1 on rank 1"]]
     assert seen[1]["differences"] == [["--seed", "is 0 on rank 0 and 1 on rank 1"]]
     assert seen[2]["differences"] == [], "it has what the first one has"
+
+
+def test_the_first_process_tells_the_others(seen: list[dict[str, Any]]) -> None:
+    assert [each["told"] for each in seen] == ["by 0"] * WORLD
 
 
 def test_texts_of_a_mix_and_weights_are_compared(seen: list[dict[str, Any]]) -> None:

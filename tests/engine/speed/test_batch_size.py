@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import forked
 from lmtrain.core.errors import UserError
 from lmtrain.engine.speed import batch_size
 from lmtrain.engine.speed.batch_size import (
@@ -190,9 +190,9 @@ print(PeakMemory(torch.device("cpu")).bytes - peak.start)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system tells no peak that can be reset")
-def test_the_peak_is_that_of_the_stretch() -> None:
-    done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, check=True)
-    *stretches, nothing = (int(line) for line in done.stdout.split())
+def test_the_peak_is_that_of_the_stretch(tmp_path: Path) -> None:
+    (tmp_path / "peaks.py").write_text(PEAKS)
+    *stretches, nothing = (int(line) for line in forked.run([tmp_path / "peaks.py"]).stdout.split())
     assert all(110e6 < taken < 150e6 for taken in stretches)
     assert nothing < 20e6
 

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmtrain.cli.arguments import parse_training
 from lmtrain.core.errors import UserError
 from lmtrain.engine.parts import _precision
 from lmtrain.engine.speed import precision
 from lmtrain.engine.speed.precision import Decision, choose_precision
+from parsing import parse_training
 
 CPU = torch.device("cpu")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AttentionInterface
 
 from architectures import CAUSAL, MASKED, VOCABULARY, tiny
 from lmtrain.engine.speed.fast_paths import choose_scoring
@@ -102,6 +103,22 @@ def test_a_gradient_that_gets_lost_is_found_out() -> None:
     model = tiny("llama")
     batch, objective = batch_of("llama")
     assert "gradient of lm_head.weight" in str(prove_scoring(Cutting(find_head(model)), model, batch, objective))
+
+
+def test_a_kernel_of_attention_that_knows_no_fp32_is_no_matter_of_the_head() -> None:
+    """As flash kernels: they see the bf16 of autocast, and the proof the weights' fp32."""
+
+    def refuses(module: nn.Module, query: torch.Tensor, *_: Any, **__: Any) -> None:
+        raise RuntimeError(f"only 16 bits are supported, and these are {query.dtype}")
+
+    AttentionInterface.register("sixteen_bits", refuses)
+    model = tiny("llama")
+    model.set_attn_implementation("sixteen_bits")
+    batch, objective = batch_of("llama")
+    with pytest.raises(RuntimeError, match="only 16 bits"):
+        model(input_ids=batch["input_ids"])
+    assert prove_scoring(Scoring(find_head(model)), model, batch, objective) is None
+    assert model.config._attn_implementation == "sixteen_bits"
 
 
 def test_the_model_is_as_before_even_when_scoring_fails() -> None:

@@ -334,5 +334,6 @@ def test_without_peft_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPat
 
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else find(name, *rest))
-    with pytest.raises(UserError, match=r"pip install 'lmtrain\[lora\]'"):
-        adapted(LoadedModel(models.gpt2()), options())
+    for changes in ({}, {"lora_query_value": True}):
+        with pytest.raises(UserError, match=r"--use_peft: .*pip install 'lmtrain\[lora\]'"):
+            adapted(LoadedModel(models.gpt2()), options(**changes))

@@ -207,9 +207,10 @@ def test_rights_that_are_missing(hub: Hub, name: str, token: str | None, flag: s
 def test_a_hub_that_is_not_there(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    hub.fail = ("whoami", 503)
-    with pytest.raises(HubError, match="503"):
-        check_rights("me/book", TOKEN)
+    for status in (503, 404):  # a mirror may know no such question
+        hub.fail = ("whoami", status)
+        with pytest.raises(HubError, match=str(status)):
+            check_rights("me/book", TOKEN)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HubError, match="cannot be reached"):
         check_rights("me/book", TOKEN)

@@ -24,7 +24,8 @@ from lmtrain.models.adapters.lora import adapted
 from lmtrain.models.adapters.merged_lora import adapted_attention
 from lmtrain.models.comparison import difference
 from lmtrain.models.exporting.export import REJECTED
-from lmtrain.models.exporting.verified_export import MERGED, export_verified
+from lmtrain.models.exporting.same_weights import rounded_like
+from lmtrain.models.exporting.verified_export import MERGED, _bytes_of_the_copy, export_verified
 from tiny_models import PURPOSE, checkpoint, make
 
 IDS = torch.tensor([[5, 9, 33, 7, 21, 40, 12, 8], [6, 60, 11, 11, 54, 30, 29, 18]])
@@ -156,6 +157,15 @@ def test_adapters(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+def test_the_memory_that_is_asked_for_is_what_the_comparison_holds(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    model, copy = (with_adapter("gpt2", tmp_path, precision)[0] for precision in ("bf16", "fp32"))
+    held = {weight.data_ptr(): weight.nbytes for weight in copy.parameters()}
+    with rounded_like(copy, model):  # which keeps the exact ones, too
+        held |= {weight.data_ptr(): weight.nbytes for weight in copy.parameters()}
+    assert sum(held.values()) == _bytes_of_the_copy(model) > 4 * sum(weight.numel() for weight in model.parameters())
+
+
 @pytest.mark.parametrize(
     "changes", [*KINDS, {"dtype": torch.bfloat16}, {"dtype": torch.bfloat16, "precision": "bf16"}], ids=str
 )
@@ -190,6 +200,15 @@ def test_query_and_value_of_gpt2_by_themselves(tmp_path: Path, merge: bool) -> N
         for layer in adapted_attention(model):  # training leaves the zeros between the blocks as they are
             layer.lora_B["default"].weight.mul_(layer.lora_B["default"].blocks)
     assert export_verified(model, tokenizer, tmp_path / "run", "clm", chosen, merge=merge).difference <= MERGED
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_an_adapter_that_diverged_is_exported_as_it_is(tmp_path: Path, merge: bool) -> None:
+    pytest.importorskip("peft")
+    model, tokenizer, chosen = with_adapter("gpt2", tmp_path)
+    with torch.no_grad():
+        next(weight for name, weight in model.named_parameters() if "lora_B" in name).fill_(float("nan"))
+    assert export_verified(model, tokenizer, tmp_path / "run", "clm", chosen, merge=merge).difference == 0.0
 
 
 def test_code_that_came_with_the_model(tmp_path: Path) -> None:

@@ -8,12 +8,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import GPT2LMHeadModel
 
 import tiny
 from lmtrain.core.errors import UserError
-from lmtrain.models.loading.gpt2_checkpoint import SIZES, gpt2_config, load_gpt2_checkpoint
+from lmtrain.models.loading.gpt2_checkpoint import SIZES, fill, gpt2_config, read_tensors, today
 
 IDS = torch.tensor([[5, 9, 33, 7, 21, 40, 12, 8]])
+
+
+def loaded(path: Path) -> Any:
+    """A GPT-2 of the tests' shape and other weights, with those of a file."""
+    tensors = today(read_tensors(path, "--init_checkpoint"))
+    model = GPT2LMHeadModel(tiny.gpt2().config)
+    fill(model, tensors, str(path), "--init_checkpoint")
+    return model
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -60,7 +69,7 @@ FORMS = {
 def test_every_form_loads_whole(tmp_path: Path, form: str, wrapped: bool) -> None:
     state = FORMS[form](body())
     torch.save({"model_state_dict": state} if wrapped else state, tmp_path / "model.bin")
-    model = load_gpt2_checkpoint(tmp_path / "model.bin", tiny.gpt2().config)
+    model = loaded(tmp_path / "model.bin")
     right = tiny.gpt2() if "half" not in form else tiny.gpt2().half().float()
     assert torch.equal(logits(model), logits(right))
     assert model.lm_head.weight is model.transformer.wte.weight and model.dtype == torch.float32
@@ -68,7 +77,7 @@ def test_every_form_loads_whole(tmp_path: Path, form: str, wrapped: bool) -> Non
 
 def test_safetensors_load_too(tmp_path: Path) -> None:
     save_file(with_buffers(body()), tmp_path / "model.safetensors")
-    model = load_gpt2_checkpoint(tmp_path / "model.safetensors", tiny.gpt2().config)
+    model = loaded(tmp_path / "model.safetensors")
     assert torch.equal(logits(model), logits(tiny.gpt2()))
 
 
@@ -90,7 +99,7 @@ def without(*names: str) -> Any:
 def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path: Path, change: Any, words: list[str]) -> None:
     torch.save(change(body()), tmp_path / "model.pt")
     with pytest.raises(UserError) as caught:
-        load_gpt2_checkpoint(tmp_path / "model.pt", tiny.gpt2().config)
+        loaded(tmp_path / "model.pt")
     for word in words:
         assert word in str(caught.value)
 
@@ -102,7 +111,7 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
 
     torch.save({"wte.weight": Harm()}, tmp_path / "model.pt")
     with pytest.raises(UserError, match="cannot be read as a file of weights"):
-        load_gpt2_checkpoint(tmp_path / "model.pt", tiny.gpt2().config)
+        loaded(tmp_path / "model.pt")
     assert not (tmp_path / "harm").exists()
 
 
@@ -110,12 +119,12 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
 def test_files_of_something_else(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(UserError, match="something other than tensors"):
-        load_gpt2_checkpoint(tmp_path / "model.pt", tiny.gpt2().config)
+        loaded(tmp_path / "model.pt")
 
 
 def test_a_file_that_is_not_there_and_a_card_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
-        load_gpt2_checkpoint(tmp_path / "model.pt", tiny.gpt2().config)
+        loaded(tmp_path / "model.pt")
     with pytest.raises(UserError, match=r"gpt2\.sm, gpt2\.md, gpt2\.lg"):
         gpt2_config("gpt2.xl")
 
@@ -123,8 +132,6 @@ def test_a_file_that_is_not_there_and_a_card_that_is_none(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("card", "millions"), [("gpt2.sm", 124.4), ("gpt2.md", 354.8), ("gpt2.lg", 774.0)])
 def test_the_sizes_are_the_published_ones(card: str, millions: float) -> None:
     """Radford et al. 2019 count 117, 345 and 762 M, without the embedding's second use; these are the files' own."""
-    from transformers import GPT2LMHeadModel
-
     with torch.device("meta"):
         model = GPT2LMHeadModel(gpt2_config(card))
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == millions

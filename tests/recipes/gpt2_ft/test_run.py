@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,20 @@ TIMED = re.compile(r"ms/batch +[\d.]+|time: +[\d.]+s")
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    gpt2(dropout=0.5).save_pretrained(tmp_path / "gpt2")  # a dropout that this training does not have
+    return made_in(tmp_path)
+
+
+def made_in(folder: Path) -> Path:
+    """A model, pairs to train on and held-out ones."""
+    gpt2(dropout=0.5).save_pretrained(folder / "gpt2")  # a dropout that this training does not have
     random = np.random.default_rng(0)
     for name, count in (("train", 13), ("valid", 7)):
         pairs = [
             {part: random.integers(1, VOCABULARY, random.integers(2, 9)).tolist() for part in ("context", "completion")}
             for _ in range(count)
         ]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    return tmp_path
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    return folder
 
 
 def words(files: Path, *more: Any, work_dir: str = "run") -> list[str]:
@@ -98,26 +105,39 @@ def _lines(text: str) -> list[str]:
     return [TIMED.sub("", line) for line in text.splitlines() if line.startswith(("| epoch", "| Eval"))]
 
 
+LONG = ("--max_epoch", 30, "--save_interval", 1000)  # so it stops at a checkpoint of its own
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, torch.Tensor]]:
+    """What a long run that nobody stops says, and what its last checkpoint holds."""
+    files, told = made_in(tmp_path_factory.mktemp("straight")), io.StringIO()
+    with redirect_stdout(told):
+        assert run(*words(files, *LONG)) == ExitCode.OK
+    return _lines(told.getvalue()), torch.load(files / "run" / "model.120.pt")["model_state_dict"]
+
+
 @pytest.mark.parametrize(("lines", "more"), [(1, []), (6, ["--overwrite_work_dir"]), (13, [])])
-def test_a_signal_saves_it_and_the_same_command_goes_on(lines: int, more: list[str], files: Path, capsys: Any) -> None:
-    given = ["--max_epoch", 30, "--save_interval", 1000, *more]  # so it stops at a checkpoint of its own
-    assert run(*words(files, *given, work_dir="straight")) == ExitCode.OK
-    straight = capsys.readouterr().out
+def test_a_signal_saves_it_and_the_same_command_goes_on(
+    lines: int, more: list[str], straight: tuple[list[str], dict[str, torch.Tensor]], files: Path, capsys: Any
+) -> None:
+    given = [*LONG, *more]
     with signalled(logged_losses(files / "run", lines)):
         assert run(*words(files, *given)) == ExitCode.INTERRUPTED
     told = capsys.readouterr()
     assert "the same command goes on" in told.err and "End of training" not in told.out
     found = newest(files / "run")
     assert found.checkpoint is not None and 0 < found.step < 40 and f"saved at update {found.step}" in told.err
-    assert json.loads((files / "run" / "status.json").read_text())["state"] == "interrupted"
+    about = json.loads((files / "run" / "status.json").read_text())
+    assert (about["state"], about["step"]) == ("interrupted", 3 * found.step), "in micro-batches, as the log counts"
     assert run(*words(files, *given)) == ExitCode.OK
     again = capsys.readouterr()
     assert f"goes on from update {found.step}" in again.err
     assert ("--overwrite_work_dir: this command began the run that lies there" in again.err) == bool(more)
     assert "--overwrite_output_dir" not in again.err
-    assert _lines(told.out) + _lines(again.out) == _lines(straight), "each line once, with the same figures"
-    ours, theirs = (torch.load(files / name / "model.120.pt")["model_state_dict"] for name in ("run", "straight"))
-    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert _lines(told.out) + _lines(again.out) == straight[0], "each line once, with the same figures"
+    ours = torch.load(files / "run" / "model.120.pt")["model_state_dict"]
+    assert all(torch.equal(ours[name], value) for name, value in straight[1].items())
 
 
 def test_a_finished_run_is_left_as_it_is(files: Path, capsys: Any) -> None:
@@ -247,12 +267,6 @@ def test_options_without_effect_are_accepted_with_a_line(files: Path, capsys: An
     assert "dev_perf" in said
 
 
-def test_several_processes_are_refused(files: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert run(*words(files)) == ExitCode.WRONG_INPUT
-    assert "one process" in capsys.readouterr().err
-
-
 # ---- what it begins with ---------------------------------------------------------------------------
 
 
@@ -282,6 +296,10 @@ def test_only_gpt2_has_these_parts(files: Path, capsys: Any) -> None:
     llama().save_pretrained(files / "llama")
     assert run(*words(files, "--model_card", files / "llama")) == ExitCode.WRONG_INPUT
     assert "is a llama" in capsys.readouterr().err
+    (files / "llama" / "config.json").write_text('{"model_type": ')
+    for name, text in (("llama", "cannot be read"), (".", "names no model_type")):
+        assert run(*words(files, "--model_card", files / name)) == ExitCode.WRONG_INPUT
+        assert "--model_card" in (said := capsys.readouterr().err) and text in said
 
 
 def test_without_lora_every_checkpoint_holds_everything(files: Path) -> None:

@@ -104,9 +104,10 @@ def check_apart(data: TextOptions, output: str | None, flag: str, problems: Prob
     place = _really(output)
     for name in _DATA_FILES:
         for path in getattr(data, name, None) or []:
-            if path in ("", "-") or is_address(path):
+            typed = path.partition("=")[2] if getattr(data, "mix", None) else path
+            if typed in ("", "-") or is_address(typed):
                 continue
-            folder = _really(path.partition("=")[2] if getattr(data, "mix", None) else path)
+            folder = _really(typed)
             if folder in (place, *place.parents) and os.path.isdir(folder):  # noqa: PTH112 -- False of impossible names
                 source = _text_flag(data) if name == "train_file" else _DATA_FILES[name]
                 problems.add(

@@ -22,6 +22,7 @@ from lmtrain.config.checks.steps import check_batch, check_muon, check_precision
 from lmtrain.config.commands.export import ExportOptions, check_export
 from lmtrain.config.commands.filter import FilterOptions, check_filter
 from lmtrain.config.commands.generate import GenerateOptions, check_generate
+from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions, check_gpt2_ft
 from lmtrain.config.commands.push import PushOptions, check_push
 from lmtrain.config.commands.report import ReportOptions, check_report
 from lmtrain.config.key_tokens import check_key_tokens
@@ -68,6 +69,9 @@ def check(options: Any, problems: Problems) -> None:
         check_push(options, problems)
     elif isinstance(options, ReportOptions):
         check_report(options, problems)
+    elif isinstance(options, Gpt2FtOptions):
+        with problems.collect():
+            check_gpt2_ft(options)
     elif isinstance(options, GenerateOptions):
         check_model_given(options, problems)
         check_generate(options, problems)

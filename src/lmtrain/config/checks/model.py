@@ -49,7 +49,9 @@ def check_model(options: Resolved, problems: Problems) -> None:
 
 def check_model_given(model: ModelOptions, problems: Problems) -> None:
     if not model.model_name_or_path:
-        problems.add("name a model: a run's folder, a checkpoint or a hub name", flag="--model_name_or_path")
+        problems.add(
+            "name a model: a folder, such as --model_name_or_path runs/book, or a hub name", flag="--model_name_or_path"
+        )
     _no_tensorflow(model, problems)
 
 

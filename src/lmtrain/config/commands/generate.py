@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from lmtrain.config.about import option
 from lmtrain.config.groups import MAKES_A_MODEL, ModelOptions
+from lmtrain.config.values import check_not_the_input
 from lmtrain.core.errors import Problems
 
 _OF_BEAMS = ("length_penalty", "early_stopping")
@@ -120,6 +121,8 @@ def _one_way_in(options: GenerateOptions, problems: Problems) -> None:
 def _one_way_out(options: GenerateOptions, problems: Problems) -> None:
     if options.interactive and options.output:
         problems.add("is for prompts that are known beforehand; leave out --interactive", flag="--output")
+    if options.prompts_file and options.output:
+        check_not_the_input(options.prompts_file, options.output, problems)
     if options.stream and options.json:
         problems.add("writes text, and --json objects; give one of them, or --output FILE", flag="--stream")
     if options.stream and options.num_beams > 1:

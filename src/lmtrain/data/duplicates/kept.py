@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from lmtrain.core.errors import UserError
 from lmtrain.data.duplicates.bands import Bands, likeness
 from lmtrain.data.duplicates.marks import Marks
 from lmtrain.data.duplicates.shingles import jaccard
@@ -54,16 +55,23 @@ class Kept:
             path = folder / f"{name}.bin"
             path.touch()
             self._files[name] = path.open("r+b")
-        self._load(count)
+        try:
+            self._load(count)
+        except BaseException:
+            self.close()
+            raise
 
     def _load(self, count: int) -> None:
-        def part(name: str, numbers: int) -> np.ndarray:
+        def cut(name: str, numbers: int) -> BinaryIO:
             file = self._files[name]
+            if file.seek(0, os.SEEK_END) < 8 * numbers:  # it would be filled up with zeros
+                raise UserError(f"{file.name} has lost what was written to it; begin anew with --overwrite")
             file.truncate(8 * numbers)
             file.seek(0)
-            found = np.fromfile(file, dtype=np.uint64, count=numbers)
-            file.seek(0, os.SEEK_END)
-            return found
+            return file
+
+        def part(name: str, numbers: int) -> np.ndarray:
+            return np.fromfile(cut(name, numbers), dtype=np.uint64)
 
         digests = part("digests", 2 * count).reshape(-1, 2)
         keys = part("bands", count * self._bands.count).reshape(count, self._bands.count) if self._bands else None
@@ -72,9 +80,7 @@ class Kept:
             self._remember(digests[number], None if keys is None else keys[number],
                            0 if ends is None else int(ends[number]))  # fmt: skip
         if ends is not None:
-            shingle_file = self._files["shingles"]
-            shingle_file.truncate(8 * int(ends[-1]) if count else 0)
-            shingle_file.seek(0, os.SEEK_END)
+            cut("shingles", int(ends[-1]) if count else 0).seek(0, os.SEEK_END)
 
     def find(self, marks: Marks, place: int) -> Repeat | None:
         """What the text at ``place`` of ``marks`` repeats."""
@@ -151,5 +157,8 @@ class Kept:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         for file in self._files.values():
             file.close()

@@ -16,7 +16,7 @@ import numpy as np
 from lmtrain.data.filter.rules import in_json_bytes
 from lmtrain.data.filter.search import search_for
 from lmtrain.data.filter.segment import Gathering, Job, Segment, checked_text
-from lmtrain.data.sources.columns import kind_of
+from lmtrain.data.sources.columns import spoken_of
 from lmtrain.data.sources.decoding import as_utf8, byte_order_mark
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.records import Bad
@@ -126,7 +126,7 @@ class Lines:
                 value, changed = checked_text(record.get(self._column), self._column, self._reading)
                 mended = mended or changed
             else:
-                value = Bad(f"a {kind_of(record)} where a record {{...}} is expected")
+                value = Bad(f"{spoken_of(record)} where a record {{...}} is expected")
         if isinstance(value, Bad):
             gathering.bad(self._file, lambda: f":{self._number(offset)}", value)
         elif value is None:

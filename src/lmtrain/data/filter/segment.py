@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lmtrain.data.filter.account import Account
 from lmtrain.data.filter.rules import Rules
 from lmtrain.data.sources import Reading
-from lmtrain.data.sources.columns import kind_of
+from lmtrain.data.sources.columns import spoken_of
 from lmtrain.data.sources.decoding import misfit
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.records import Bad
@@ -121,7 +121,7 @@ def checked_text(value: Any, column: str, reading: Reading) -> tuple[str | Bad |
     if value is None:
         return None, False
     if not isinstance(value, str):
-        return Bad(f"{column!r} is a {kind_of(value)}, not text"), False
+        return Bad(f"{column!r} is {spoken_of(value)}, not text"), False
     if value.isascii():
         return value, False
     try:

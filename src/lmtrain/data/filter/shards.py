@@ -146,7 +146,11 @@ def _write_parquet(batches: Iterator[pa.RecordBatch], stream: BinaryIO, schema: 
         size = 0
 
     for batch in batches:
-        writer = writer or pq.ParquetWriter(stream, schema or batch.schema, compression="zstd")
+        try:
+            writer = writer or pq.ParquetWriter(stream, schema or batch.schema, compression="zstd")
+        except pa.ArrowNotImplementedError as error:  # of an object without fields
+            said = str(error).splitlines()[0].partition(".")[0]
+            raise UserError(f"{said}; --format jsonl.zst keeps each record as it is", flag="--format") from error
         held.append(batch if batch.schema.equals(writer.schema) else batch.cast(writer.schema))
         size += batch.nbytes
         if size >= _ROW_GROUP:

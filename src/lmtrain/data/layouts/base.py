@@ -199,6 +199,26 @@ def _rebuild(kind: type[_AnyShortened], made_of: tuple[Any, ...], settings: dict
     return layout
 
 
-def item_of(row: Row) -> dict[str, np.ndarray]:
-    """An example by itself, as other people's collators read it."""
-    return {"input_ids": row.ids, "special_tokens_mask": row.special.astype(np.int64)}
+class Rows(Shortened):
+    """A layout that makes its examples one by one. Batches are padded to their longest example, or to ``pad_to``."""
+
+    pad_id: int
+    pad_to = 0
+
+    def _row_at(self, index: int) -> Row:
+        """Example ``index``, which there is."""
+        raise NotImplementedError
+
+    def _example(self, index: int) -> Row:
+        if not 0 <= index < self._n:
+            raise IndexError(f"example {index} of {self._n}")
+        return self._row_at(index)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """By itself, as other people's collators read it."""
+        row = self._example(int(index))
+        item = {"input_ids": row.ids, "special_tokens_mask": row.special.astype(np.int64)}
+        return item if row.answer is None else {**item, "completion_mask": row.answer.astype(np.int64)}  # TRL's name
+
+    def __getitems__(self, indices: Sequence[int]) -> Examples:
+        return examples_of([self._example(int(i)) for i in indices], indices, self.pad_id, self.pad_to)

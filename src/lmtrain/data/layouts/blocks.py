@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import ByNumber, Documents, Ids, Row, Shortened, examples_of, item_of
+from lmtrain.data.layouts.base import ByNumber, Documents, Ids, Row, Rows
 from lmtrain.data.ledger import SplitLedger
 from lmtrain.data.store import TokenStore
 
 
-class Blocks(Shortened):
+class Blocks(Rows):
     """The documents in a row, cut into blocks of ``block_size`` tokens.
 
     What does not fill a block is dropped, at most once per split; with ``drop_remainder=False`` it is a short
@@ -71,14 +68,12 @@ class Blocks(Shortened):
 
     def _range(self, index: int) -> tuple[int, int]:
         """Where block ``index`` begins and ends in the row."""
-        if not 0 <= index < self._n:
-            raise IndexError(f"block {index} of {self._n}")
         group = int(np.searchsorted(self._first_block, index, "right")) - 1
         inside = (index - int(self._first_block[group])) * self.block_size
         start = int(self._group_starts[group])
         return start + inside, start + min(inside + self.block_size, int(self._group_sizes[group]))
 
-    def _block(self, index: int) -> Row:
+    def _row_at(self, index: int) -> Row:
         begin, end = self._range(index)
         first = int(np.searchsorted(self._starts, begin, "right")) - 1
         last = int(np.searchsorted(self._starts, end, "left"))  # exclusive
@@ -96,12 +91,6 @@ class Blocks(Shortened):
 
     def _row_of(self, ids: np.ndarray, special: np.ndarray, documents: np.ndarray) -> Row:
         return Row(ids, special, documents if self.isolate_documents else None)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return item_of(self._block(int(index)))
-
-    def __getitems__(self, indices: Sequence[int]) -> Examples:
-        return examples_of([self._block(int(i)) for i in indices], indices, self.pad_id)
 
     def _covered(self) -> np.ndarray:
         """(D,) positions of each document's stretch of the row, special tokens included, that are in blocks.

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import ByNumber, Documents, Ids, Row, Shortened, examples_of, item_of
+from lmtrain.data.layouts.base import ByNumber, Documents, Ids, Row, Rows
 from lmtrain.data.ledger import FILL_BATCH, SplitLedger
 from lmtrain.data.packing import fill
 from lmtrain.data.store import TokenStore
 
 
-class Lines(Shortened):
+class Lines(Rows):
     """Each document an example between its special tokens, its content cut to fit ``max_length``.
 
     Batches are padded to their longest example, or to ``pad_to``.
@@ -41,20 +38,12 @@ class Lines(Shortened):
         self._made_of = (store, self._row.documents, max_length, tuple(prefix), tuple(suffix))
         self._settings = {"pad_to": pad_to, "pad_id": pad_id}
 
-    def _line(self, index: int) -> Row:
-        if not 0 <= index < self._n:
-            raise IndexError(f"line {index} of {self._n}")
+    def _row_at(self, index: int) -> Row:
         row = self._row
         content = row.store.document(int(row.documents[index]), 0, int(self._kept[index])).astype(np.int64)
         special = np.ones(len(content) + row.overhead, bool)
         special[len(row.prefix) : len(row.prefix) + len(content)] = False
         return Row(np.concatenate([row.prefix, content, row.suffix]), special)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return item_of(self._line(int(index)))
-
-    def __getitems__(self, indices: Sequence[int]) -> Examples:
-        return examples_of([self._line(int(i)) for i in indices], indices, self.pad_id, self.pad_to)
 
     @property
     def n_tokens(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from lmtrain.data.layouts.base import Layout, Shortened
 from lmtrain.data.ledger import SplitLedger
 from lmtrain.data.packing import Fill
 
-_PERMUTATIONS = 8  # kept a process: of two passes each over four sources
+_PASSES = 2  # over each layout, whose order is kept: one ends in a batch and the next begins
 
 
 class Joined(Shortened):
@@ -116,6 +116,10 @@ class Mixed(Joined):
         order = np.argsort((ranks + 0.5) / counts[which], kind="stable")
         self._which, self._ranks = which[order].astype(np.int16), ranks[order]
         self._n = len(order)
+        self._orders = [
+            lru_cache(_PASSES)(partial(_permutation, seed, number, len(layout)))
+            for number, layout in enumerate(layouts.values())
+        ]
         self._made_of = (self.layouts, self.shares, seed)
 
     @cached_property
@@ -138,12 +142,11 @@ class Mixed(Joined):
         at = np.empty(len(index), np.int64)
         for number, passed in {*zip(which.tolist(), turn.tolist(), strict=True)}:
             rows = (which == number) & (turn == passed)
-            at[rows] = _permutation(self.seed, number, passed, int(sizes[number]))[place[rows]]
+            at[rows] = self._orders[number](passed)[place[rows]]
         return which, at
 
 
-@lru_cache(maxsize=_PERMUTATIONS)
-def _permutation(seed: int, source: int, turn: int, size: int) -> np.ndarray:
+def _permutation(seed: int, source: int, size: int, turn: int) -> np.ndarray:
     return stream(seed, "mixed", source, turn).permutation(size)
 
 

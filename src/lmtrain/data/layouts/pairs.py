@@ -9,8 +9,7 @@ import numpy as np
 
 from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
-from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import Ids, Row, Shortened, examples_of, item_of
+from lmtrain.data.layouts.base import Ids, Row, Rows
 from lmtrain.data.ledger import FILL_BATCH, SplitLedger
 from lmtrain.data.memory_store import MemoryStore
 from lmtrain.data.packing import fill
@@ -19,7 +18,7 @@ from lmtrain.data.store import TokenStore
 OnLong = Literal["truncate", "skip", "error"]
 
 
-class Pairs(Shortened):
+class Pairs(Rows):
     """Pairs of documents, number 2p the context of pair p and 2p + 1 its completion, each pair an example::
 
         context [5 6]   completion [8 9]      prefix (1,), between (3,), suffix (2,)
@@ -118,37 +117,13 @@ class Pairs(Shortened):
             said.append(f"{counted(short, 'pair')} without a token to learn left out")
         return "; ".join(said) or None
 
-    def _number(self, index: int) -> int:
-        """The number in the store of the pair that example ``index`` is made of."""
-        if not 0 <= index < self._n:
-            raise IndexError(f"pair {index} of {self._n}")
-        return int(self._pairs[self._kept[index]])
-
-    def context_ids(self, index: int) -> np.ndarray:
-        """(t,) int64: all in front of the completion, ``prefix`` and ``between`` included: what generation begins
-        with."""
-        context = self.store.document(2 * self._number(index)).astype(np.int64)
-        return np.concatenate([self._prefix, context, self._between])
-
-    def completion_ids(self, index: int) -> np.ndarray:
-        """(t,) int64: the whole completion, without ``suffix``, not cut."""
-        return self.store.document(2 * self._number(index) + 1).astype(np.int64)
-
-    def _row(self, index: int) -> Row:
-        number = self._number(index)
+    def _row_at(self, index: int) -> Row:
+        number = int(self._pairs[self._kept[index]])
         parts = [self._prefix, self.store.document(2 * number), self._between, self.store.document(2 * number + 1)]
         length = int(self._lengths[index])
         ids = np.concatenate([*parts, self._suffix]).astype(np.int64)[:length]
         special = np.concatenate([np.full(len(part), at % 2 == 0) for at, part in enumerate([*parts, self._suffix])])
         return Row(ids, special[:length], answer=np.arange(length) >= self._heads[index])
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        row = self._row(int(index))
-        assert row.answer is not None
-        return {**item_of(row), "completion_mask": row.answer.astype(np.int64)}  # TRL's name
-
-    def __getitems__(self, indices: Sequence[int]) -> Examples:
-        return examples_of([self._row(int(i)) for i in indices], indices, self.pad_id)
 
     @property
     def numbers(self) -> np.ndarray:

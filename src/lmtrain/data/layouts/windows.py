@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
-from lmtrain.core.types import Examples
-from lmtrain.data.layouts.base import ByNumber, Documents, Ids, Row, Shortened, examples_of, item_of
+from lmtrain.data.layouts.base import ByNumber, Documents, Ids, Row, Rows
 from lmtrain.data.ledger import SplitLedger
 from lmtrain.data.store import TokenStore
 
 
-class Windows(Shortened):
+class Windows(Rows):
     """Each document cut into windows of ``block_size`` tokens; what does not fill one is dropped.
 
     ``prefix`` and ``suffix`` stand in every window, since they are what the tokenizer puts around a text::
@@ -56,9 +53,7 @@ class Windows(Shortened):
         self._made_of = (store, self._row.documents, block_size, tuple(prefix), tuple(suffix))
         self._settings = {"pad_id": pad_id}
 
-    def _window(self, index: int) -> Row:
-        if not 0 <= index < self._n:
-            raise IndexError(f"window {index} of {self._n}")
+    def _row_at(self, index: int) -> Row:
         row = self._row
         document = int(np.searchsorted(self._first, index, "right")) - 1
         at = (index - int(self._first[document])) * self.room
@@ -66,12 +61,6 @@ class Windows(Shortened):
         special = np.ones(self.block_size, bool)
         special[len(row.prefix) : len(row.prefix) + self.room] = False
         return Row(np.concatenate([row.prefix, content, row.suffix]), special)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return item_of(self._window(int(index)))
-
-    def __getitems__(self, indices: Sequence[int]) -> Examples:
-        return examples_of([self._window(int(i)) for i in indices], indices, self.pad_id)
 
     @property
     def n_tokens(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_file
 from lmtrain.data.nlg.records import Record, read_records
@@ -48,7 +49,7 @@ def encode_file(
     """Write the records of a file as ids: how many records and how many tokens there are."""
     records = read_records(source)
     tokens = 0
-    with atomic_file(Path(target).expanduser()) as stream:
+    with atomic_file(user_path(str(target))) as stream:
         for context, completion in encode_records(records, tokenizer, add_bos=add_bos, add_eos=add_eos):
             tokens += len(context) + len(completion)
             stream.write((json.dumps({"context": context, "completion": completion}) + "\n").encode("ascii"))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.data.nlg import dart, e2e, webnlg
 from lmtrain.data.nlg.records import Record, write_records
@@ -31,4 +32,4 @@ def convert(form: str, source: str | Path, target: str | Path) -> tuple[int, int
         if not contexts:
             raise UserError(f"{source}: there is no text in it")
 
-    return write_records(Path(target).expanduser(), seen()), len(contexts)
+    return write_records(user_path(str(target)), seen()), len(contexts)

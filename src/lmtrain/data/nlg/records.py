@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_file
 from lmtrain.core.types import Tally
@@ -56,9 +57,9 @@ def grouped(records: Iterable[Record]) -> list[Group]:
 def opened(path: str | Path) -> File:
     """A file that the user named; compressed ones too. Raises :class:`UserError`."""
     name = str(path)
-    if not Path(name).expanduser().is_file():
+    if not user_path(name).is_file():
         raise UserError(f"no such file: {name}")
-    file, head = open_file(str(Path(name).expanduser()), name, "")
+    file, head = open_file(str(user_path(name)), name, "")
     if not head:
         raise unusable(file, None, "the file is empty")
     return file

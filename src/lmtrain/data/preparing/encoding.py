@@ -8,28 +8,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from lmtrain.core.types import Piece, Source, Tally
 from lmtrain.data.cutting import Cut
 from lmtrain.data.preparing.engine import Engine
 from lmtrain.data.preparing.plan import Segment, read
 from lmtrain.data.seams import Seams
+from lmtrain.data.store_writer import DocumentWriter
 from lmtrain.data.tokenization import Encoded, Encoder, reference_encoder
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 _BATCH = 2 << 20  # characters encoded at once: enough for all cores, little enough to be no memory
 _CHECKED = 2048  # characters of each batch that the plain engine encodes too
-
-
-class Writer(Protocol):
-    """Where encoded pieces go; see :meth:`lmtrain.data.store.StoreWriter.append`."""
-
-    def append(
-        self, ids: np.ndarray, offsets: np.ndarray, first: Sequence[bool], n_bytes: Sequence[int], crc32: Sequence[int]
-    ) -> None: ...
 
 
 @dataclass
@@ -77,7 +68,7 @@ class Work:
 
 @dataclass
 class _Batch:
-    """Pieces on their way to the encoder; the lists have one entry a piece (see StoreWriter.append)."""
+    """Pieces on their way to the encoder; the lists have one entry a piece (see DocumentWriter.append)."""
 
     texts: list[str] = field(default_factory=list)
     first: list[bool] = field(default_factory=list)
@@ -87,7 +78,7 @@ class _Batch:
 
 
 def encode(
-    work: Work, tokenizer: TokenizerFiles, engine: Engine, writer: Writer, seed: str, *, beside: bool = False
+    work: Work, tokenizer: TokenizerFiles, engine: Engine, writer: DocumentWriter, seed: str, *, beside: bool = False
 ) -> Account:
     """Write the tokens of ``work``. ``beside``: read in this thread while another one encodes.
 
@@ -146,7 +137,7 @@ def _batches(pieces: Iterable[tuple[str, bool]]) -> Iterator[_Batch]:
         yield batch
 
 
-def _append(writer: Writer, future: Future[Encoded], batch: _Batch) -> None:
+def _append(writer: DocumentWriter, future: Future[Encoded], batch: _Batch) -> None:
     ids, offsets = future.result()
     writer.append(ids, offsets, batch.first, batch.n_bytes, batch.crc32)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from lmtrain.core.types import Piece, Source, Tally
+from lmtrain.core.types import Source, Tally
 from lmtrain.data.preparing.request import Request
+from lmtrain.data.sources.segments import size_of
+from lmtrain.data.sources.text import TextSource
 from lmtrain.data.store import require_space, token_dtype
 from lmtrain.data.tokenization import DiffersError, Encoder, Proof, choose_encoder, reference_encoder
 from lmtrain.data.tokenizer_files import TokenizerFiles
@@ -39,41 +39,34 @@ class Engine:
         return cls(*choose_encoder(tokenizer, sample))
 
     @classmethod
-    def plain(cls, tokenizer: TokenizerFiles, line: str) -> Engine:
-        return cls(reference_encoder(tokenizer), None, line)
-
-    @classmethod
     def after(cls, tokenizer: TokenizerFiles, error: DiffersError) -> Engine:
         """When the fast engine turned out to differ at a place that the first proof did not see."""
-        return cls.plain(tokenizer, f"fastokens not used: {error}; tokenizers tokenizes, slower")
+        line = f"fastokens not used: {error}; tokenizers tokenizes, slower"
+        return cls(reference_encoder(tokenizer), None, line)
 
 
 def sample_of(sources: Sequence[Source], seed: str) -> list[str]:
-    """The beginning of the corpus, and places all over it: texts that the engines are compared on first."""
+    """The beginning of the corpus, and of some of its sources a place near theirs: texts that the engines are compared
+    on first."""
     draw = random.Random(seed)
     chosen = sorted(draw.sample(range(len(sources)), min(_SAMPLED_SOURCES, len(sources))))
     texts = []
     for source, count in [(sources[0], 8), *((sources[i], 1) for i in chosen)]:
-        with closing(_generator(source.pieces(Tally()))) as pieces:
-            for piece in islice(pieces, count):
-                length = 4096 if count > 1 else 2048
-                start = 0 if count > 1 else draw.randrange(max(1, len(piece.text) - length))
-                texts.append(piece.text[start : start + length])
+        for piece in islice(source.pieces(Tally()), count):
+            length = 4096 if count > 1 else 2048
+            start = 0 if count > 1 else draw.randrange(max(1, len(piece.text) - length))
+            texts.append(piece.text[start : start + length])
     return texts
 
 
-def _generator(pieces: Iterable[Piece]) -> Any:
-    """``pieces`` as something with ``close()``, so that a half-read file is closed."""
-    return pieces if hasattr(pieces, "close") else (piece for piece in pieces)
-
-
-def require_room(request: Request, encoder: Encoder, sample: Sequence[str], folder: Path, share: float = 1.0) -> None:
-    """Stop before the work when the disk cannot hold the result (packed files are larger than they look)."""
-    size = 0
-    for source in request.sources:
-        with suppress(OSError, ValueError):  # standard input, a data set: not known
-            size += Path(source.name).stat().st_size
+def require_room(
+    request: Request, encoder: Encoder, sample: Sequence[str], folder: Path, flag: str, share: float = 1.0
+) -> None:
+    """Stop before the work when the disk cannot hold the result, as far as that can be told: packed files are larger
+    than they look, and of records nobody knows how much is text."""
+    plain = [s for s in request.sources if isinstance(s, TextSource) and s.reading.codec == "utf-8"]
+    size = sum(size_of(source) for source in plain)
     sampled = sum(len(text.encode("utf-8")) for text in sample)
     if size and sampled:
         tokens = share * size * len(encoder.encode(sample)[0]) / sampled
-        require_space(folder, int(tokens * token_dtype(request.tokenizer.n_ids).itemsize), "the token store")
+        require_space(folder, int(tokens * token_dtype(request.tokenizer.n_ids).itemsize), "the token store", flag)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmtrain.core.errors import UserError
-from lmtrain.data.cutting import Cut
 from lmtrain.data.preparing.encoding import Account, Work, encode
 from lmtrain.data.preparing.engine import Engine
 from lmtrain.data.preparing.parts import PartRecord
@@ -65,22 +64,13 @@ class Crew:
     takes_part: bool
 
 
-def fill(
-    writer: DocumentWriter,
-    request: Request,
-    segments: Sequence[Segment],
-    cut: Cut | None,
-    engine: Engine,
-    seed: str,
-    crew: Crew | None,
-) -> Account:
-    """Write the tokens of ``segments``. What a crew makes meanwhile lies in the writer's folder.
+def fill(writer: DocumentWriter, request: Request, work: Work, engine: Engine, seed: str, crew: Crew | None) -> Account:
+    """Write the tokens of ``work``. What a crew makes meanwhile lies in the writer's folder.
 
     Raises :class:`DiffersError` when the fast engine differs from the plain one.
     """
     if crew:
-        return append_parts(writer, _made(crew, writer.folder, request, segments, cut, engine, seed))
-    work = Work.of(segments, request.sources, cut)
+        return append_parts(writer, _made(crew, writer.folder, request, work, engine, seed))
     return encode(work, request.tokenizer, engine, writer, seed, beside=request.making.workers is None)
 
 
@@ -97,14 +87,14 @@ def append_parts(writer: DocumentWriter, parts: Iterable[tuple[Path, PartRecord,
 
 
 def _made(
-    crew: Crew, folder: Path, request: Request, segments: Sequence[Segment], cut: Cut | None, engine: Engine, seed: str
+    crew: Crew, folder: Path, request: Request, work: Work, engine: Engine, seed: str
 ) -> Iterator[tuple[Path, PartRecord, None]]:
     """Parts in order, in a new folder below ``folder``: tasks of an earlier attempt may still write to theirs."""
     compared = engine.proof.bytes_compared if engine.proof else 0  # parts made here count themselves
 
     def task(part: range, place: Path) -> Task:
-        work = Work.of(segments[part.start : part.stop], request.sources, cut)
-        return Task(work, place, engine.proof is not None)
+        some = Work.of(work.segments[part.start : part.stop], request.sources, work.cut)
+        return Task(some, place, engine.proof is not None)
 
     def here(task: Task) -> Outcome:
         return outcome_of(task, request.tokenizer, engine, seed)

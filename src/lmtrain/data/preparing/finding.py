@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from lmtrain.core.console import Say
 from lmtrain.core.errors import UserError
+from lmtrain.core.launching import processes
 from lmtrain.data.cache import elsewhere, store_folder
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing.request import Prepared, Request
 from lmtrain.data.splits import first_count
 from lmtrain.data.store import MANIFEST, REMEDY, DamagedStoreError, TokenStore
 
+_BEGAN = time.time()  # of this process, before it meets the others of its run
 MADE_AGAIN = "the same command makes it again; what was trained or scored so far may have read the damaged text"
 
 
@@ -39,6 +42,16 @@ def find(request: Request, cache: Path, folder: Path | None, plain_key: str, cut
             continue
         return Prepared(store, Ledger.of_store(store.manifest), True)
     return None
+
+
+def still_to_make(overwrite: bool, folder: Path) -> bool:
+    """Whether ``overwrite`` asks to make the store in ``folder`` anew, for who has its lock.
+
+    Of the processes that a launcher started the first one makes it, and the others, which get the lock after it, take
+    that: each would tokenize all of the text again, and remove what those before it read.
+    """
+    manifest = folder / MANIFEST
+    return overwrite and not (processes() > 1 and manifest.exists() and manifest.stat().st_mtime > _BEGAN)
 
 
 def require_free(folder: Path, overwrite: bool) -> None:

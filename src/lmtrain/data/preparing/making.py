@@ -8,20 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmtrain.core.console import Say, silent
-from lmtrain.core.errors import UserError
+from lmtrain.core.console import Say, amount, silent
 from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.data.cache import locked, remember_elsewhere, store_folder
 from lmtrain.data.cutting import Cut, find_cut
 from lmtrain.data.ledger import Ledger
-from lmtrain.data.preparing.encoding import Account
+from lmtrain.data.preparing.encoding import Account, Work
 from lmtrain.data.preparing.engine import Engine, require_room, sample_of
 from lmtrain.data.preparing.filling import Crew, crew_for, fill
-from lmtrain.data.preparing.finding import find, require_free
+from lmtrain.data.preparing.finding import find, require_free, still_to_make
 from lmtrain.data.preparing.manifest import finish, said_of
 from lmtrain.data.preparing.plan import Segment, segments_of
-from lmtrain.data.preparing.request import Prepared, Request
-from lmtrain.data.store import TokenStore, explaining_full_disks
+from lmtrain.data.preparing.request import Prepared, Request, flag_of
+from lmtrain.data.store import TokenStore, explaining_disks
 from lmtrain.data.store_writer import StoreWriter
 from lmtrain.data.tokenization import DiffersError
 
@@ -44,20 +43,19 @@ def prepare(
     if not overwrite and (found := find(request, cache, folder, plain_key, cut_key, say)):
         return found
     cut = find_cut(request.sources, request.cut_percentage)
-    key = (
-        cut_key if cut else plain_key
-    )  # of the store that is made, so others that would make it wait, and cleaning too
+    # Of the store that is made, so others that would make it wait, and cleaning too.
+    key = cut_key if cut else plain_key
     waiting = "another process is preparing this text; waiting for it"
     with locked(cache, sha256_json(str(folder.absolute())) if folder else key, waiting):
+        target = folder or store_folder(cache, key)
+        overwrite = still_to_make(overwrite, target)
         if not overwrite and (found := find(request, cache, folder, plain_key, cut_key, say)):
             return found  # the other process has made it
-        target = folder or store_folder(cache, key)
-        if folder:
-            require_free(folder, overwrite)
-        try:
-            made = _Making(request, hashes, key, target, cut).make(say)
-        except PermissionError as error:
-            raise cannot_write(target, folder, error) from error
+        with explaining_disks(target.parent, flag_of(folder)):
+            if folder:
+                require_free(folder, overwrite)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made = _Making(request, hashes, key, target, cut, flag_of(folder)).make(say)
         if folder:
             remember_elsewhere(cache, key, folder)
         return made
@@ -71,41 +69,34 @@ def _hashes(request: Request) -> list[str]:
         return list(threads.map(lambda source: source.content_hash(), request.sources))
 
 
-def cannot_write(target: Path, folder: Path | None, error: PermissionError) -> UserError:
-    return UserError(
-        f"{target} cannot be written ({error.strerror})", flag="--output_dir" if folder else "--data_cache_dir"
-    )
-
-
 @dataclass(frozen=True)
 class _Making:
-    """One store to make of its sources."""
+    """One store to make of its sources. ``flag``: what the user says to have it made at another place."""
 
     request: Request
     hashes: Sequence[str]
     key: str
     target: Path
     cut: Cut | None
+    flag: str
 
     def make(self, say: Say) -> Prepared:
         began = time.perf_counter()
-        request, target = self.request, self.target
+        request = self.request
         if request.tokenizer.fast:
             request.tokenizer.fast.start()
         segments = segments_of(request.sources, self.cut, request.making.segment_bytes)
         with crew_for(request, segments, self.key) as crew:
             sample = sample_of(request.sources, seed=self.key)
             engine = Engine.chosen(request.tokenizer, sample)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            require_room(request, engine.encoder, sample, target.parent)
-            with explaining_full_disks(target.parent):
-                try:
-                    ledger, account = self._write(segments, engine, crew)
-                except DiffersError as error:  # a place that the first proof did not see
-                    engine = Engine.after(request.tokenizer, error)
-                    ledger, account = self._write(segments, engine, crew)
+            require_room(request, engine.encoder, sample, self.target.parent, self.flag)
+            try:
+                ledger, account = self._write(segments, engine, crew)
+            except DiffersError as error:  # a place that the first proof did not see
+                engine = Engine.after(request.tokenizer, error)
+                ledger, account = self._write(segments, engine, crew)
         lines = [engine.line, *said_of(account)]
-        store = TokenStore.open(target)
+        store = TokenStore.open(self.target)
         for text in lines:
             say("tokenizer", text)
         say("store", made_line(store, ledger, time.perf_counter() - began))
@@ -114,13 +105,14 @@ class _Making:
     def _write(self, segments: Sequence[Segment], engine: Engine, crew: Crew | None) -> tuple[Ledger, Account]:
         request = self.request
         with atomic_folder(self.target) as scratch, StoreWriter(scratch, request.tokenizer.n_ids) as writer:
-            account = fill(writer, request, segments, self.cut, engine, self.key, crew)
+            work = Work.of(segments, request.sources, self.cut)
+            account = fill(writer, request, work, engine, self.key, crew)
             name, why = engine.encoder.name, [engine.claim]
             return finish(writer, request, self.hashes, self.key, self.cut, account, name, why), account
 
 
 def made_line(store: TokenStore, ledger: Ledger, seconds: float) -> str:
     """What was made, how fast, where."""
-    size = store.manifest["text_bytes"] / 1e6
-    speed = f" ({size / seconds:.0f} MB/s)" if size >= 1 else ""  # of less it would say nothing
+    size = store.manifest["text_bytes"]
+    speed = f" ({amount(size / seconds, 'B')}/s)" if size >= 1e6 else ""  # of less it would say nothing
     return f"{ledger.tokens:,} tokens in {seconds:.1f} s{speed} · {store.folder}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Source
@@ -13,7 +11,7 @@ from lmtrain.data.cutting import Cut
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing.encoding import Account
 from lmtrain.data.preparing.request import Request, versions
-from lmtrain.data.seams import joined_line
+from lmtrain.data.sources.pairs import PairSource
 from lmtrain.data.sources.segments import file_of
 from lmtrain.data.store_writer import StoreWriter
 
@@ -36,7 +34,7 @@ def finish(
     text_bytes = sum(sizes.values())
     ledger = Ledger.of(account.tally, writer.n_tokens, text_bytes)
     if not ledger.documents:
-        raise nothing_in(request.sources, ledger)
+        raise _nothing_in(request.sources, ledger)
     writer.finish(
         {
             "key": key,
@@ -46,10 +44,10 @@ def finish(
             ],
             "text_bytes": text_bytes,
             "cut": cut.as_json() if cut else None,
-            "tokenizer": _tokenizer(request),
+            "tokenizer": {"name": request.tokenizer.name, "fingerprint": request.tokenizer.fingerprint},
             "reading": dict(request.reading),
             "engine": {"name": engine, "why": [*why, *said_of(account)]},
-            "ledger": replace(ledger, splits={}).as_json(),
+            "ledger": ledger.as_json(),
             "versions": versions(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
@@ -57,8 +55,9 @@ def finish(
     return ledger
 
 
-def nothing_in(sources: Sequence[Source], ledger: Ledger, what: str = "document") -> UserError:
+def _nothing_in(sources: Sequence[Source], ledger: Ledger) -> UserError:
     """Where and why there is nothing, about the flag that all ``sources`` came by."""
+    what = "pair" if isinstance(sources[0], PairSource) else "document"
     named = ", ".join(source.name for source in sources[:3]) + (", …" if len(sources) > 3 else "")
     why = ", ".join(f"{count:,} × {reason}" for reason, count in sorted(ledger.skipped.items()))
     read = "; ".join(note for note in ledger.notes if note.startswith("text is read from"))
@@ -72,9 +71,9 @@ def nothing_in(sources: Sequence[Source], ledger: Ledger, what: str = "document"
 
 def said_of(account: Account) -> list[str]:
     """What is to be said of the work besides the engine."""
-    line = joined_line(account.joined)
-    return [line] if line else []
-
-
-def _tokenizer(request: Request) -> dict[str, Any]:
-    return {"name": request.tokenizer.name, "fingerprint": request.tokenizer.fingerprint}
+    if not account.joined:
+        return []
+    return [
+        f"{account.joined:,} cuts through long documents would have changed tokens, so those were tokenized in one go: "
+        "memory grows with the longest document"
+    ]

@@ -16,11 +16,11 @@ from lmtrain.data.cache import locked, remember_elsewhere, store_folder
 from lmtrain.data.cutting import Cut, find_cut
 from lmtrain.data.preparing.filling import append_parts
 from lmtrain.data.preparing.finding import find, require_free
-from lmtrain.data.preparing.making import cannot_write, made_line
+from lmtrain.data.preparing.making import made_line
 from lmtrain.data.preparing.manifest import finish, said_of
-from lmtrain.data.preparing.request import Prepared, Request
+from lmtrain.data.preparing.request import Prepared, Request, flag_of
 from lmtrain.data.preparing.shards import DIFFERS, Shard, about_of, differences, lock_of, name_of, place_of
-from lmtrain.data.store import TokenStore, explaining_full_disks
+from lmtrain.data.store import TokenStore, explaining_disks, require_space, token_dtype
 from lmtrain.data.store_writer import StoreWriter
 
 
@@ -46,12 +46,13 @@ def merge(
             made = None if overwrite else find(request, cache, folder, key, key, say)
             if made is None:
                 target = folder or store_folder(cache, key)
-                if folder:
-                    require_free(folder, overwrite)
-                try:
+                with explaining_disks(target.parent, flag_of(folder)):
+                    if folder:
+                        require_free(folder, overwrite)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    size = sum(shard.record.tokens for shard in shards) * token_dtype(request.tokenizer.n_ids).itemsize
+                    require_space(target.parent, size, "the token store", flag_of(folder))
                     made = _merged(request, shards, hashes, key, cut, target, say)
-                except PermissionError as error:
-                    raise cannot_write(target, folder, error) from error
             if folder:
                 remember_elsewhere(cache, key, folder)
             _remove(place)
@@ -62,12 +63,7 @@ def _merged(
     request: Request, shards: Sequence[Shard], hashes: Sequence[str], key: str, cut: Cut | None, target: Path, say: Say
 ) -> Prepared:
     began = time.perf_counter()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        explaining_full_disks(target.parent),
-        atomic_folder(target) as scratch,
-        StoreWriter(scratch, request.tokenizer.n_ids) as writer,
-    ):
+    with atomic_folder(target) as scratch, StoreWriter(scratch, request.tokenizer.n_ids) as writer:
         account = append_parts(writer, ((shard.folder, shard.record, shard.sha256) for shard in shards))
         name, why = _engine(shards)
         ledger = finish(writer, request, hashes, key, cut, account, name, why)
@@ -94,7 +90,9 @@ def _all_right(place: Path, count: int, about: dict[str, Any]) -> list[Shard]:
     shards = [Shard.read(place / name_of(number, count)) for number in range(count)]
     problems = Problems()
     if missing := [number for number, shard in enumerate(shards) if shard is None]:
-        others = sorted({int(path.name.rpartition("-")[2]) for path in place.glob("*-of-*")} - {count})
+        names = place.glob("[0-9]*-of-*")  # not those of folders that a shard is made in, or was: these are hidden
+        numbers = (path.name.rpartition("-")[2] for path in names)
+        others = sorted({int(number) for number in numbers if number.isdigit()} - {count})
         there = f" (there are some of {', '.join(map(str, others))})" if others else ""
         named = ", ".join(map(str, missing[:20])) + (", …" if len(missing) > 20 else "")
         gone = f"{counted(len(missing), 'shard')} of {count} {'is' if len(missing) == 1 else 'are'} missing"

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from lmtrain.core.files import sha256_json
@@ -99,3 +99,8 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def flag_of(folder: Path | None) -> str:
+    """Which option says where a store is made: in ``folder``, or (None) in the cache."""
+    return "--output_dir" if folder else "--data_cache_dir"

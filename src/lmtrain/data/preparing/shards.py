@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,16 @@ from lmtrain.core.files import atomic_folder, read_record, sha256_file, sha256_j
 from lmtrain.core.types import Source
 from lmtrain.data.cache import locked, shards_folder
 from lmtrain.data.cutting import Cut, find_cut
+from lmtrain.data.preparing.encoding import Work
 from lmtrain.data.preparing.engine import Engine, require_room, sample_of
 from lmtrain.data.preparing.filling import PARTS, Crew, crew_for, fill
-from lmtrain.data.preparing.making import cannot_write
 from lmtrain.data.preparing.parts import PartRecord
-from lmtrain.data.preparing.plan import Segment, ranges_of, segments_of
-from lmtrain.data.preparing.request import Request
+from lmtrain.data.preparing.plan import ranges_of, segments_of
+from lmtrain.data.preparing.request import Request, flag_of
 from lmtrain.data.sources.segments import file_of, size_of
-from lmtrain.data.store import BIN, FORMAT, explaining_full_disks
-from lmtrain.data.store_writer import DocumentWriter
+from lmtrain.data.store import BIN, DOCUMENTS, FORMAT, explaining_disks
+from lmtrain.data.store import RECORD as DOCUMENT
+from lmtrain.data.store_writer import LENGTHS, DocumentWriter
 from lmtrain.data.tokenization import DiffersError
 
 RECORD = "part.json"
@@ -68,14 +69,20 @@ class Shard:
 
     @classmethod
     def read(cls, folder: Path) -> Shard | None:
-        """None where there is none, or none that can be read."""
+        """None where there is none, or none that can be read; of its bytes only the number is looked at."""
         value = read_record(folder / RECORD)
         try:
             shard = cls(folder, value["number"], value["about"], {int(k): v for k, v in value["hashes"].items()},
                         value["sha256"], PartRecord.from_json(value["part"]))  # fmt: skip
-            return shard if (folder / BIN).is_file() else None
-        except (KeyError, TypeError, ValueError):
+            return shard if shard._is_whole() else None
+        except (KeyError, TypeError, ValueError, AttributeError, OSError):
             return None
+
+    def _is_whole(self) -> bool:
+        tokens, lengths, documents = ((self.folder / name).stat().st_size for name in (BIN, LENGTHS, DOCUMENTS))
+        count = self.record.documents
+        sizes_of_ids = 2 * self.record.tokens, 4 * self.record.tokens  # by the size of the vocabulary
+        return (lengths, documents) == (4 * count, DOCUMENT.itemsize * count) and tokens in sizes_of_ids
 
     def write(self) -> None:
         value = {"number": self.number, "about": self.about, "hashes": self.hashes, "sha256": self.sha256}
@@ -99,10 +106,10 @@ def make_shard(
     about = about_of(request, cut)
     segments = segments_of(request.sources, cut, request.making.segment_bytes)
     part = ranges_of(segments, count)[number]
-    chosen = segments[part.start : part.stop]
+    work = Work.of(segments[part.start : part.stop], request.sources, cut)
     with (
         locked(cache, lock_of(place), "another process is making this shard; waiting for it", part=number),
-        _hashing(request, chosen) as hashes,
+        _hashing(work) as hashes,
     ):
         differ = read_record(place / DIFFERS).get("differ")
         if (there := Shard.read(target)) and not overwrite:
@@ -118,54 +125,49 @@ def make_shard(
                     flag="--output_dir",
                 )
         began = time.perf_counter()
-        try:
+        with explaining_disks(place, flag_of(folder)):
             place.mkdir(parents=True, exist_ok=True)
-            with (
-                crew_for(request, chosen, target.name) as crew,
-                explaining_full_disks(place),
-                atomic_folder(target) as scratch,
-            ):
+            with crew_for(request, work.segments, target.name) as crew, atomic_folder(target) as scratch:
                 sample = sample_of(request.sources, seed=place.name)
-                engine = Engine.chosen(request.tokenizer, sample)
-                if differ:
-                    engine = Engine.after(request.tokenizer, DiffersError.saying(differ))
-                require_room(request, engine.encoder, sample, place, 1 / count)
+                engine = _engine(request, sample, differ)
+                require_room(request, engine.encoder, sample, place, flag_of(folder), 1 / count)
                 try:
-                    record = _write(scratch, request, chosen, cut, engine, crew)
+                    record = _write(scratch, request, work, engine, crew)
                 except DiffersError as error:
                     write_json(place / DIFFERS, {"differ": str(error)})
                     engine = Engine.after(request.tokenizer, error)
-                    record = _write(scratch, request, chosen, cut, engine, crew)
+                    record = _write(scratch, request, work, engine, crew)
                 for left in scratch.glob(f"{PARTS}*"):  # of the first attempt
                     shutil.rmtree(left, ignore_errors=True)
                 made = {source: found.result() for source, found in hashes.items()}
-                Shard(scratch, number, about, made, sha256_file(scratch / BIN), record).write()
-        except PermissionError as error:
-            raise cannot_write(target, folder, error) from error
+                shard = Shard(scratch, number, about, made, sha256_file(scratch / BIN), record)
+                shard.write()
         say("tokenizer", engine.line)
         seconds = time.perf_counter() - began
         say("shard", f"{number} of {count}: {record.tokens:,} tokens in {seconds:.1f} s · {target}")
-        shard = Shard.read(target)
-        assert shard is not None
-        return shard, False
+        return replace(shard, folder=target), False
+
+
+def _engine(request: Request, sample: Sequence[str], differ: str | None) -> Engine:
+    """The plain one where another shard has found that the fast one's ids ``differ``."""
+    if differ:
+        return Engine.after(request.tokenizer, DiffersError.saying(differ))
+    return Engine.chosen(request.tokenizer, sample)
 
 
 @contextmanager
-def _hashing(request: Request, segments: Sequence[Segment]) -> Iterator[dict[int, Future[str]]]:
-    """The hashes of the sources of ``segments``, found beside whatever else is done, and given up when that fails."""
+def _hashing(work: Work) -> Iterator[dict[int, Future[str]]]:
+    """The hashes of the sources of ``work``, found beside whatever else is done, and given up when that fails."""
     executor = ThreadPoolExecutor(1)
     try:
-        read = dict.fromkeys(segment.source for segment in segments)
-        yield {source: executor.submit(request.sources[source].content_hash) for source in read}
+        yield {number: executor.submit(source.content_hash) for number, source in work.sources.items()}
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _write(
-    folder: Path, request: Request, segments: Sequence[Segment], cut: Cut | None, engine: Engine, crew: Crew | None
-) -> PartRecord:
+def _write(folder: Path, request: Request, work: Work, engine: Engine, crew: Crew | None) -> PartRecord:
     with DocumentWriter(folder, request.tokenizer.n_ids, continues=True) as writer:
-        account = fill(writer, request, segments, cut, engine, folder.name, crew)
+        account = fill(writer, request, work, engine, folder.name, crew)
         return PartRecord.of(writer, account, engine)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lmtrain.core.errors import UserError
-from lmtrain.data.store import explaining_full_disks
+from lmtrain.data.store import explaining_disks
 
 _SUFFIX = ".chunk"
 _TOUCHED = 1.0  # seconds between two notes that a chunk is in use
@@ -51,24 +51,24 @@ class ChunkCache:
 
     def read(self, number: int, start: int, stop: int) -> bytes | None:
         """Bytes ``start`` to ``stop`` of a chunk; None where it is not there (or no longer)."""
+        path = self._path(number)
         try:
-            descriptor = os.open(self._path(number), os.O_RDONLY)
+            with path.open("rb", buffering=0) as file:
+                file.seek(start)
+                data = file.read(stop - start)
         except FileNotFoundError:
             return None
-        try:
-            now = time.monotonic()
-            if now - self._touched.get(number, -_TOUCHED) >= _TOUCHED:
-                self._touched[number] = now
-                with suppress(OSError):
-                    os.utime(descriptor)
-            return os.pread(descriptor, stop - start, start)
-        finally:
-            os.close(descriptor)
+        now = time.monotonic()
+        if now - self._touched.get(number, -_TOUCHED) >= _TOUCHED:
+            self._touched[number] = now
+            with suppress(OSError):
+                os.utime(path)
+        return data
 
     def put(self, number: int, data: bytes) -> None:
         """Keep a chunk; others go for it."""
         path = self._path(number)
-        with explaining_full_disks(self.folder), FileLock(self.folder / "lock"):
+        with explaining_disks(self.folder), FileLock(self.folder / "lock"):
             if path.is_file():
                 return
             self._make_room(len(data))

@@ -62,7 +62,7 @@ def explain(error: BaseException, address: str, flag: str | None) -> UserError:
     cause = error.__cause__ or error.__context__
     # fsspec's web file system says "not found" of whatever went wrong: its cause knows better.
     words = _words(cause if isinstance(error, FileNotFoundError) and cause is not None else error)
-    if _NO_BUCKET.search(words + str(error)):
+    if is_no_bucket(error):
         return UserError(f"{name}: there is no such bucket, or none that you may see", flag=flag)
     how = _CREDENTIALS.get(scheme_of(address), "give credentials that may read and write there")
     if _NO_CREDENTIALS.search(words):
@@ -75,6 +75,11 @@ def explain(error: BaseException, address: str, flag: str | None) -> UserError:
     if isinstance(error, FileNotFoundError) or "NoSuchKey" in words or " 404" in words:
         return UserError(f"{name} is not there; look at its spelling, upper and lower case count", flag=flag)
     return UserError(f"{name} could not be read or written: {_short(error)}", flag=flag)
+
+
+def is_no_bucket(error: BaseException) -> bool:
+    """Whether it says that a bucket is not there, and not something in it."""
+    return bool(_NO_BUCKET.search(_words(error)))
 
 
 def _is_away(error: BaseException, words: str) -> bool:
@@ -97,8 +102,8 @@ def _words(error: BaseException) -> str:
             said.append(str(response.get("Error", {}).get("Code", "")))
         said.append(str(getattr(here, "status", "") or getattr(here, "code", "") or ""))
         here = here.__cause__ or here.__context__
-    # Numbers in addresses and file names are no status codes.
-    return re.sub(r"\S+://\S+", "", " ".join(said))
+    # Addresses and paths are nothing that anybody said: numbers in them are no status codes.
+    return re.sub(r"\S*/\S*", "", " ".join(said))
 
 
 def _short(error: BaseException) -> str:

@@ -26,15 +26,16 @@ def patiently(
     """What ``work`` returns, asked again after 0.25, 0.5, 1, … 8 s while the storage does not answer.
 
     Raises :class:`UnreachableError` when it did not for ``patience`` seconds (:data:`PATIENCE`), and anything that
-    will not pass by itself at once.
+    will not pass by itself at once. They are counted from the first failure: an upload may take hours before it.
     """
-    until = clock() + (PATIENCE if patience is None else patience)
+    until: float | None = None
     wait = 0.25
     while True:
         try:
             with explained(address, flag):
                 return work()
         except UnreachableError as error:
+            until = clock() + (PATIENCE if patience is None else patience) if until is None else until
             if not error.passing or clock() + wait > until:
                 raise
         pause(wait)

@@ -27,6 +27,7 @@ class RemoteStore(TokenStore):
     tokens are :class:`~lmtrain.data.remote.tokens.RemoteTokens` within ``bound`` bytes. Pickles as its address.
     """
 
+    is_remote = True
     tokens: RemoteTokens  # type: ignore[assignment]
 
     def __init__(self, place: Place, folder: Path, manifest: dict[str, Any], cache: Path, bound: int) -> None:
@@ -41,11 +42,6 @@ class RemoteStore(TokenStore):
     @property
     def place(self) -> str:
         return self._place.name
-
-    def verify(self) -> None:
-        """Compare the checksums of the small files; those of the tokens are compared chunk by chunk as they are
-        read."""
-        _require_same(self.folder, self.manifest, self._place)
 
     def __reduce__(self) -> tuple[Any, ...]:
         place = self._place
@@ -70,16 +66,13 @@ def open_remote_store(
     )  # fmt: skip
     try:
         manifest = json.loads(text)
-        expected = TokenStore.sizes_of(manifest, place.name)
+        sizes = TokenStore.sizes_of(manifest, place.name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedStoreError(f"{written.name} cannot be read ({error!r}); upload the store again") from None
-    sizes = {name: about["bytes"] for name, about in manifest["files"].items()}
-    for name, size in expected.items():
-        found = place.inside(name).about().get("size")
-        if found != size or sizes.get(name) != size:
+    for name, size in sizes.items():
+        if (found := place.inside(name).about().get("size")) != size:
             raise DamagedStoreError(
-                f"the token store {place.name} is damaged: {name} has {found:,} bytes instead of {size:,}; upload it "
-                "again",
+                f"the token store {place.name} is damaged: {name} has {found} bytes instead of {size}; upload it again",
                 flag=flag,
             )
     folder = cache / "remote" / sha256_json([place.name, manifest.get("key"), manifest["files"]])[:32]
@@ -123,9 +116,3 @@ def _is_here(target: Path, size: int) -> bool:
 
 def _reading(place: Place, start: int, end: int) -> Any:
     return lambda: place.files.cat_file(place.path, start=start, end=end)
-
-
-def _require_same(folder: Path, manifest: dict[str, Any], place: Place) -> None:
-    for name in (IDX, DOCUMENTS):
-        if sha256_file(folder / name) != manifest["files"][name]["sha256"]:
-            raise DamagedStoreError(f"the copy of {name} of {place.name} in {folder} is damaged; delete that folder")

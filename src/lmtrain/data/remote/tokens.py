@@ -7,7 +7,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -57,12 +57,6 @@ class RemoteTokens:
         """Tokens of a chunk."""
         return self.chunk_bytes // self.dtype.itemsize
 
-    @overload
-    def __getitem__(self, which: slice) -> np.ndarray: ...
-
-    @overload
-    def __getitem__(self, which: np.ndarray) -> np.ndarray: ...
-
     def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
         if isinstance(which, slice):
             start, stop, step = which.indices(len(self))
@@ -95,6 +89,7 @@ class RemoteTokens:
             data = self.cache.read(chunk, start * size, stop * size)
             if data is not None and len(data) == (stop - start) * size:
                 return np.frombuffer(data, self.dtype)
+            self._verified.discard(chunk)  # it is gone, for others, or shorter than it was
 
     # ---- fetching ------------------------------------------------------------------------------------
 
@@ -124,18 +119,21 @@ class RemoteTokens:
             under_way.exception()  # waits; what went wrong is tried again here
         if chunk in self._verified and self.cache.has(chunk):
             return
-        if self.cache.has(chunk):  # left by an earlier process, or fetched by another
-            if not self._crc32 or (data := self._cached(chunk)) is None or zlib.crc32(data) == self._crc32[chunk]:
+        data = self.cache.read(chunk, 0, self._bytes_of(chunk))
+        if data is not None:  # left by an earlier process, or fetched by another
+            if self._is_right(chunk, data):
                 self._verified.add(chunk)
                 return
             self.cache.drop(chunk)
         self._fetch(chunk)
 
-    def _cached(self, chunk: int) -> bytes | None:
-        return self.cache.read(chunk, 0, self._bytes_of(chunk))
-
     def _bytes_of(self, chunk: int) -> int:
         return min(self.chunk_bytes, self.nbytes - chunk * self.chunk_bytes)
+
+    def _is_right(self, chunk: int, data: bytes) -> bool:
+        """Whether these are the bytes of a chunk, as far as the store says."""
+        whole = len(data) == self._bytes_of(chunk)
+        return whole and (not self._crc32 or zlib.crc32(data) == self._crc32[chunk])
 
     def _fetch_ahead(self, chunk: int) -> None:
         try:
@@ -155,7 +153,7 @@ class RemoteTokens:
                 lambda: self.place.files.cat_file(self.place.path, start=start, end=start + size),
                 self.place.address, self.place.flag, patience=patience,
             )  # fmt: skip
-            if len(data) == size and (not self._crc32 or zlib.crc32(data) == self._crc32[chunk]):
+            if self._is_right(chunk, data):
                 self.cache.put(chunk, data)
                 self._verified.add(chunk)
                 return

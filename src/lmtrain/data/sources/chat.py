@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_json
-from lmtrain.data.sources.columns import kind_of
+from lmtrain.data.sources.columns import spoken_of
 from lmtrain.data.sources.records import Bad
 
 Messages = list[dict[str, Any]]
@@ -72,7 +72,7 @@ class ChatTemplate:
 def messages_in(value: Any, name: str) -> Messages | Bad:
     """The messages of a field: a list of ``{"role": …, "content": …}``."""
     if not isinstance(value, list):
-        return Bad(f"no {name!r}" if value is None else f"{name!r} is a {kind_of(value)}, not a list of messages")
+        return Bad(f"no {name!r}" if value is None else f"{name!r} is {spoken_of(value)}, not a list of messages")
     for message in value:
         role = message.get("role") if isinstance(message, dict) else None
         if not isinstance(role, str) or not isinstance(message.get("content"), str):

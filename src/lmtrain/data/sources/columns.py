@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.core.errors import UserError
@@ -33,6 +34,15 @@ def kind_of(value: Any) -> str:
     return "list" if isinstance(value, list) else "object"
 
 
+def spoken_of(value: Any) -> str:
+    """The same with its article."""
+    return _spoken(kind_of(value))
+
+
+def _spoken(kind: str) -> str:
+    return kind if kind == EMPTY else f"{'an' if kind == 'object' else 'a'} {kind}"
+
+
 def kinds_in(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Each column of the first records and what it holds, in the order of appearance."""
     kinds: dict[str, str] = {}
@@ -45,6 +55,13 @@ def kinds_in(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
             elif kind not in (EMPTY, known):
                 kinds[name] = "mixed"
     return kinds
+
+
+def require_apart(names: Sequence[str], origin: Origin, place: str = "") -> None:
+    """Raise :class:`UserError` where two columns have one name."""
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise origin.error(f"{place}: two columns are called {twice!r}; rename one")
 
 
 def choose_column(kinds: Mapping[str, str], reading: Reading, origin: Origin) -> tuple[str, str | None]:
@@ -65,7 +82,7 @@ def choose_column(kinds: Mapping[str, str], reading: Reading, origin: Origin) ->
         if kinds[wanted] not in usable:
             texts = [name for name, kind in kinds.items() if kind == TEXT]
             raise none(
-                f" holds in column {wanted!r} a {kinds[wanted]} and not text; it has {_listed(kinds)}"
+                f" holds in column {wanted!r} {_spoken(kinds[wanted])} and not text; it has {_listed(kinds)}"
                 + (_choice(texts) or _NO_TEXT)
             )
         return wanted, None

@@ -7,13 +7,12 @@ import io
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from lmtrain.data.sources.columns import EMPTY, TEXT
+from lmtrain.data.sources.columns import EMPTY, TEXT, require_apart
 from lmtrain.data.sources.decoding import as_utf8
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.reading import Reading
-from lmtrain.data.sources.records import Bad, Fields, Value, bad_record
+from lmtrain.data.sources.records import PROBED, Bad, Fields, Value, bad_record
 
-_PROBED = 100
 _LONGEST_FIELD = 1 << 28  # characters; more is a quote that is never closed
 
 
@@ -67,11 +66,9 @@ class CsvRows:
         if isinstance(header, Bad):
             raise bad_record(self._file, line, header, self, self._reading)
         self._header = header
-        twice = next((name for name in header if header.count(name) > 1), None)
-        if twice is not None:
-            raise self._file.error(f":{line}: two columns are called {twice!r}; rename one in that line")
+        require_apart(header, self._file, f":{line}")
         found: list[list[str]] = []
-        for line, row in islice(rows, _PROBED):
+        for line, row in islice(rows, PROBED):
             row = self._checked(row)
             if not isinstance(row, Bad):
                 found.append(row)

@@ -52,12 +52,18 @@ def decode_chunks(stream: BinaryIO, reading: Reading, size: int, *, beginning: b
     chunk = stream.read(max(size, 4))
     if beginning:
         chunk = chunk[len(byte_order_mark(chunk, reading.codec)) :]
-    while chunk:
-        if text := decoder.decode(chunk):
+    while True:
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError:
+            raise
+        except UnicodeError as error:  # of UTF-16 without a byte order mark
+            raise UnicodeDecodeError(reading.codec, chunk, 0, 1, str(error)) from error
+        if text:
             yield text
+        if not chunk:
+            return
         chunk = stream.read(size)
-    if text := decoder.decode(b"", final=True):
-        yield text
 
 
 class Utf8Stream(io.RawIOBase):
@@ -98,9 +104,8 @@ def misfit(file: File, reading: Reading) -> UserError:
     with file.open() as stream:
         start = stream.read(4)
         if reading.codec == "utf-8" and start.startswith(_UTF16):
-            return file.error(
-                " is not UTF-8: it begins with the byte order mark of UTF-16; read it with --encoding utf-16"
-            )
+            how = "read it with --encoding utf-16" if file.flag else "write it in UTF-8 first"
+            return file.error(f" is not UTF-8: it begins with the byte order mark of UTF-16; {how}")
         mark = byte_order_mark(start, reading.codec)
         chunk, offset = start[len(mark) :], len(mark)
         while True:
@@ -113,11 +118,17 @@ def misfit(file: File, reading: Reading) -> UserError:
                 at = offset - held + error.start
                 what = f"byte 0x{error.object[error.start]:02x} at offset {at} ({error.reason})"
                 other = "latin-1" if reading.codec == "utf-8" else "utf-8"
-                return file.error(
-                    f":{line}: not {reading.codec.upper()}: {what}; "
+                how = (
                     f"if the text is in another encoding name it (--encoding {other}), "
                     "or put U+FFFD in place of such bytes: --encoding_errors replace"
                 )
+                if not file.flag:  # of a command without these options
+                    how = "write the text in UTF-8 first, such as with: iconv -f latin1 -t utf-8 FILE"
+                return file.error(f":{line}: not {reading.codec.upper()}: {what}; {how}")
+            except UnicodeError as error:
+                order = f"; name the order of the bytes: --encoding {reading.codec}-le or {reading.codec}-be"
+                how = order if reading.codec in ("utf-16", "utf-32") else ""
+                return file.error(f" cannot be read with --encoding {reading.encoding}: {error}{how}")
             if not chunk:
                 return file.error(f" could not be decoded as {reading.encoding}")
             offset += len(chunk)

@@ -32,7 +32,7 @@ _FOREIGN = {  # formats that hold text, but not as text: first bytes, name, what
     b"BZh": ("bzip2 file", "bunzip2"),
     b"SQLite format 3\x00": ("SQLite data base", "sqlite3 -csv"),
 }
-_WHY = {
+WHY = {  # what to tell the user who named a file of which source_for says that it has nothing to read
     "empty file": "is empty; nothing to read",
     "blank file": "holds only white space; nothing to read",
     "file without records": "holds no records; nothing to read",
@@ -41,11 +41,6 @@ _WHY = {
         "other formats have to be turned into text first"
     ),
 } | {name: f"is no text but a {name}; turn it into text first ({tool})" for name, tool in _FOREIGN.values()}
-
-
-def why(state: str) -> str:
-    """What to tell the user who named a file of which :func:`source_for` says that it has nothing to read."""
-    return _WHY[state]
 
 
 def source_for(file: File, head: bytes, reading: Reading, form: str | None = None) -> TextSource | RecordSource | str:
@@ -86,7 +81,7 @@ def stream_format(head: bytes) -> str:
         return "jsonl" if line[1:].lstrip().startswith(b'"') else "text"
     try:
         return "jsonl" if isinstance(json.loads(line), dict) else "text"
-    except ValueError:
+    except (ValueError, RecursionError):
         return "text"
 
 

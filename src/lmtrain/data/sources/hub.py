@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_json
 from lmtrain.core.hub import offline_switch, why_unreachable
@@ -16,7 +16,7 @@ from lmtrain.core.types import Source
 from lmtrain.data.sources.columns import kinds_in
 from lmtrain.data.sources.pairs import record_source
 from lmtrain.data.sources.reading import Reading
-from lmtrain.data.sources.records import Bad, Fields, Value
+from lmtrain.data.sources.records import PROBED, Bad, Fields, Value
 from lmtrain.data.sources.saved import arrow_files, is_saved, saved_splits
 from lmtrain.data.sources.tables import in_slices, kinds_of, rows_of, texts_of
 
@@ -31,7 +31,6 @@ def hub_source(
     split: str | None = None,
     reading: Reading | None = None,
     *,
-    revision: str | None = None,
     token: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     streaming: bool = False,
@@ -47,7 +46,7 @@ def hub_source(
         UserError: no such data set, configuration or split; no network; ``datasets`` is not installed.
     """
     reading = reading or Reading()
-    local = Path(dataset_name).expanduser()
+    local = user_path(dataset_name)
     if local.is_dir() and is_saved(local):
         splits = saved_splits(local, dataset_name, reading, _FLAG)
     elif local.exists() or dataset_name.endswith(".py"):
@@ -60,7 +59,7 @@ def hub_source(
             flag=_FLAG,
         )
     else:
-        splits = from_hub(dataset_name, config_name, reading, revision, token, cache_dir, streaming, as_files)
+        splits = from_hub(dataset_name, config_name, reading, token, cache_dir, streaming, as_files)
     if split is None:
         return splits
     if split not in splits:
@@ -72,7 +71,6 @@ def from_hub(
     name: str,
     config_name: str | None,
     reading: Reading,
-    revision: str | None,
     token: str | None,
     cache_dir: str | os.PathLike[str] | None,
     streaming: bool,
@@ -85,13 +83,9 @@ def from_hub(
         raise UserError(
             f"loading {name!r} needs the package datasets: pip install 'lmtrain[hub]'", flag=_FLAG
         ) from error
-    with _explained(name, config_name, reachable), _offline_unless(reachable):
+    with _explained(name, reachable), _offline_unless(reachable):
         builder = datasets.load_dataset_builder(
-            name,
-            config_name,
-            revision=revision,
-            token=token,
-            cache_dir=os.fspath(cache_dir) if cache_dir else None,
+            name, config_name, token=token, cache_dir=os.fspath(cache_dir) if cache_dir else None
         )
         if streaming:
             loaded = builder.as_streaming_dataset()
@@ -126,7 +120,8 @@ class Split:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        yield
+        with _explained(self.name, True):  # while it is streamed, the network may go
+            yield
 
 
 class DatasetRows:
@@ -141,7 +136,7 @@ class DatasetRows:
     def columns(self) -> dict[str, str]:
         if self._dataset.features is not None:
             return kinds_of(self._dataset.features.arrow_schema)
-        return kinds_in(self._dataset.take(100))
+        return kinds_in(self._dataset.take(PROBED))
 
     def values(self, column: str) -> Iterator[tuple[int, Value]]:
         row = 0
@@ -177,21 +172,25 @@ def _offline_unless(reachable: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(name: str, config_name: str | None, reachable: bool) -> Iterator[None]:
+def _explained(name: str, reachable: bool) -> Iterator[None]:
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from huggingface_hub.errors import HTTPError  # that of httpx or httpx2, whichever it uses
 
     try:
         yield
     except DatasetNotFoundError as error:
         raise UserError(
-            f"there is no data set {name!r} on the hub, or it is private or gated (then: --token)", flag=_FLAG
+            f"there is no data set {name!r} on the hub, or it is private or gated (then: hf auth login)", flag=_FLAG
         ) from error
     except ValueError as error:
         said = " ".join(str(error).split())
         flag = "--dataset_config_name" if "onfig" in said else _FLAG
         raise UserError(f"{name}: {said}", flag=flag) from error
-    except (DatasetsError, OSError) as error:  # ConnectionError is an OSError
-        if not reachable:
+    except (DatasetsError, OSError, RuntimeError, HTTPError) as error:  # ConnectionError is an OSError
+        said = " ".join(str(error).split()) or type(error).__name__
+        if "Dataset scripts are no longer supported" in said:
+            text = f"{name} is made by a script, which is not run; take another copy of it, or give files: --train_file"
+        elif not reachable:
             switch = offline_switch(*_SWITCHES)
             why = f"{switch} is set" if switch else "the hub cannot be reached from here"
             text = (
@@ -199,5 +198,5 @@ def _explained(name: str, config_name: str | None, reachable: bool) -> Iterator[
                 "or give files: --train_file"
             )
         else:
-            text = f"{name} could not be loaded: {' '.join(str(error).split())}"
+            text = f"{name} could not be loaded: {said}"
         raise UserError(text, flag=_FLAG) from error

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from lmtrain.data.sources.columns import kind_of, kinds_in
+from lmtrain.data.sources.columns import kinds_in, spoken_of
 from lmtrain.data.sources.decoding import as_utf8, decode_chunks
 from lmtrain.data.sources.json_values import JsonError, JsonText, records_in
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.reading import Reading
-from lmtrain.data.sources.records import Bad, Fields, Value, bad_record
+from lmtrain.data.sources.records import PROBED, Bad, Fields, Value, bad_record
 
-PROBED = 100  # records looked at to tell what the columns hold
 _CHUNK = 1 << 20
 
 
 def text_of(record: Any, column: str) -> Value:
     """The text of one parsed record."""
-    if not isinstance(record, dict):
-        return Bad(f"a {kind_of(record)} where a record {{...}} is expected")
-    value = record.get(column)
+    if isinstance(found := fields_of(record, (column,)), Bad):
+        return found
+    value = found[column]
     if value is None or isinstance(value, str):
         return value
-    return Bad(f"{column!r} is a {kind_of(value)}, not text")
+    return Bad(f"{column!r} is {spoken_of(value)}, not text")
 
 
 def fields_of(record: Any, columns: Sequence[str]) -> Fields | Bad:
     """Several fields of one parsed record."""
     if isinstance(record, dict):
         return {column: record.get(column) for column in columns}
-    return record if isinstance(record, Bad) else Bad(f"a {kind_of(record)} where a record {{...}} is expected")
+    return record if isinstance(record, Bad) else Bad(f"{spoken_of(record)} where a record {{...}} is expected")
 
 
-class JsonLines:
-    """One record a line. A broken line does not harm the next."""
+class _Json(ABC):
+    """Records as they are parsed, each with the line it begins on."""
 
     counts_lines = True
     escapes_bytes = False
@@ -44,7 +44,39 @@ class JsonLines:
     def __init__(self, file: File, reading: Reading) -> None:
         self._file = file
         self._reading = reading
-        self._span: tuple[int, int] | None = None
+
+    @abstractmethod
+    def _records(self) -> Iterator[tuple[int, Any]]: ...
+
+    def columns(self) -> dict[str, str]:
+        """A bad record among the first stops here if bad records stop."""
+        found: list[dict[str, Any]] = []
+        for row, record in islice(self._records(), PROBED):
+            if isinstance(fields := fields_of(record, ()), Bad):
+                if self._reading.on_bad_record == "fail":
+                    raise bad_record(self._file, row, fields, self, self._reading)
+            else:
+                found.append(record)
+        return kinds_in(found)
+
+    def values(self, column: str) -> Iterator[tuple[int, Value]]:
+        for row, record in self._records():
+            if type(record) is dict:
+                value = record.get(column)
+                if type(value) is str:  # the usual case, without a call
+                    yield row, value
+                    continue
+            yield row, text_of(record, column)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
+        for row, record in self._records():
+            yield row, fields_of(record, columns)
+
+
+class JsonLines(_Json):
+    """One record a line. A broken line does not harm the next."""
+
+    _span: tuple[int, int] | None = None
 
     def only(self, start: int, stop: int) -> JsonLines:
         """Those of a plain file in these bytes, which are whole lines."""
@@ -77,32 +109,9 @@ class JsonLines:
                 except (RecursionError, ValueError) as error:
                     yield number, Bad(f"JSON that cannot be read ({error})")
 
-    def columns(self) -> dict[str, str]:
-        return probe(self._file, self._records(), self, self._reading)
 
-    def values(self, column: str) -> Iterator[tuple[int, Value]]:
-        for number, record in self._records():
-            if type(record) is dict:
-                value = record.get(column)
-                if type(value) is str:  # the usual case, without a call
-                    yield number, value
-                    continue
-            yield number, record if isinstance(record, Bad) else text_of(record, column)
-
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
-        for number, record in self._records():
-            yield number, fields_of(record, columns)
-
-
-class JsonValues:
+class JsonValues(_Json):
     """One JSON value that holds the records. A broken place ends it, so only wrong records can be skipped."""
-
-    counts_lines = True
-    escapes_bytes = False
-
-    def __init__(self, file: File, reading: Reading) -> None:
-        self._file = file
-        self._reading = reading
 
     def _records(self) -> Iterator[tuple[int, Any]]:
         with self._file.open() as stream:
@@ -110,31 +119,6 @@ class JsonValues:
                 yield from records_in(JsonText(decode_chunks(stream, self._reading, _CHUNK)))
             except JsonError as error:
                 raise self._file.error(f":{error.line}: {error.reason}") from error
-
-    def columns(self) -> dict[str, str]:
-        return probe(self._file, self._records(), self, self._reading)
-
-    def values(self, column: str) -> Iterator[tuple[int, Value]]:
-        for line, record in self._records():
-            yield line, text_of(record, column)
-
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
-        for line, record in self._records():
-            yield line, fields_of(record, columns)
-
-
-def probe(
-    file: File, records: Iterator[tuple[int, Any]], reader: JsonLines | JsonValues, reading: Reading
-) -> dict[str, str]:
-    """What the columns of the first records hold. A bad record among them stops here if bad records stop."""
-    found: list[dict[str, Any]] = []
-    for row, record in islice(records, PROBED):
-        if isinstance(record, dict):
-            found.append(record)
-        elif reading.on_bad_record == "fail":
-            bad = record if isinstance(record, Bad) else text_of(record, "")
-            raise bad_record(file, row, bad if isinstance(bad, Bad) else Bad("no record"), reader, reading)
-    return kinds_in(found)
 
 
 def json_reader(file: File, reading: Reading, *, lines: bool | None = None) -> JsonLines | JsonValues:
@@ -149,6 +133,6 @@ def _first_line_is_record(file: File, reading: Reading) -> bool:
         line = as_utf8(raw, reading).readline(_CHUNK)
     try:
         record = json.loads(line.decode("utf-8", "replace"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(record, dict) and not isinstance(record.get("data"), list)

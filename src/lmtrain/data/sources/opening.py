@@ -52,13 +52,10 @@ class File:
     on_read: Callable[[int], None] | None = field(default=None, repr=False, compare=False)
     """Told the bytes of each read from the disk, packed as they lie there; it may raise to end the reading."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
         """For another process: it reads the file, and a temporary one stays this process's to delete."""
-        return {each.name: getattr(self, each.name) for each in fields(self)} | {"owned": None, "on_read": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+        slots = {each.name: getattr(self, each.name) for each in fields(self)} | {"owned": None, "on_read": None}
+        return None, slots
 
     def content_hash(self) -> str:
         if not self._hash:
@@ -177,7 +174,7 @@ class File:
         """The first plain bytes."""
         if self.compression is None:
             with self.explained():
-                descriptor = os.open(self.path, os.O_RDONLY)  # a fifth of what a file object costs
+                descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # a fifth of a file object
                 try:
                     return os.read(descriptor, size)
                 finally:

@@ -16,20 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data.sources.chat import ChatTemplate, Messages, messages_in
-from lmtrain.data.sources.columns import kind_of
+from lmtrain.data.sources.columns import spoken_of
 from lmtrain.data.sources.cutting import pieces_of, slices
-from lmtrain.data.sources.decoding import utf8_length
 from lmtrain.data.sources.reading import Reading
-from lmtrain.data.sources.records import Bad, Fields, Origin, Records, RecordSource, bad_record
+from lmtrain.data.sources.records import PROBED, Bad, Fields, Origin, Records, RecordSource
 
 Form = Literal["text", "chat", "ids"]
 _NAMES = (("context", "completion"), ("prompt", "completion"))
 _MESSAGES = "messages"
-_PROBED = 100  # records looked at for one that shows what lists hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +77,13 @@ class PairSource(RecordSource):
     def columns(self) -> Columns:
         self.choose()
         if self._columns is None:
-            raise self._origin.error(" holds no records; nothing to read")
+            raise self.origin.error(" holds no records; nothing to read")
         return self._columns
 
     @property
     def skips(self) -> bool:
         """Whether bad records are passed over."""
-        return self._reading.on_bad_record == "skip"
+        return self.reading.on_bad_record == "skip"
 
     @property
     def separator(self) -> str:
@@ -101,7 +100,7 @@ class PairSource(RecordSource):
     def choose(self) -> tuple[str, str | None] | None:
         if self._chosen is None:
             with self._located():
-                if kinds := self._records.columns():
+                if kinds := self.records.columns():
                     self._columns = self._choose(kinds)
                     self._chosen = self._columns.completion, None
         return self._chosen
@@ -122,21 +121,21 @@ class PairSource(RecordSource):
                 return Columns(None, _MESSAGES, "chat")
         listed = ", ".join(f"{name} ({kind})" for name, kind in list(kinds.items())[:12])
         if not names:
-            raise self._origin.error(
+            raise self.origin.error(
                 f" has the columns {listed}; of pairs it would have context and completion, prompt and completion, "
                 "or messages; name the two: --context_column NAME --completion_column NAME"
             )
         for name, flag in zip(names, ("--context_column", "--completion_column"), strict=True):
             if name not in kinds:
-                raise self._origin.error(f" has no column {name!r}; it has {listed}; choose one: {flag} NAME")
+                raise self.origin.error(f" has no column {name!r}; it has {listed}; choose one: {flag} NAME")
         if names[0] == names[1]:
-            raise self._origin.error(f": {names[0]!r} is context and completion at once; name another column for one")
+            raise self.origin.error(f": {names[0]!r} is context and completion at once; name another column for one")
         return Columns(names[0], names[1], self._form_of(names))
 
     def _form_of(self, names: tuple[str, ...]) -> Form:
         """Told by the first completion that says it; lists that are all empty are of ids."""
         form: Form = "text"
-        for number, (_, record) in enumerate(self._records.rows(names)):
+        for _, record in islice(self.records.rows(names), PROBED):
             value = None if isinstance(record, Bad) else record[names[1]]
             if isinstance(value, str):
                 return "text"
@@ -144,8 +143,6 @@ class PairSource(RecordSource):
                 if value:
                     return "chat" if isinstance(value[0], dict) else "ids"
                 form = "ids"
-            if number >= _PROBED:
-                break
         return form
 
     def note(self) -> str:
@@ -163,10 +160,10 @@ class PairSource(RecordSource):
 
     def _documents(self, column: str, tally: Tally) -> Iterator[Piece]:
         if self.form == "ids":
-            raise self._origin.error(" holds encoded pairs, which are not text")
-        limit = self._reading.piece_bytes
-        unsized = self._origin.size is None
-        for row, record in self._records.rows(self.columns.names):
+            raise self.origin.error(" holds encoded pairs, which are not text")
+        limit = self.reading.piece_bytes
+        unsized = self.origin.size is None
+        for row, record in self.records.rows(self.columns.names):
             if isinstance(found := self._texts(record, tally), Bad):
                 self._pass_over(row, found, tally)
                 continue
@@ -186,17 +183,6 @@ class PairSource(RecordSource):
                     else:
                         yield Piece(text, n_bytes)
 
-    def _pass_over(self, row: int, bad: Bad, tally: Tally) -> None:
-        if self._reading.on_bad_record == "fail":
-            raise bad_record(self._origin, row, bad, self._records, self._reading)
-        tally.skipped["bad record"] += 1
-
-    def _checked(self, text: str) -> tuple[str | Bad, int]:
-        try:
-            return text, utf8_length(text)
-        except UnicodeEncodeError as error:
-            return self._mended(text, error)
-
     def _texts(self, record: Fields | Bad, tally: Tally) -> list[tuple[str, str]] | Bad:
         """The pairs of texts that a record makes: one, or one for each answer of a chat."""
         if isinstance(record, Bad):
@@ -205,7 +191,7 @@ class PairSource(RecordSource):
             return self._chat(record, tally)
         for name, value in record.items():
             if not isinstance(value, str):
-                return Bad(f"no {name!r}" if value is None else f"{name!r} is a {kind_of(value)}, not text")
+                return Bad(f"no {name!r}" if value is None else f"{name!r} is {spoken_of(value)}, not text")
         context, completion = record.values()
         if not completion or completion.isspace():
             return Bad("the completion is empty")
@@ -245,11 +231,11 @@ class PairSource(RecordSource):
         if self.passed_over:
             self.passed_over.count_in(tally)
         tally.files += 1
-        tally.bytes_read += self._origin.size or 0
+        tally.bytes_read += self.origin.size or 0
         if (note := self.note()) not in tally.notes:
             tally.notes.append(note)
         with self._located():
-            for row, record in self._records.rows(self.columns.names):
+            for row, record in self.records.rows(self.columns.names):
                 if isinstance(ids := self._ids(row, record, n_ids), Bad):
                     self._pass_over(row, ids, tally)
                 else:
@@ -264,8 +250,8 @@ class PairSource(RecordSource):
                 return Bad(f"{name!r} is no list of token ids")
             wrong = next((i for i in value if not 0 <= i < n_ids), None)
             if wrong is not None:
-                place = f":{row}" if self._records.counts_lines else f": row {row}"
-                raise self._origin.error(
+                place = f":{row}" if self.records.counts_lines else f": row {row}"
+                raise self.origin.error(
                     f"{place}: token id {wrong} in {name!r}, and the vocabulary has the ids 0 to {n_ids - 1}; encode "
                     "the text with this tokenizer (lmtrain nlg encode), or choose the one it was encoded with"
                 )

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from lmtrain.config.values import user_path
 from lmtrain.core.addresses import is_address, shown
 from lmtrain.core.console import counted
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.missing import no_such
 from lmtrain.core.types import Source
 from lmtrain.data.sources.columns import NoTextColumnError
-from lmtrain.data.sources.formats import source_for, stream_format, why
+from lmtrain.data.sources.formats import WHY, source_for, stream_format
 from lmtrain.data.sources.opening import File, begun, open_file, spool
 from lmtrain.data.sources.reading import Reading
 from lmtrain.data.sources.records import RecordSource
@@ -64,7 +65,7 @@ def _sources(typed: str, reading: Reading, flag: str) -> list[Source]:
     if typed == "-":
         _require_one_reader("standard input", flag)
         return [_from_stream(sys.stdin.buffer, "standard input", reading, flag)]
-    path = Path(typed).expanduser()
+    path = user_path(typed)
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -83,11 +84,11 @@ def _sources(typed: str, reading: Reading, flag: str) -> list[Source]:
     return [_single(*open_file(str(path), typed, flag), reading)]
 
 
-def _single(file: File, head: bytes, reading: Reading) -> Source:
+def _single(file: File, head: bytes, reading: Reading, form: str | None = None) -> Source:
     """The source of a file that was named by itself."""
-    source = source_for(file, head, reading)
+    source = source_for(file, head, reading, form)
     if isinstance(source, str):
-        raise file.error(f" {why(source)}")
+        raise file.error(f" {WHY[source]}")
     return source
 
 
@@ -119,31 +120,27 @@ def _require_one_reader(name: str, flag: str) -> None:
 
 def _from_stream(stream: object, name: str, reading: Reading, flag: str) -> Source:
     file, head = spool(stream, name, flag)  # type: ignore[arg-type]
-    source = source_for(file, head, reading, form=stream_format(head))
-    if isinstance(source, str):
-        raise file.error(f" {why(source)}")
-    return source
+    return _single(file, head, reading, stream_format(head))
 
 
 def _from_glob(typed: str, reading: Reading, flag: str) -> list[Source]:
     if not glob.has_magic(typed):
-        raise UserError(no_such(typed, Path(typed).expanduser()), flag=flag)
+        raise UserError(no_such(typed, user_path(typed)), flag=flag)
     # Not Path.glob: its pattern must be relative, and it takes hidden files.
-    found = glob.glob(str(Path(typed).expanduser()), recursive=True)
+    found = glob.glob(str(user_path(typed)), recursive=True)
     files = sorted(filter(os.path.isfile, found), key=_parts)
+    folders = counted(sum(map(os.path.isdir, found)), "folder") if len(found) > len(files) else ""
+    how = "name a folder itself, or end the pattern with /**"
     if not files:
-        folders = len(list(filter(os.path.isdir, found)))
         raise UserError(
-            f"the pattern {typed!r} matches "
-            + (
-                f"{folders} folders and no file; name a folder itself, or end the pattern with /**"
-                if folders
-                else "no file"
-            )
-            + f" (looked from {Path.cwd()})",
+            f"the pattern {typed!r} matches {f'{folders} and no file; {how}' if folders else 'no file'} "
+            f"(looked from {Path.cwd()})",
             flag=flag,
         )
-    return _taken(_openers(files, flag), typed, PassedOver(), reading, flag)
+    over = PassedOver()
+    if folders and "**" not in typed:  # which a shell would have handed over by name, and they would be read
+        over.notes.append(f"of what {typed!r} matches, {folders} and what is in them are left out; {how}")
+    return _taken(_openers(files, flag), typed, over, reading, flag)
 
 
 def _openers(files: Sequence[str], flag: str) -> list[Opener]:
@@ -183,11 +180,15 @@ def _files_under(folder: str, over: PassedOver, above: set[tuple[int, int]]) -> 
     if here in above:
         return
     for entry in entries:
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link that leads to itself, through a file, or where one may not look
+            is_folder = is_file = False
         if entry.name.startswith("."):
             over.skipped["hidden file or folder"] += 1
-        elif entry.is_dir():
+        elif is_folder:
             yield from _files_under(entry.path, over, above | {here})
-        elif entry.is_file():
+        elif is_file:
             yield entry.path
         else:
             over.skipped["special file or broken link"] += 1
@@ -270,7 +271,7 @@ def _pass_over(
             with problems.collect():
                 raise error
         kinds = Counter(source.file.suffix for source in plain if source.file.suffix)
-        if kinds and Path(typed).expanduser().is_dir():
+        if kinds and user_path(typed).is_dir():
             named = " ".join(f"'{typed.rstrip('/')}/**/*{suffix}'" for suffix, _ in kinds.most_common(_ENOUGH))
             problems.add(f"to read the files of text alone, name them: {named}", flag=files[0][0].flag)
         problems.raise_if_any()

@@ -46,6 +46,7 @@ class Reading:
         try:
             "a".encode(self.encoding)  # refuses codecs that are not of text, such as base64, too
             codecs.getincrementaldecoder(self.encoding)
+            b"a".decode(self.encoding, "replace")  # nor those that cannot, such as idna
         except (LookupError, ValueError) as error:
             raise UserError(
                 f"no text encoding is called {self.encoding!r}; "

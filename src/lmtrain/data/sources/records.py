@@ -18,6 +18,7 @@ from lmtrain.data.sources.reading import Reading
 from lmtrain.data.sources.text import PassedOver
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+PROBED = 100  # records looked at to tell what the columns hold
 _SKIP = "; --on_bad_record skip passes over such records and counts them"
 
 
@@ -82,59 +83,48 @@ class RecordSource:
 
     def __init__(self, origin: Origin, records: Records, reading: Reading) -> None:
         self.passed_over: PassedOver | None = None
-        self._origin = origin
-        self._records = records
-        self._reading = reading
+        self.origin = origin
+        self.records = records
+        self.reading = reading
         self._chosen: tuple[str, str | None] | None = None
 
     @property
     def name(self) -> str:
-        return self._origin.name
-
-    @property
-    def origin(self) -> Origin:
-        return self._origin
-
-    @property
-    def records(self) -> Records:
-        return self._records
-
-    @property
-    def reading(self) -> Reading:
-        return self._reading
+        return self.origin.name
 
     def only(self, start: int, stop: int) -> None:
         """From now on read a part: whole lines of these bytes, or these row groups; see segments."""
         self.choose()  # as the first records of all say
-        self._records = self._records.only(start, stop)  # type: ignore[attr-defined]
+        self.records = self.records.only(start, stop)  # type: ignore[attr-defined]
 
     def content_hash(self) -> str:
-        return self._origin.content_hash()
+        return self.origin.content_hash()
 
     def choose(self) -> tuple[str, str | None] | None:
         """Look at the first records and choose the column, with a line for the user; None: no records."""
         if self._chosen is None:
             with self._located():
-                kinds = self._records.columns()
+                kinds = self.records.columns()
             if kinds:
-                self._chosen = choose_column(kinds, self._reading, self._origin)
+                self._chosen = choose_column(kinds, self.reading, self.origin)
         return self._chosen
 
     @contextmanager
     def _located(self) -> Iterator[None]:
-        try:
-            yield
-        except UnicodeDecodeError as error:
-            if not isinstance(self._origin, File):
-                raise
-            raise misfit(self._origin, self._reading) from error
+        with self.origin.explained():
+            try:
+                yield
+            except UnicodeDecodeError as error:
+                if not isinstance(self.origin, File):
+                    raise
+                raise misfit(self.origin, self.reading) from error
 
     def pieces(self, tally: Tally) -> Iterator[Piece]:
         if self.passed_over:
             self.passed_over.count_in(tally)
         tally.files += 1
-        with self._origin.explained():
-            tally.bytes_read += self._origin.size or 0
+        with self.origin.explained():
+            tally.bytes_read += self.origin.size or 0
         if (chosen := self.choose()) is None:
             return
         column, note = chosen
@@ -144,23 +134,15 @@ class RecordSource:
             yield from self._documents(column, tally)
 
     def _documents(self, column: str, tally: Tally) -> Iterator[Piece]:
-        reading = self._reading
+        reading = self.reading
         limit = reading.piece_bytes
-        unsized = self._origin.size is None
-        for row, value in self._records.values(column):
-            if isinstance(value, str):
-                try:
-                    n_bytes = utf8_length(value)
-                except UnicodeEncodeError as error:
-                    value, n_bytes = self._mended(value, error)
-            else:
-                n_bytes = 0
+        unsized = self.origin.size is None
+        for row, value in self.records.values(column):
+            value, n_bytes = self._checked(value) if isinstance(value, str) else (value, 0)
             if unsized:
                 tally.bytes_read += n_bytes
             if isinstance(value, Bad):
-                if reading.on_bad_record == "fail":
-                    raise bad_record(self._origin, row, value, self._records, reading)
-                tally.skipped["bad record"] += 1
+                self._pass_over(row, value, tally)
             elif value is None:
                 tally.skipped["record without text"] += 1
             elif n_bytes > limit:
@@ -172,12 +154,20 @@ class RecordSource:
             else:
                 tally.skipped["empty record"] += 1
 
-    def _mended(self, text: str, error: UnicodeEncodeError) -> tuple[str | Bad, int]:
-        r"""JSON can write half a surrogate pair (``"\ud83d"``), which is no character and has no UTF-8."""
-        half = text[error.start]
-        if self._records.escapes_bytes:
+    def _pass_over(self, row: int, bad: Bad, tally: Tally) -> None:
+        if self.reading.on_bad_record == "fail":
+            raise bad_record(self.origin, row, bad, self.records, self.reading)
+        tally.skipped["bad record"] += 1
+
+    def _checked(self, text: str) -> tuple[str | Bad, int]:
+        r"""The text and its bytes. JSON can write half a surrogate pair (``"\ud83d"``), which has no UTF-8."""
+        try:
+            return text, utf8_length(text)
+        except UnicodeEncodeError as error:
+            half = text[error.start]
+        if self.records.escapes_bytes:
             return Bad("not in the encoding", undecodable=True), 0
-        if self._reading.encoding_errors == "replace":
+        if self.reading.encoding_errors == "replace":
             text = _HALF_PAIR.sub("\ufffd", text)
             return text, utf8_length(text)
         return Bad(

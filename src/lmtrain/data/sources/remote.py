@@ -218,7 +218,8 @@ def _told(place: Place, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_hidden(path: str, below: str) -> bool:
-    return any(part.startswith(".") for part in path.removeprefix(below).split("/"))
+    typed = dict(enumerate(below.split("/")))
+    return any(part.startswith(".") and typed.get(at) != part for at, part in enumerate(path.split("/")))
 
 
 def _file(place: Place, about: dict[str, Any], token: str | None) -> RemoteFile:

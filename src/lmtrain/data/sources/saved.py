@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json, sha256_json
@@ -39,13 +41,15 @@ def is_saved(folder: Path) -> bool:
 def saved_splits(folder: Path, name: str, reading: Reading, flag: str) -> dict[str, Source]:
     """The splits of a saved data set; one saved without splits is called ``train``."""
     if (folder / _SEVERAL).is_file():
-        splits = _entries(folder / _SEVERAL, "splits", flag)
-        return {split: _split(folder / split, f"{name}/{split}", reading, flag) for split in splits}
+        with _complete(folder / _SEVERAL, flag) as state:
+            splits = {str(split): folder / split for split in state["splits"]}
+        return {split: _split(place, f"{name}/{split}", reading, flag) for split, place in splits.items()}
     return {"train": _split(folder, name, reading, flag)}
 
 
 def _split(folder: Path, name: str, reading: Reading, flag: str) -> Source:
-    paths = [folder / entry["filename"] for entry in _entries(folder / _ONE, "_data_files", flag)]
+    with _complete(folder / _ONE, flag) as state:
+        paths = [folder / entry["filename"] for entry in state["_data_files"]]
     return arrow_files(paths, name, reading, flag)
 
 
@@ -53,11 +57,7 @@ def arrow_files(paths: Sequence[str | Path], name: str, reading: Reading, flag: 
     """The Arrow files of a data set, called ``name``, as one source."""
     parts: list[Source] = []
     for path in map(Path, paths):
-        try:
-            file, head = open_file(str(path), f"{name}/{path.name}", flag)
-        except OSError as error:
-            raise UserError(f"{path} of the saved data set is missing: {error.strerror}", flag=flag) from error
-        source = source_for(file, head, reading, form="arrow")
+        source = source_for(*open_file(str(path), f"{name}/{path.name}", flag), reading, form="arrow")
         if not isinstance(source, str):
             parts.append(source)
     if not parts:
@@ -65,8 +65,10 @@ def arrow_files(paths: Sequence[str | Path], name: str, reading: Reading, flag: 
     return parts[0] if len(parts) == 1 else Shards(name, parts)
 
 
-def _entries(path: Path, key: str, flag: str) -> list:
+@contextmanager
+def _complete(path: Path, flag: str) -> Iterator[Any]:
+    """What a file says of a data set; and the error where that is not what such a file says."""
     try:
-        return list(read_json(path)[key])
+        yield read_json(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: the saved data set is incomplete; save it again (save_to_disk)", flag=flag) from error

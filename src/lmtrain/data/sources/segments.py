@@ -22,6 +22,8 @@ from lmtrain.data.sources.records import RecordSource
 from lmtrain.data.sources.tables import TableRows
 from lmtrain.data.sources.text import TextSource
 
+_CHUNK = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -88,7 +90,7 @@ def spans_of(source: Source, step: int) -> list[tuple[Span, int]]:
     if isinstance(source, RecordSource) and isinstance(source.records, TableRows):
         if source.records.kind != "Parquet":
             return []
-        sizes = source.records.group_bytes()
+        sizes = [size for size, _ in source.records.groups()]
         whole = max(1, sum(sizes))
         spans = list(group_spans(sizes, step))
         weighed = [(span, size * sum(sizes[span.start : span.stop]) // whole) for span in spans]
@@ -149,5 +151,9 @@ def end_of_line(stream: BinaryIO, stop: int, size: int) -> int:
     """Where the line ends that holds byte ``stop - 1``."""
     if stop >= size:
         return size
-    stream.seek(stop - 1)
-    return stop - 1 + len(stream.readline())
+    stream.seek(at := stop - 1)
+    while part := stream.readline(_CHUNK):  # one that is all of a file is not held
+        at += len(part)
+        if part.endswith(b"\n"):
+            break
+    return at

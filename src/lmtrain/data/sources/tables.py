@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lmtrain.data.sources.columns import TEXT
+from lmtrain.data.sources.columns import TEXT, require_apart
 from lmtrain.data.sources.opening import File, unpacked
 from lmtrain.data.sources.records import Bad, Fields, Value
 
@@ -28,24 +28,19 @@ class TableRows:
 
     def __init__(self, file: File, kind: str) -> None:
         self._file = file
-        self._kind = kind
+        self.kind = kind  # Parquet or Arrow
         self._plain: File | None = None
         self._groups: range | None = None  # None: all
 
-    @property
-    def kind(self) -> str:
-        """``Parquet`` or ``Arrow``."""
-        return self._kind
-
     def only(self, start: int, stop: int) -> TableRows:
         """The rows of these row groups of a Parquet file."""
-        part = TableRows(self._file, self._kind)
+        part = TableRows(self._file, self.kind)
         part._plain, part._groups = self._plain, range(start, stop)
         return part
 
     def rows_before(self) -> int:
         """Rows of the table before those that are read here."""
-        return sum(self.group_rows()[: self._groups.start]) if self._groups else 0
+        return sum(rows for _, rows in self.groups()[: self._groups.start]) if self._groups else 0
 
     @property
     def _path(self) -> str | BinaryIO:
@@ -66,22 +61,25 @@ class TableRows:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # the system's, not pyarrow's
                 reason = str(error).splitlines()[0].rstrip(".")
-                said = f" is no complete {self._kind} file: {reason}; fetch or write it again"
+                said = f" is no complete {self.kind} file: {reason}; fetch or write it again"
                 raise self._file.error(said) from error
 
     def columns(self) -> dict[str, str]:
         with self._explained():
-            if self._kind == "Parquet":
+            if self.kind == "Parquet":
                 import pyarrow.parquet as pq
 
                 with pq.ParquetFile(self._path) as table:
-                    return kinds_of(table.schema_arrow) if table.metadata.num_rows else {}
-            with _arrow_reader(self._path) as (schema, batches):
-                return kinds_of(schema) if any(batch.num_rows for batch in batches(None)) else {}
+                    schema, is_empty = table.schema_arrow, not table.metadata.num_rows
+            else:
+                with _arrow_reader(self._path) as (schema, batches):
+                    is_empty = not any(batch.num_rows for batch in batches(None))
+            require_apart(schema.names, self._file)
+            return {} if is_empty else kinds_of(schema)
 
     def values(self, column: str) -> Iterator[tuple[int, Value]]:
         with self._explained():
-            batches = self._parquet([column], self._groups) if self._kind == "Parquet" else self._arrow([column])
+            batches = self._parquet([column], self._groups) if self.kind == "Parquet" else self._arrow([column])
             row = 0
             for batch in batches:
                 for value in texts_of(batch.column(0)):
@@ -90,43 +88,34 @@ class TableRows:
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Fields | Bad]]:
         with self._explained():
-            batches = self._parquet(columns, self._groups) if self._kind == "Parquet" else self._arrow(columns)
+            batches = self._parquet(columns, self._groups) if self.kind == "Parquet" else self._arrow(columns)
             yield from rows_of(batches, columns)
 
     def schema(self) -> pa.Schema:
         """All columns and their types."""
         with self._explained():
-            if self._kind == "Parquet":
+            if self.kind == "Parquet":
                 import pyarrow.parquet as pq
 
                 return pq.read_schema(self._path)
             with _arrow_reader(self._path) as (schema, _):
                 return schema
 
-    def group_bytes(self) -> list[int]:
-        """Bytes of each row group of a Parquet file, unpacked; an Arrow file is one group."""
-        if self._kind != "Parquet":
-            return [self._file.size]
+    def groups(self) -> list[tuple[int, int]]:
+        """Bytes, unpacked, and rows of each row group of a Parquet file; an Arrow file is one group, of 0 rows."""
+        if self.kind != "Parquet":
+            return [(self._file.size, 0)]
         import pyarrow.parquet as pq
 
         with self._explained():
             meta = pq.read_metadata(self._path)
-            return [meta.row_group(number).total_byte_size for number in range(meta.num_row_groups)]
-
-    def group_rows(self) -> list[int]:
-        """Rows of each row group of a Parquet file; 0 for an Arrow file, which is one group."""
-        if self._kind != "Parquet":
-            return [0]
-        import pyarrow.parquet as pq
-
-        with self._explained():
-            meta = pq.read_metadata(self._path)
-            return [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
+            groups = map(meta.row_group, range(meta.num_row_groups))
+            return [(group.total_byte_size, group.num_rows) for group in groups]
 
     def batches(self, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
         """Rows with all their columns, some :data:`_BATCH_BYTES` at a time, of these row groups."""
         with self._explained():
-            if self._kind == "Parquet":
+            if self.kind == "Parquet":
                 names = self.schema().names
                 yield from self._parquet(names, groups)
             else:
@@ -138,7 +127,7 @@ class TableRows:
         """The same table as an unpacked file of its own, for other processes; this object keeps the file."""
         where = self._path
         file = File(where, self._file.name, self._file.flag) if isinstance(where, str) else self._file
-        return TableRows(file, self._kind)
+        return TableRows(file, self.kind)
 
     def _parquet(self, columns: Sequence[str], groups: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
         import pyarrow.parquet as pq

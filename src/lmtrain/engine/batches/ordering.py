@@ -15,7 +15,7 @@ from lmtrain.config.options import DataOptions
 from lmtrain.core.console import amount
 from lmtrain.core.errors import UserError
 from lmtrain.data.layouts.base import ByNumber, store_of
-from lmtrain.data.store import CHUNK_BYTES, TokenStore
+from lmtrain.data.store import CHUNK_BYTES
 from lmtrain.engine.batches.windows import InWindows, ascends
 
 _GB = 10**9
@@ -44,11 +44,10 @@ def choose_order(layout: Any, options: DataOptions, step_size: int, decided: Map
     Raises :class:`UserError` where windows are asked for, or needed, and the examples lie all over the store.
     """
     store = store_of(layout)
-    remote = store is not None and _is_remote(store)
     if store is None:
         _refuse_mixed(layout, options)
         return Ordering()
-    assert store is not None
+    remote = store.is_remote
     tokens = store.tokens if remote else None
     before = dict((decided or {}).get("order") or {})
     if not (before or remote or options.shuffle_window):
@@ -85,13 +84,9 @@ def _size(options: DataOptions) -> tuple[int, str]:
     return int(options.data_cache_gb * _GB / _OF_THE_CACHE), f"1/{_OF_THE_CACHE} of --data_cache_gb"
 
 
-def _is_remote(store: Any) -> bool:
-    return isinstance(store, TokenStore) and not isinstance(store.tokens, np.ndarray)
-
-
 def _refuse_mixed(layout: Any, options: DataOptions) -> None:
     parts = [store_of(part) for part in getattr(layout, "layouts", {}).values()]
-    if any(part is not None and _is_remote(part) for part in parts):
+    if any(part is not None and part.is_remote for part in parts):
         raise UserError(
             "a mix reads each store here and there, which one on object storage is too slow for; copy the stores to "
             "this machine, or prepare one store of all texts",

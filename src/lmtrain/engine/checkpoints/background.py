@@ -30,12 +30,14 @@ class Buffers:
 
     @staticmethod
     def needed(tree: Any) -> int:
-        """Bytes of the tensors in ``tree``."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(tree))
+        """Bytes that a copy of ``tree`` takes. Of what lies on a GPU the copies are pinned, and torch makes each pinned
+        block a power of two (``CachingHostAllocator.h``): up to twice as much."""
+        sizes = [(tensor.numel() * tensor.element_size(), tensor.is_cuda) for tensor in _tensors(tree)]
+        return sum(1 << (size - 1).bit_length() if pinned and size else size for size, pinned in sizes)
 
     def prepare(self, tree: Any) -> None:
         """Allocate and touch memory for a copy of ``tree``, in a thread of its own."""
-        shapes = [(_kind(tensor), tensor.is_pinned() or tensor.is_cuda) for tensor in _tensors(tree)]
+        shapes = [(_kind(tensor), tensor.is_cuda) for tensor in _tensors(tree)]
 
         def touch() -> None:
             for (shape, dtype), pinned in shapes:
@@ -57,10 +59,10 @@ class Buffers:
             same = (tensor.device, tensor.data_ptr(), tuple(tensor.stride()), *_kind(tensor))
             if tensor.numel() and same in copies:
                 return copies[same]
-            kind = _kind(tensor)
+            kind = shape, dtype = _kind(tensor)
             free = self._free.get(kind)
-            buffer = free.pop() if free else torch.empty(*kind[:1], dtype=kind[1], pin_memory=tensor.is_cuda)
-            buffer.copy_(tensor.detach(), non_blocking=True)
+            buffer = free.pop() if free else torch.empty(shape, dtype=dtype, pin_memory=tensor.is_cuda)
+            buffer.copy_(tensor.detach(), non_blocking=tensor.is_cuda)  # of another device nothing below waits for it
             taken.setdefault(kind, []).append(buffer)
             copies[same] = buffer
             return buffer

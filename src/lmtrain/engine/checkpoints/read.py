@@ -25,7 +25,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 _OPTIMIZERS = ("optimizer", "global_step")  # how the optimizer's state may be called; the second is DeepSpeed's
 _NEVER_READ = ("training_args", "rng_state")  # the stock Trainer's pickles
 _WEIGHTS = ("model", "adapter_model", "pytorch_model", "global_step")
-_verified: dict[Path, tuple[Any, str | None]] = {}  # a run looks at one when it starts, and again when it loads it
+_verified: dict[Path, tuple[list[Any], str | None]] = {}  # a run looks at one when it starts, and when it loads it
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,21 @@ def problem(checkpoint: Path) -> str | None:
     One of the stock Trainer has no hashes: of it only what a cut-off file shows can be noticed.
     """
     files = sorted(entry for entry in checkpoint.rglob("*") if entry.is_file())
-    as_it_is = [(entry.name, stat.st_size, stat.st_mtime_ns) for entry in files if (stat := entry.stat())]
+    as_it_is = [[entry.name, stat.st_size, stat.st_mtime_ns] for entry in files if (stat := entry.stat())]
     known = _verified.get(checkpoint)
     if known is None or known[0] != as_it_is:
         known = _verified[checkpoint] = (as_it_is, _problem(checkpoint))
     return known[1]
+
+
+def verified() -> list[Any]:
+    """What :func:`problem` found in this process, as JSON has it: for :func:`believe` in another one of the run."""
+    return [[str(checkpoint), as_it_is, wrong] for checkpoint, (as_it_is, wrong) in _verified.items()]
+
+
+def believe(found: list[Any]) -> None:
+    """Take over what another process found of files that are the same here: names, sizes and times."""
+    _verified.update({Path(checkpoint): (as_it_is, wrong) for checkpoint, as_it_is, wrong in found})
 
 
 def _problem(checkpoint: Path) -> str | None:
@@ -154,6 +164,21 @@ def has_optimizer_state(checkpoint: Path) -> bool:
 def has_shards(checkpoint: Path) -> bool:
     """Whether several processes wrote it, each its part."""
     return (checkpoint / SHARDED_WEIGHTS).is_dir()
+
+
+def put_weights(model: Any, weights: Path) -> list[str]:
+    """Put a safetensors file into ``model``, where a tied weight stands once; what of it is another model's."""
+    from safetensors.torch import load_file
+
+    loaded = load_file(weights)
+    try:
+        result = model.load_state_dict(loaded, strict=False)
+    except RuntimeError as error:  # tensors of other shapes
+        return [" ".join(str(error).split())]
+    own = model.state_dict(keep_vars=True)
+    known = {own[name].data_ptr() for name in loaded if name in own}
+    missing = [name for name in result.missing_keys if own[name].data_ptr() not in known]
+    return [*(f"no {name}" for name in missing), *(f"also {name}" for name in result.unexpected_keys)]
 
 
 def read_tensors(path: Path, map_location: Any = "cpu") -> Any:

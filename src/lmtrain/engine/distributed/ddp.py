@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather
 
 from lmtrain.objectives import IGNORED
 
@@ -39,7 +40,7 @@ def settle_ddp(trainer: SettlingTrainer) -> None:
         try:
             found = _every_pass_is_alike(trainer.model) and _all_get_one(trainer)
         finally:  # the other process waits for this one's word, whatever happened
-            agreed = _agreed(found)
+            agreed = bool(gather(torch.tensor([int(found)], device=trainer.args.device)).min())  # each has its examples
         handler.find_unused_parameters = not agreed
 
 
@@ -71,13 +72,3 @@ def _all_get_one(trainer: SettlingTrainer) -> bool:
             if any(weight.grad is None for weight in trainer.model.parameters() if weight.requires_grad):
                 return False
     return True
-
-
-def _agreed(found: bool) -> bool:
-    """True when all processes found so: each has its own examples."""
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    if torch.distributed.get_backend() == "gloo":
-        device = torch.device("cpu")
-    told = torch.tensor(int(found), device=device)
-    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MIN)
-    return bool(told.item())

@@ -7,8 +7,9 @@ DDP's own, which waits for the exchange, and one that the first asks for comes b
 arithmetic, and no result changes by a bit.
 
 A model that ``fully_shard`` cut exchanges at every layer, and the stream or the process waits where the layer's weights
-are asked for (``unshard``, ``wait_for_unshard``) and its gradients sent (``post_backward``); those methods of its
-parameter groups, private in torch 2.11 to 2.13, are watched (:meth:`Exchanges.watch_forward`).
+are asked for (``unshard``, ``wait_for_unshard``), its gradients sent (``post_backward``) and the last of them waited
+for (``finalize_backward``); those methods of its parameter groups, private in torch 2.11 to 2.13, are watched
+(:meth:`Exchanges.watch_forward`).
 
 On a CPU an exchange blocks the process, and the clock tells. On a GPU its stream waits and Python goes on: there events
 lie on the stream, and their times are read where a log line is made, whose loss has waited for them anyway.
@@ -27,7 +28,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 _MOST_PENDING: Final = 512  # pairs of events; of more the finished ones are read, which does not wait
-_SHARDED: Final = ("unshard", "wait_for_unshard", "post_backward")  # of torch's FSDPParamGroup
+_SHARDED: Final = ("unshard", "wait_for_unshard", "post_backward", "finalize_backward")  # of torch's FSDPParamGroup
 _Mark = float | torch.cuda.Event
 
 

@@ -11,7 +11,6 @@ import gc
 import hashlib
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,11 +25,9 @@ from lmtrain.core.errors import Interrupted, Lost, OwnResultWrong, Problem, User
 from lmtrain.core.launching import processes, rank
 from lmtrain.engine.distributed.interface import choose_interface
 from lmtrain.engine.distributed.lives import agree_on_life
+from lmtrain.engine.distributed.store import LOOK_EVERY, PATIENCE, PATIENCE_S, address, connect
 
-PATIENCE: Final = "LMTRAIN_MEETING_TIMEOUT"  # an environment variable, in seconds
-_PATIENCE_S: Final = 300.0  # between the first process that has imported torch and the last
 _ADDRESS: Final = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE")
-_LOOK_EVERY = 0.2  # seconds
 _WORTH_SAYING = 10.0  # seconds of waiting
 _LINGER = 5.0  # seconds that who fails stays for the others to hear why
 _stores: list[Any] = []  # of this process, once it has one: the first process's serves the others, and has to stay
@@ -77,6 +74,17 @@ def compared(name: str, text: str, say: Say = say) -> dict[int, str] | None:
     return {n: store.get(_place(f"{name}/of/{n}")).decode() for n in (range(world) if me == 0 else (0, me))}
 
 
+def told_by_the_first(text: str, say: Say = say) -> str:
+    """The first process's ``text``, on each. It waits as :func:`wait_for_all`; :func:`meet` first."""
+    if not _are_several():
+        return text
+    place = _place(f"told {next(_comparisons)}")
+    if rank() == 0:
+        _stores[0].set(place, text)
+    wait_for_all(say)
+    return str(_stores[0].get(place).decode())
+
+
 @contextmanager
 def telling_others() -> Iterator[None]:
     """Let a :class:`UserError`, an interruption or a fault in the block end the processes that wait for this one too.
@@ -117,7 +125,7 @@ def _launchers() -> Any:
     """The store that outlives this process, where there is one."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or not torch.distributed.is_available():
         return None
-    return _stores[0] if _stores else _store(_PATIENCE_S)
+    return _stores[0] if _stores else connect(PATIENCE_S)
 
 
 def make_group(backend: str, seconds: float) -> None:
@@ -149,12 +157,12 @@ def _patience(seconds: float | None) -> float:
         with suppress(ValueError):
             return float(given)
         raise UserError(f"{PATIENCE} is {given!r}, which is no number of seconds")
-    return max(_PATIENCE_S, seconds or 0)
+    return max(PATIENCE_S, seconds or 0)
 
 
 def _join(limit: float | None, say: Say) -> None:
     """Find the others, for so many seconds; each has then come, and knows what all leave in the store from others'."""
-    store, began, said = _store(limit), time.monotonic(), False
+    store, began, said = connect(limit), time.monotonic(), False
 
     def waiting(missing: list[int]) -> None:
         nonlocal said
@@ -181,15 +189,15 @@ def _wait(name: str, say: Say) -> None:
         if not said and time.monotonic() - began > _WORTH_SAYING:
             said = True
             say("processes", f"{ready} of {world} are ready; waiting for the others, which still prepare")
-        time.sleep(_LOOK_EVERY)
+        time.sleep(LOOK_EVERY)
 
 
 def _missing(waited: float, missing: list[int]) -> str:
     world = processes()
     if not missing:
-        return f"not all of {world} processes came to {_address()} within {waited:.0f} s"
+        return f"not all of {world} processes came to {address()} within {waited:.0f} s"
     return (
-        f"{world - len(missing)} of {world} processes came to {_address()} within {waited:.0f} s, and not "
+        f"{world - len(missing)} of {world} processes came to {address()} within {waited:.0f} s, and not "
         f"{ranks(missing)}: look at what {'they say' if len(missing) > 1 else 'it says'}; under SLURM all are started "
         f"by srun; {PATIENCE} is how many seconds to wait"
     )
@@ -247,7 +255,7 @@ def _leave_together() -> bool | None:
         gc.collect()
         torch.distributed.destroy_process_group()
     if rank():
-        time.sleep(2 * _LOOK_EVERY)  # the first one says it now
+        time.sleep(2 * LOOK_EVERY)  # the first one says it now
     return True
 
 
@@ -256,46 +264,5 @@ def _counted(name: str, number: int, until: float) -> bool:
     while _stores[0].add(_place(name), 0) < number:
         if time.monotonic() > until:
             return False
-        time.sleep(_LOOK_EVERY / 4)
+        time.sleep(LOOK_EVERY / 4)
     return True
-
-
-def _address() -> str:
-    return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-
-
-def _store(limit: float | None) -> Any:
-    """Raises :class:`UserError` when it is not there within ``limit`` seconds; without one it waits."""
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    serves = rank() == 0 and not by_launcher
-    began = time.monotonic()
-    while not serves and (wrong := _unanswered(host, port)):  # torch's own waiting cannot be interrupted
-        if limit is not None and time.monotonic() - began > limit:
-            raise UserError(
-                f"process {rank()} of {processes()} has found nobody at {_address()} for {limit:.0f} s ({wrong}): is "
-                f"process 0 running there, and is the port open between the machines? {PATIENCE} is how many seconds "
-                "to wait"
-            )
-        time.sleep(_LOOK_EVERY)
-    try:
-        return torch.distributed.TCPStore(
-            host, port, is_master=serves, wait_for_workers=False, multi_tenant=True,
-            timeout=timedelta(seconds=limit or _PATIENCE_S),
-        )  # fmt: skip
-    except RuntimeError as error:
-        why = str(error).splitlines()[0]
-        taken = "EADDRINUSE" in str(error) or "already in use" in str(error)
-        raise UserError(
-            f"the processes cannot meet at {_address()}: "
-            + ("another program has this port; set MASTER_PORT to another one" if taken else why)
-        ) from error
-
-
-def _unanswered(host: str, port: int) -> str | None:
-    """Why nobody answers; None when somebody does."""
-    try:
-        with socket.create_connection((host, port), timeout=5):
-            return None
-    except OSError as error:
-        return error.strerror or str(error)

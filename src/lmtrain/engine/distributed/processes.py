@@ -92,10 +92,13 @@ def leave_together() -> None:
 
 
 def by_the_first(work: Callable[[], None]) -> None:
-    """Let the first process ``work`` while the others wait for however long that takes; what it raises ends all."""
+    """Let the first process ``work`` while the others wait for however long that takes; what it raises ends all.
+
+    Those that have not met do not wait."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        work()
+        if is_first_process():
+            work()
         return
     group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     failure: BaseException | None = None

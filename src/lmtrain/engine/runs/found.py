@@ -27,17 +27,15 @@ from lmtrain.engine.runs.run_folder import CHECKPOINT, DECISIONS, LOCK, METRICS,
 FREE_OPTIONS = frozenset(
     {
         "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "overwrite_cache", "data_cache_dir",
-        "data_cache_gb",
-        "cache_dir",
-        "token", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica",
-        "report_to", "run_name", "disable_tqdm", "preprocessing_num_workers", "dataloader_num_workers",
-        "dataloader_pin_memory", "dataloader_prefetch_factor", "dataloader_persistent_workers",
+        "data_cache_gb", "cache_dir", "token", "logging_steps", "logging_strategy", "logging_first_step", "log_level",
+        "log_level_replica", "report_to", "run_name", "disable_tqdm", "preprocessing_num_workers",
+        "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
+        "dataloader_persistent_workers", "dataloader_multiprocessing_context",
         "save_steps", "save_strategy", "save_total_limit", "do_train", "do_eval", "config", "json", "local_rank",
         "per_device_eval_batch_size", "streaming", "ddp_timeout", "log_on_each_node", "save_on_each_node",
         "push_to_hub", "hub_always_push", "hub_revision", "hub_token", "hub_model_id", "hub_strategy",
         "hub_private_repo", "packing", "auto_batch", "compile", "max_failed_saves", "keep_optimizer_states",
-        "max_bad_steps",
-        "background_save", "accept_changes", "max_minutes", "extend", "skip_check",
+        "max_bad_steps", "background_save", "accept_changes", "max_minutes", "extend", "skip_check",
         "sample_prompts", "sample_prompts_file", "sample_max_new_tokens", "sample_temperature",
     }
 )  # fmt: skip

@@ -143,10 +143,10 @@ def _with_as_many(point: Found) -> Found:
     return point
 
 
-def _asked_for(asked: str | None, found: Found, folder: Path | None) -> Found:
+def _asked_for(asked: str | None, found: Found, folder: Path) -> Found:
     if asked is None or asked.lower() in YES:
         return found
-    there = checkpoints(folder) if folder is not None and not found.overwrites else []
+    there = [] if found.overwrites else checkpoints(folder)
     if asked.lower() in NEVER:
         if found.state == "new":
             return found

@@ -158,16 +158,8 @@ class RunFolder:
         """Remove an earlier run: its records, checkpoints and export, and nothing that we did not write."""
         (self.path / RUN).unlink(missing_ok=True)  # first: what is left when this is cut short is nobody's run
         kept = None if self._keep is None else self._keep.resolve()
-        names = {
-            DECISIONS,
-            DATA,
-            STATUS,
-            METRICS,
-            "trainer_state.json",
-            "training_args.bin",
-            "generation_config.json",
-            EXPORT,
-        }
+        libraries = {"trainer_state.json", "training_args.bin", "generation_config.json"}
+        names = {DECISIONS, DATA, STATUS, METRICS, EXPORT} | libraries
         ranklog.remove_others(self.path)
         for entry in self.path.iterdir():
             is_checkpoint = CHECKPOINT.match(entry.name) or _LEFT.match(entry.name)

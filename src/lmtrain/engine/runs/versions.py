@@ -10,21 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+_LIBRARIES = (
+    "torch", "transformers", "accelerate", "tokenizers", "fastokens", "safetensors", "numpy", "peft", "datasets",
+)  # fmt: skip
+
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a result can depend on."""
     found = {"python": platform.python_version()}
-    for name in (
-        "torch",
-        "transformers",
-        "accelerate",
-        "tokenizers",
-        "fastokens",
-        "safetensors",
-        "numpy",
-        "peft",
-        "datasets",
-    ):
+    for name in _LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 _TRIAL_STEPS = 8
@@ -37,12 +38,9 @@ def steps_within(seconds: float, model: Any, trial: Callable[[Any, StepClock, in
     ``trial`` trains the given copy of the model for the given number of steps with the given clock as callback. Model
     and random state are left as they were. The trial's own time is taken off.
     """
-    import torch
-
     began = time.perf_counter()
-    state = torch.get_rng_state()
     clock = StepClock()
-    trial(copy.deepcopy(model), clock, _TRIAL_STEPS)
-    torch.set_rng_state(state)
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        trial(copy.deepcopy(model), clock, _TRIAL_STEPS)
     left = seconds - (time.perf_counter() - began)
     return max(1, int(left / clock.seconds_per_step)), clock.seconds_per_step

@@ -116,6 +116,7 @@ def choose_compiling(
         return Compiling(False, f"{passes} passes could not save what it takes")
     began = time.perf_counter()
     once()  # memory is fetched: at least as long as the next
+    _wait()
     first = time.perf_counter() - began
     least = _LEAST_S.get(device, _LEAST_ELSEWHERE_S)
     if asked == "auto" and first * passes * _MOST < least:
@@ -157,7 +158,12 @@ def _seconds(once: Callable[[], None]) -> float:
     for _ in range(_REPEATS):
         began = time.perf_counter()
         once()
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
+        _wait()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
+
+
+def _wait() -> None:
+    """For what a GPU was asked to do."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -20,7 +20,7 @@ from lmtrain.engine.speed.scoring import Scoring
 from lmtrain.models.activations import fuse_activations, put_back, spell_out
 from lmtrain.models.fast_dropout import drops_on_cpu
 from lmtrain.models.head import find_head
-from lmtrain.models.isolation import Isolation, break_even
+from lmtrain.models.isolation import Isolation, break_even, ways
 from lmtrain.models.isolation_proof import prove_isolation
 from lmtrain.models.layers import leave_uncompiled
 from lmtrain.models.sharding import is_sharded, put_away
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from lmtrain.engine.trainer.settling import SettlingTrainer
 
 
-_T = TypeVar("_T")
 _FEW_POSITIONS = 50_000  # predicted in the whole run: trying kernels would take longer than the best of them saves
 _PROBED = 8  # examples that packing is proven on
 _DECISIONS = ("activations", "dropout", "head", "kernel", "packing", "compile")
@@ -75,16 +74,16 @@ def settle(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
         return _try_together(trainer)
     # One process tries, and all take what it found: they would measure differently. It tells them even when it fails,
     # or they would wait for ever.
-    told: list[Any] = [None]
+    decisions: dict[str, Any] | None = None
     try:
         if args.process_index == 0:
             paths = _try(trainer)
-            told = [paths.decisions]
+            decisions = paths.decisions
     finally:
-        broadcast_object_list(told)
-    if told[0] is None:
+        decisions = broadcast_object_list([decisions])[0]
+    if decisions is None:
         raise RuntimeError("the first process could not try the fast paths; it says why")
-    return paths if args.process_index == 0 else _again(trainer, told[0])
+    return paths if args.process_index == 0 else _again(trainer, decisions)
 
 
 def _try(trainer: SettlingTrainer) -> FastPaths:
@@ -104,14 +103,8 @@ def _try_together(trainer: SettlingTrainer) -> FastPaths:
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nothing here writes into
         paths = _try(trainer)
     put_away(trainer.model)
-    decided = _as_the_first_has_it(paths.decisions)
+    decided = broadcast_object_list([paths.decisions])[0]
     return paths if decided == paths.decisions else settle(trainer, decided)
-
-
-def _as_the_first_has_it(mine: _T) -> _T:
-    told = [mine]
-    broadcast_object_list(told)
-    return told[0]
 
 
 def _again(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
@@ -160,7 +153,10 @@ def _choose_isolation(trainer: SettlingTrainer, ragged: bool) -> Isolation:
 
 
 def require_isolation(model: Any, layout: Any, objective: Objective) -> None:
-    """Refuse ``--isolate_documents`` for a model that is not shown to keep the documents of a block apart."""
+    """Refuse ``--isolate_documents`` for a model that is not shown to keep the documents of a block apart; where its
+    attention needs a GPU, :func:`settle` does so."""
+    if any(way.one_row for way in ways(model, causal=objective.shifted)):
+        return
     _require(prove_isolation(model, layout.__getitems__([0]), causal=objective.shifted))
 
 
@@ -201,7 +197,7 @@ def _choose_scoring(trainer: SettlingTrainer) -> tuple[Scoring, dict[str, Any], 
         z_loss=trainer.z_loss,
         passes=trainer.planned_passes,
         seed=args.seed,
-        agree=_as_the_first_has_it if together else None,
+        agree=(lambda mine: broadcast_object_list([mine])[0]) if together else None,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import torch
 
 from lmtrain.core.errors import UserError
+from lmtrain.models.still import format_held
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -101,6 +102,15 @@ def _seconds(dtype: torch.dtype) -> float:
         best = min(best, now - start)
         if now >= end:
             return best
+
+
+def require_format(model: Any, decision: Decision) -> None:
+    """Raise :class:`UserError` where the attention kernel takes 16 bits alone, and products are made in fp32."""
+    if decision.name == "fp32" and format_held(model) is not next(model.parameters()).dtype:
+        raise UserError(
+            f"{model.config._attn_implementation} multiplies in bf16 or fp16; add --precision bf16, or leave it out",
+            flag="--attn_implementation",
+        )
 
 
 def compute_dtype(args: Any, model: Any) -> torch.dtype:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lmtrain.engine.speed.scoring import Scoring
 from lmtrain.models.activations import Replaced, fuse_activations, put_back
+from lmtrain.models.comparison import attending_in_fp32
 from lmtrain.models.fast_dropout import dropping_fast
-from lmtrain.models.still import still
+from lmtrain.models.still import format_held, still
 from lmtrain.objectives import LossSums, Objective, loss_sums
 from lmtrain.objectives.base import inputs_of
 
@@ -52,7 +53,8 @@ def prove_scoring(
         with dropping_fast(trying=True) if fast_dropout else nullcontext():
             return _mean(scoring(model, batch, objective))
 
-    return _difference(model, own, other, gradients=gradients)
+    with attending_in_fp32(model):
+        return _difference(model, own, other, gradients=gradients)
 
 
 def prove_compiled(scoring: Scoring, model: Any, batch: Mapping[str, Tensor], objective: Objective) -> str | None:
@@ -73,7 +75,7 @@ def _mean(sums: LossSums) -> Tensor:
 def _difference(
     model: Any, own: Callable[[], Tensor], other: Callable[[], Tensor], *, gradients: bool = True
 ) -> str | None:
-    loss_bound, bound = _BOUNDS.get(next(model.parameters()).dtype, _COARSE)
+    loss_bound, bound = _BOUNDS.get(format_held(model), _COARSE)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad and gradients}
     for weight in weights.values():
         weight.grad = None

@@ -30,10 +30,9 @@ class ChoosingTrainer(SavingTrainer):
     def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> TrainOutput:
         self._take_up(self.model_wrapped, trial, None, start_time)  # nothing was left to train
         self._settle_save(ending=True)
-        if self.args.world_size > 1 and not self._is_stock_saved:  # only who writes knows what is on disk
-            told: list[Any] = [self._best_saved, self.state.best_model_checkpoint]
-            broadcast_object_list(told)
-            self._best_saved, self.state.best_model_checkpoint = told
+        if not self._is_stock_saved:  # only who writes knows what is on disk
+            on_disk: list[Any] = [self._best_saved, self.state.best_model_checkpoint]
+            self._best_saved, self.state.best_model_checkpoint = broadcast_object_list(on_disk)
         step, limit = self.state.global_step, self.args.save_total_limit
         self.exported = {"step": step, "chosen": "last", **self._score_of(step)}
         self.args.save_total_limit = None  # at 1 the library now deletes all but the best, and the last is resumed from
@@ -42,14 +41,6 @@ class ChoosingTrainer(SavingTrainer):
         finally:
             self.args.save_total_limit = limit
         return TrainOutput(output.global_step, output.metrics["train_loss"], output.metrics)
-
-    def _told_by_the_first(self, found: str | None) -> str | None:
-        """What the first process ``found``: all have to do the same where weights are read together."""
-        told: list[Any] = [found]
-        if self.args.world_size > 1 and self._saves_shards:
-            broadcast_object_list(told)
-        answer: str | None = told[0]
-        return answer
 
     def _score_of(self, step: int) -> dict[str, Any]:
         """The metric that chooses the best model, as it was last evaluated at ``step``."""
@@ -61,13 +52,15 @@ class ChoosingTrainer(SavingTrainer):
     def _load_best_model(self) -> None:
         if self._is_stock_saved or self._best_saved is None:
             super()._load_best_model()
+            found: Any = self.state.best_global_step
+            self.exported = {"step": found, "chosen": "best", **self._score_of(found)}
             return
         step = self._best_saved[0]
         best = self._folder() / f"checkpoint-{step}"
-        if step == self.state.global_step:
-            wrong = None  # it is in memory
-        else:
-            wrong = self._told_by_the_first(problem(best) if best.is_dir() else "it is gone")
+        wrong = None
+        if step != self.state.global_step and self.args.process_index == 0:  # else it is in memory
+            wrong = problem(best) if best.is_dir() else "it is gone"
+        wrong = broadcast_object_list([wrong])[0]
         if wrong is not None:
             _log.warning("the best model (%s) cannot be loaded: %s; the last one stays", best, wrong)
             return

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers.integrations.deepspeed import deepspeed_init
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
+from lmtrain.core.errors import UserError
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums
 from lmtrain.engine.speed.scoring import Scoring
 from lmtrain.engine.trainer.settling import SettlingTrainer
@@ -60,7 +62,8 @@ class EvaluatingTrainer(SettlingTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         if not isinstance(dataloader, EvaluationLoader):
-            return self._stock_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+            asked = {"prediction_loss_only": prediction_loss_only, "ignore_keys": ignore_keys}
+            return self._stock_loop(dataloader, metric_key_prefix, description=description, **asked)
         scoring = self.fast_paths.scoring
         model = self._evaluation_model()
         self.callback_handler.eval_dataloader = dataloader
@@ -74,8 +77,7 @@ class EvaluatingTrainer(SettlingTrainer):
                 if counts:
                     running.add(sums, len(inputs["labels"]))
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        several = self.args.world_size > 1
-        totals = running.total((lambda mine: self.accelerator.reduce(mine, "sum")) if several else None)
+        totals = running.total(self.accelerator.reduce)  # their sum
         metrics = totals.metrics(**self._text_size(dataloader.dataset))
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         nothing: Any = None  # the Trainer's own loop leaves it out too, for want of logits
@@ -125,15 +127,20 @@ class EvaluatingTrainer(SettlingTrainer):
         pass does the same.
         """
         args = self.args
+        if self.is_deepspeed_enabled and self.deepspeed is None:
+            try:
+                deepspeed_init(self, num_training_steps=0, inference=True)
+            except ValueError as error:  # ZeRO 1 and 2 divide what only training has
+                raise UserError(
+                    f"evaluates nothing without training ({error}); leave it out", flag="--deepspeed"
+                ) from None
         model = self._wrap_model(self.model, training=False)
         by_library = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if by_library and not self.accelerator._models and model is self.model:
-            whole = self.is_deepspeed_enabled or not args.torch_compile
-            model = (
-                self.accelerator.prepare(model)
-                if whole
-                else self.accelerator.prepare_model(model, evaluation_mode=True)
-            )
+            if self.is_deepspeed_enabled or not args.torch_compile:
+                model = self.accelerator.prepare(model)
+            else:
+                model = self.accelerator.prepare_model(model, evaluation_mode=True)
             if self.is_fsdp_enabled:
                 self.model = model
             if model is not self.model:
@@ -147,21 +154,14 @@ class EvaluatingTrainer(SettlingTrainer):
             self.optimizer.eval()  # schedule-free optimizers keep two sets of weights
         return model
 
-    def _stock_loop(
-        self,
-        dataloader: Any,
-        description: str,
-        prediction_loss_only: bool | None,
-        ignore_keys: list[str] | None,
-        prefix: str,
-    ) -> EvalLoopOutput:
+    def _stock_loop(self, dataloader: Any, prefix: str, **asked: Any) -> EvalLoopOutput:
         """The stock loop, which keeps logits, with our sums for the loss beside them."""
         if self.compute_metrics is not None:
             self._say_cost(dataloader)
         self._sums = RunningSums(self.args.device, apart=isinstance(self.objective, KeyTokens))
         untrained = not getattr(self.model, "_is_accelerate_prepared", False)
         try:
-            output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, prefix)
+            output = super().evaluation_loop(dataloader, metric_key_prefix=prefix, **asked)
             totals = self._sums.total()
         finally:
             self._sums = None

@@ -29,9 +29,10 @@ class GuardingTrainer(EvaluatingTrainer):
     The gradient's norm over all parameters tells, which the Trainer works out at every step anyway; a loss that is not
     finite makes the gradient so (:func:`spoil_gradient`). Processes agree without a word, since they have the same
     norm. Weights and optimizer state stay as they are, to the bit; the schedule goes on, so that a step has its
-    learning rate whatever happened before.
+    learning rate whatever happened before (with fp16 it waits: the Trainer takes the scaler's word that there was no
+    update).
 
-    DeepSpeed keeps gradients to itself and skips steps by its own rules: there steps are counted and told only.
+    DeepSpeed keeps gradients to itself, and updates and skips by its own rules: there steps are counted and told only.
     """
 
     guarding: Guarding
@@ -131,8 +132,8 @@ class GuardingTrainer(EvaluatingTrainer):
 
     def _gathered_losses(self) -> Tensor:
         """(processes, micro-batches) of the step."""
-        mine = torch.stack([loss.float() for loss in self._micro_losses])[None]
-        return (self.accelerator.gather(mine) if self.args.world_size > 1 else mine).cpu()
+        gathered: Tensor = self.accelerator.gather(torch.stack([loss.float() for loss in self._micro_losses])[None])
+        return gathered.cpu()
 
     def _is_looking_for_its_scale(self) -> bool:
         """fp16's scaler skips steps itself while its scale is too high, which is no fault of the training."""
@@ -142,7 +143,7 @@ class GuardingTrainer(EvaluatingTrainer):
     def _are_weights_finite(self, model: Any) -> bool:
         parts = [getattr(weight, "to_local", lambda weight=weight: weight)() for weight in model.parameters()]
         mine = torch.tensor([all(bool(part.isfinite().all()) for part in parts)], device=self.args.device)
-        return bool((self.accelerator.gather(mine) if self.args.world_size > 1 else mine).all())
+        return bool(self.accelerator.gather(mine).all())
 
     def _examples_of(self, losses: Tensor) -> list[int]:
         """The first numbers, in the data set, of the step's examples: of the micro-batches whose loss is not finite,

@@ -43,7 +43,7 @@ from transformers.trainer_utils import EvalPrediction
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.stopping import Stop
-from lmtrain.engine.arguments import use_one_gpu
+from lmtrain.engine.arguments import require_one_group, use_one_gpu
 from lmtrain.engine.batches.collate import Collate, Guarded, filler
 from lmtrain.engine.batches.items import Limits, as_dataset
 from lmtrain.engine.batches.ordering import Ordering
@@ -172,6 +172,12 @@ class LMTrainer(TimingTrainer):
                 flag="--train_sampling_strategy",
             )
 
+    def create_accelerator_and_postprocess(self) -> None:
+        try:
+            super().create_accelerator_and_postprocess()
+        except ValueError as error:  # conflicts that the library looks for here, most of them of FSDP and DeepSpeed
+            raise UserError(f"the training options do not fit together: {error}") from error
+
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         if self.optimizer is None and self._make_optimizer is not None:
             self.optimizer = self._make_optimizer(self.model)
@@ -277,6 +283,7 @@ class LMTrainer(TimingTrainer):
 
 
 def _prepare_arguments(args: TrainingArguments) -> None:
+    require_one_group(args)
     use_one_gpu(args)
     look_at_masks(args)
     args.logging_nan_inf_filter = False

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import ExportableState
 
@@ -28,6 +27,7 @@ from lmtrain.engine.checkpoints.read import (
     has_optimizer_state,
     newest,
     problem,
+    put_weights,
     read_tensors,
 )
 from lmtrain.engine.runs.versions import machine, versions
@@ -129,12 +129,7 @@ class ResumingTrainer(ShardingTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, *([] if model is None else [model]))
             return
         inner = self.accelerator.unwrap_model(self.model)
-        result = inner.load_state_dict(load_file(weights), strict=False)
-        own = inner.state_dict(keep_vars=True)
-        loaded = {tensor.data_ptr() for name, tensor in own.items() if name not in result.missing_keys}
-        missing = [name for name in result.missing_keys if own[name].data_ptr() not in loaded]  # tied ones are there
-        if missing or result.unexpected_keys:
-            wrong = [*(f"no {name}" for name in missing), *(f"also {name}" for name in result.unexpected_keys)]
+        if wrong := put_weights(inner, weights):
             shown = ", ".join(wrong[:3]) + (" …" if len(wrong) > 3 else "")
             raise UserError(f"{weights} holds another model's weights: {shown}", flag=_FLAG)
 
@@ -168,7 +163,7 @@ class ResumingTrainer(ShardingTrainer):
                 group["lr"] = rate
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or self._is_stock_saved or self.accelerator.scaler is None:
+        if checkpoint is None or self.accelerator.scaler is None:
             return
         path = Path(checkpoint) / SCALER
         if path.is_file():
@@ -239,20 +234,21 @@ class ResumingTrainer(ShardingTrainer):
             for callback in self.callback_handler.callbacks
             if isinstance(callback, EarlyStoppingCallback)
         )
+
+        def deal_with_events() -> None:
+            self._maybe_log_save_evaluate(
+                self._tr_loss, self._last_norm, model, trial, int(self.state.epoch or 0), ignored, start_time,
+                learning_rate=self._last_rate,
+            )  # fmt: skip
+
         at_the_end = over or float(self.state.epoch or 0).is_integer()
         if carried and at_the_end and not carried["epoch_ended"]:
             # The checkpoint was made after the epoch's last step and before what comes at its end.
             self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
-            self._maybe_log_save_evaluate(
-                self._tr_loss, self._last_norm, model, trial, int(self.state.epoch or 0), ignored, start_time,
-                learning_rate=self._last_rate,
-            )  # fmt: skip
+            deal_with_events()
         if carried and carried.get("owes_evaluation") and not self.control.should_training_stop:
             self.control.should_evaluate = True
-            self._maybe_log_save_evaluate(
-                self._tr_loss, self._last_norm, model, trial, int(self.state.epoch or 0), ignored, start_time,
-                learning_rate=self._last_rate,
-            )  # fmt: skip
+            deal_with_events()
         return over or self.control.should_training_stop
 
     def _take_up_losses(self, carried: Mapping[str, Any]) -> None:

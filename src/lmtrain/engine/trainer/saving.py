@@ -58,7 +58,7 @@ class SavingTrainer(ResumingTrainer):
         began = time.perf_counter()
         self._settle_save()
         self.store_flos()
-        losses = self._losses_of_all()
+        losses = [float(loss) for loss in gather(self._tr_loss[None])]  # each process's, since the last log line
         writes = self.args.should_save
         if not (writes or self._saves_shards):
             return
@@ -102,9 +102,8 @@ class SavingTrainer(ResumingTrainer):
             make_generation_config_valid(inner)
         if self._saves_shards:
             return self._writing_shards(target, step, tensors, records, self._about), False
-        # A weight that is not trained stays as it is, and need not be copied.
         parts = inner.state_dict(keep_vars=True)
-        trained = {name: part for name, part in parts.items() if part.requires_grad or not _is_parameter(part)}
+        trained = _changing(parts)
         background = self._in_background(trained, tensors)
         if background:
             trained, tensors = self._buffers.copy([trained, tensors])
@@ -164,11 +163,6 @@ class SavingTrainer(ResumingTrainer):
     def _folder(self) -> Path:
         return Path(self._get_output_dir(None))
 
-    def _losses_of_all(self) -> list[float]:
-        """Each process's sum of losses since the last log line."""
-        mine = self._tr_loss[None]
-        return [float(x) for x in (gather(mine) if self.args.world_size > 1 else mine)]
-
     def _states(self) -> dict[str, Any]:
         schedule: Any = self.lr_scheduler
         states = {SCHEDULER: schedule.state_dict()}
@@ -226,9 +220,8 @@ class SavingTrainer(ResumingTrainer):
         none = self.args.save_strategy == SaveStrategy.NO or not self.args.should_save or in_place
         if none or self.args.save_only_model or self.saving.background == "off":
             return
-        parts = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).state_dict(keep_vars=True)
-        trained = {name: part for name, part in parts.items() if part.requires_grad or not _is_parameter(part)}
-        trees = [trained, self._states()]
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        trees = [_changing(model.state_dict(keep_vars=True)), self._states()]
         if self._in_background(*trees):
             self._buffers.prepare(trees)
             self._pace.prepared = True
@@ -244,6 +237,13 @@ class SavingTrainer(ResumingTrainer):
             for name in clear_scratch(Path(str(self.args.output_dir)), "checkpoint-*"):
                 _log.info("removed %s, which a killed save left", name)
 
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._init_training_state(*args, **kwargs)
+        best = self.state.best_model_checkpoint
+        if best is not None and self._best_saved is None and Path(best).parent.resolve() == self._folder().resolve():
+            self._best_saved = (int(self.state.best_global_step or 0), self.state.best_metric)  # of the stock Trainer
+        return result
+
     def _end_saving(self) -> None:
         """However training ends: the save that is under way is finished first."""
         try:
@@ -252,8 +252,9 @@ class SavingTrainer(ResumingTrainer):
             self._buffers = Buffers()
 
 
-def _is_parameter(part: Any) -> bool:
-    return isinstance(part, torch.nn.Parameter)
+def _changing(parts: dict[str, Any]) -> dict[str, Any]:
+    """A weight that is not trained stays as it is, and need not be copied."""
+    return {n: part for n, part in parts.items() if part.requires_grad or not isinstance(part, torch.nn.Parameter)}
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.read import OPTIMIZER_GROUPS, SHARDED_OPTIMIZER, SHARDED_WEIGHTS, has_shards
@@ -30,7 +29,6 @@ class ShardingTrainer(SeedingTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _require_one_group(self.accelerator, self.args.world_size)
         if self._is_sharded_by_caller:
             _require_same_processes(self.model, self.args.world_size)
 
@@ -116,16 +114,6 @@ class ShardingTrainer(SeedingTrainer):
         from lmtrain.engine.checkpoints.sharded_state import load_optimizer
 
         load_optimizer(self.accelerator.unwrap_model(self.model), self.optimizer, Path(checkpoint))
-
-
-def _require_one_group(accelerator: Any, world: int) -> None:
-    """Accelerate leaves the processes of a CPU alone with each other unless it is told of the CPU, and says nothing."""
-    if world > 1 and accelerator.distributed_type == DistributedType.NO:
-        raise UserError(
-            f"Accelerate takes each of the {world} processes for the only one, so they would not train together: on a "
-            "CPU say use_cpu=True",
-            flag="--use_cpu",
-        )
 
 
 def _require_same_processes(model: Any, world: int) -> None:

@@ -139,7 +139,7 @@ class StoppingTrainer(ChoosingTrainer):
     def is_anyone_asked(self) -> bool:
         """Whether any process was asked to stop, now. Every process has to call it."""
         asked = self.stop is not None and self.stop.asked
-        return bool(self.asked_by_any(asked)) if self.args.world_size > 1 else asked
+        return bool(self.asked_by_any(asked))
 
     def asked_by_any(self, asked: bool) -> Tensor:
         """Whether any process was ``asked`` to stop, on the device. Every process has to call it."""
@@ -210,10 +210,8 @@ class StoppingTrainer(ChoosingTrainer):
 
     def _is_there(self, checkpoint: Path) -> bool:
         """As the first process, which writes it, sees it: all have to do the same."""
-        seen: list[Any] = [checkpoint.is_dir() and problem(checkpoint) is None]
-        if self.args.world_size > 1:
-            broadcast_object_list(seen)
-        return bool(seen[0])
+        mine = self.args.process_index == 0 and checkpoint.is_dir() and problem(checkpoint) is None
+        return bool(broadcast_object_list([mine])[0])
 
     def _load_callback_state(self) -> None:
         super()._load_callback_state()

@@ -24,7 +24,7 @@ def meteor_statistics(requests: list[str]) -> list[str]:
     jar = _find(_METEOR)
     arguments = ["-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
     text = "".join(f"{request}\n" for request in requests)
-    answers = _run("METEOR", [*arguments], text).splitlines()
+    answers = _run("METEOR", arguments, text).splitlines()
     if len(answers) != len(requests):
         raise NotComputableError(f"the METEOR jar answered {len(answers)} of {len(requests)} lines")
     return answers

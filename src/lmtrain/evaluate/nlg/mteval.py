@@ -13,7 +13,7 @@ from collections import Counter
 
 import numpy as np
 
-from lmtrain.evaluate.nlg.ngrams import Ngram, clipped_hits, closest_length, ngrams
+from lmtrain.evaluate.nlg.ngrams import Ngram, bleu_rows, clipped_hits, ngrams
 from lmtrain.evaluate.nlg.statistics import Statistics
 
 _ENTITIES = [("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")]
@@ -48,13 +48,7 @@ _TINY, _SMALL = 1e-15, 1e-9  # pymteval's stand-ins for no hits and no n-grams
 
 def bleu(predictions: list[str], references: list[list[str]]) -> Statistics:
     """BLEU (0 to 1) of a corpus, up to 4-grams; the reference length is that of the closest one."""
-    rows = []
-    for prediction, texts in zip(predictions, references, strict=True):
-        words, others = _words(prediction), [_words(text) for text in texts]
-        hits = [clipped_hits(words, others, n).total() for n in range(1, _NGRAMS + 1)]
-        lengths = [len(words) - n for n in range(_NGRAMS)]
-        rows.append([*hits, *lengths, closest_length(len(words), map(len, others))])
-    return Statistics(np.array(rows, dtype=np.float64), _bleu)
+    return Statistics(bleu_rows(predictions, references, _words, _NGRAMS), _bleu)
 
 
 def _bleu(sums: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from lmtrain.evaluate.nlg.mteval import set_apart
-from lmtrain.evaluate.nlg.ngrams import clipped_hits, closest_length
+from lmtrain.evaluate.nlg.ngrams import bleu_rows
 from lmtrain.evaluate.nlg.statistics import Statistics
 
 _NGRAMS = 4
@@ -29,13 +29,7 @@ def bleu(predictions: list[str], references: list[list[str]]) -> Statistics:
     An empty reference is a reference of no words. Without a word in the predictions or in the references the script
     fails: NaN.
     """
-    rows = []
-    for prediction, texts in zip(predictions, references, strict=True):
-        words, others = _words(prediction), [_words(text) for text in texts]
-        hits = [clipped_hits(words, others, n).total() for n in range(1, _NGRAMS + 1)]
-        counts = [max(0, len(words) - n) for n in range(_NGRAMS)]
-        rows.append([*hits, *counts, closest_length(len(words), map(len, others))])
-    return Statistics(np.array(rows, dtype=np.float64), _bleu)
+    return Statistics(np.maximum(bleu_rows(predictions, references, _words, _NGRAMS), 0), _bleu)
 
 
 def _bleu(sums: np.ndarray) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 Ngram = tuple[str, ...]
 
@@ -13,19 +15,28 @@ def ngrams(words: Sequence[str], n: int) -> Counter[Ngram]:
     return Counter(zip(*(words[start:] for start in range(n)), strict=False))
 
 
-def most_in_any(references: Iterable[Sequence[str]], n: int) -> Counter[Ngram]:
-    """For each n-gram the most that any one of the references has of it: what a hit is clipped by."""
-    most: Counter[Ngram] = Counter()
-    for words in references:
-        most |= ngrams(words, n)
-    return most
-
-
 def clipped_hits(words: Sequence[str], references: Iterable[Sequence[str]], n: int) -> Counter[Ngram]:
-    """The n-grams of ``words`` that the references allow, with how many of each (Papineni et al., *BLEU*, ACL 2002)."""
-    return ngrams(words, n) & most_in_any(references, n)
+    """The n-grams of ``words`` that the references allow, with how many of each (Papineni et al., *BLEU*, ACL 2002): no
+    more than the one that has most of it."""
+    most: Counter[Ngram] = Counter()
+    for reference in references:
+        most |= ngrams(reference, n)
+    return ngrams(words, n) & most
 
 
 def closest_length(length: int, lengths: Iterable[int]) -> int:
     """The length nearest to ``length``; of two equally near the shorter."""
     return min(lengths, key=lambda other: (abs(other - length), other))
+
+
+def bleu_rows(
+    predictions: list[str], references: list[list[str]], cut: Callable[[str], list[str]], most: int
+) -> np.ndarray:
+    """(sentences, 2 · ``most`` + 1): hits of 1 to ``most`` words, how many n-grams there are, below 0 in a text that is
+    too short for one, and the length of the closest reference. ``cut`` makes words of a text."""
+    rows = []
+    for prediction, texts in zip(predictions, references, strict=True):
+        words, others = cut(prediction), [cut(text) for text in texts]
+        hits = [clipped_hits(words, others, n).total() for n in range(1, most + 1)]
+        rows.append([*hits, *(len(words) - n for n in range(most)), closest_length(len(words), map(len, others))])
+    return np.array(rows, dtype=np.float64)

@@ -28,7 +28,6 @@ METRICS: dict[str, tuple[str, ...]] = {
     "webnlg": ("BLEU", "METEOR", "TER"),
     "dart": ("BLEU", "METEOR", "TER"),
 }
-LOWER_IS_BETTER = frozenset({"TER"})
 
 Texts = tuple[list[str], list[list[str]]]  # predictions, and the references of each
 

@@ -109,7 +109,7 @@ def adapt(model: Any, options: Any, *, rows_before: int | None = None, frozen: t
         use_rslora=options.use_rslora,
         fan_in_fan_out=any(isinstance(module, Conv1D) for _, module in _matched(model, targets)),
     )
-    config.base_model_name_or_path = base_of(model)
+    config.base_model_name_or_path = place_of(model.name_or_path)
     adapter = wrap(model, config)
     if frozen is not None and not options.use_dora:  # DoRA measures the lengths of the frozen columns in every pass
         keep_frozen_low(adapter.get_base_model(), frozen)
@@ -140,10 +140,10 @@ def trained_line(model: Any) -> str:
     )
 
 
-def base_of(model: Any) -> str | None:
-    """Where the base model lies: an absolute path, so that the adapter finds it from any folder, or a hub name."""
-    name = getattr(model, "name_or_path", None) or None
-    return str(Path(name).resolve()) if name and Path(name).exists() else name
+def place_of(name: str | None) -> str | None:
+    """Where a base model lies: an absolute path, so that its adapter finds it from any folder, or a hub name."""
+    path = Path(name or "").expanduser()
+    return str(path.resolve()) if name and path.exists() else name or None
 
 
 # ---- targets --------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def adapter_of(file: LoralibFile, base: GPT2LMHeadModel, alpha: float, flag: str
             f"the adapter is for {len(file.pairs)} layers of width {have}, and the model has {layers} of {width}",
             flag=flag,
         )
-    adapter = merged_lora(base, r, alpha)
+    adapter = merged_lora(base, r, alpha, flag=flag)
     with torch.no_grad():
         for number, layer in enumerate(adapted_attention(adapter)):
             a, b = file.pairs[number]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lmtrain.core.errors import UserError
-from lmtrain.models.adapters.lora import base_of, require_peft, wrap
+from lmtrain.models.adapters.lora import place_of, require_peft, wrap
 from lmtrain.models.frozen import keep_frozen_low
 
 if TYPE_CHECKING:
@@ -38,21 +38,27 @@ class _BlockLinear(nn.Linear):
 
 
 def merged_lora(
-    model: Any, r: int, alpha: float, dropout: float = 0.0, *, frozen: torch.dtype | None = None
+    model: Any,
+    r: int,
+    alpha: float,
+    dropout: float = 0.0,
+    *,
+    frozen: torch.dtype | None = None,
+    flag: str = "--use_peft",
 ) -> PeftModel:
     """GPT-2 with LoRA on query and value, as ``loralib.MergedLinear(enable_lora=[True, False, True])`` has it.
 
     ``r`` is the rank of each of the two, α/r their scale; A is drawn as ``nn.Linear`` draws its weights
     (Kaiming-uniform with a = √5), B is zero. ``frozen`` as in :func:`lmtrain.models.adapters.lora.adapt`. Raises
-    :class:`UserError` for another architecture.
+    :class:`UserError` with ``flag`` for another architecture.
     """
-    require_peft("--lora_r")
+    require_peft(flag)
     from peft import LoraConfig
 
     if model.config.model_type != "gpt2":
         raise UserError(
             f"this is a {model.config.model_type}; only GPT-2 has query and value in one layer that this adapter knows",
-            flag="--model_name_or_path",
+            flag=flag,
         )
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -62,7 +68,7 @@ def merged_lora(
         target_modules=["attn.c_attn"],
         fan_in_fan_out=True,
     )
-    config.base_model_name_or_path = base_of(model)
+    config.base_model_name_or_path = place_of(model.name_or_path)
     adapter = wrap(model, config)
     for layer in adapted_attention(adapter):
         second: Any = layer.lora_B["default"]

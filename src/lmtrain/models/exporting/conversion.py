@@ -18,6 +18,7 @@ import torch
 
 from lmtrain.core.errors import OwnResultWrong, UserError
 from lmtrain.core.files import sync_folder, sync_tree
+from lmtrain.models.adapters.lora import place_of
 from lmtrain.models.adapters.loralib import (
     LoralibFile,
     adapter_of,
@@ -104,7 +105,7 @@ def _open(options: Any) -> _Source:
         base = load_model(chosen, purpose_of(chosen), None)
         tokenizer = _tokenizer(named) or _tokenizer(chosen)
         model = attach(base.model, adapter, "MODEL")
-        model.peft_config["default"].base_model_name_or_path = _place(adapter.base)
+        model.peft_config["default"].base_model_name_or_path = place_of(adapter.base)
         return _Source(model, chosen, purpose_of(chosen), tokenizer, base.dtype or torch.float32)
     if options.base:
         raise UserError("belongs to an adapter, and this is a whole model; leave it out", flag="--base")
@@ -137,7 +138,7 @@ def _open_loralib(path: Path, options: Any) -> _Source:
     model: Any = base.eval()
     if file.pairs:
         model = adapter_of(file, base, float(options.lora_alpha), "--base")
-        model.peft_config["default"].base_model_name_or_path = _place(options.base)
+        model.peft_config["default"].base_model_name_or_path = place_of(options.base)
     dtype = torch.float32 if changed else loaded.dtype or torch.float32
     return _Source(model, named, purpose, _tokenizer(named), dtype, changed)
 
@@ -150,10 +151,6 @@ def _tokenizer(options: Any) -> Any | None:
         if options.tokenizer_name:
             raise
         return None
-
-
-def _place(name: str) -> str:
-    return str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name
 
 
 # ---- targets ---------------------------------------------------------------------------------------

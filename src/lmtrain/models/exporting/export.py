@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from lmtrain.core.errors import OwnResultWrong
 from lmtrain.core.files import as_os_errors, sync_folder
+from lmtrain.models.exporting.exported_files import CONFIGS, WEIGHTS
 from lmtrain.models.loading.configuration import max_positions
 from lmtrain.models.loading.vocabulary import make_generation_config_valid
 from lmtrain.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_CONFIGS = ("config.json", "adapter_config.json")  # what makes a folder a model, or an adapter
-_WEIGHT_PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin",
-                    "pytorch_model.bin.index.json", "adapter_model.*")  # fmt: skip
-
 
 _NO_BOUND = 10**20  # the library's int(1e30) stands for no bound
 
@@ -63,9 +59,7 @@ def save_model(
                 model.save_pretrained(scratch, state_dict=state and dict(state))  # which it empties as it goes
                 if tokenizer is not None:
                     tokenizer.save_pretrained(scratch)
-            new = sorted(
-                (path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name in _CONFIGS
-            )
+            new = sorted((path for path in scratch.rglob("*") if path.is_file()), key=lambda path: path.name in CONFIGS)
             for path in new:
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
@@ -115,10 +109,10 @@ def as_pipelines_expect(model: Any, tokenizer: Any | None) -> Iterator[None]:
 
 def _move_in(scratch: Path, new: list[Path], folder: Path) -> list[Path]:
     names = {path.relative_to(scratch) for path in new}
-    for name in _CONFIGS:
+    for name in CONFIGS:
         (folder / name).unlink(missing_ok=True)
     sync_folder(folder)
-    for pattern in _WEIGHT_PATTERNS:
+    for pattern in WEIGHTS:
         for old in folder.glob(pattern):
             if old.relative_to(folder) not in names:
                 old.unlink()
@@ -126,7 +120,7 @@ def _move_in(scratch: Path, new: list[Path], folder: Path) -> list[Path]:
     for path in new:
         target = folder / path.relative_to(scratch)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.name in _CONFIGS:
+        if path.name in CONFIGS:
             sync_folder(folder)  # the other files are in place on disk before the one that makes them a model
         path.replace(target)
         moved.append(target)

@@ -15,12 +15,12 @@ from lmtrain.core.files import read_json, sha256_file
 
 RECORD = "export.json"  # of a run: what was exported, by name, size and hash
 CARD = "README.md"
-_CONFIGS = ("config.json", "adapter_config.json")
+CONFIGS = ("config.json", "adapter_config.json")  # what makes a folder a model, or an adapter
 _SINGLE = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = ("model*.safetensors", "adapter_model.*", "pytorch_model*.bin", *_INDEXES)
 _BESIDE = (
-    *_CONFIGS, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    *CONFIGS, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.*",
     "additional_chat_templates/*", "*.py", "LICENSE*",
 )  # fmt: skip
@@ -34,9 +34,9 @@ def exported_files(folder: Path, flag: str | None = None) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}", flag=flag)
-    if not any((folder / name).is_file() for name in _CONFIGS):
+    if not any((folder / name).is_file() for name in CONFIGS):
         raise UserError(
-            f"{folder} holds no exported model ({' or '.join(_CONFIGS)} is missing); a run leaves one when its "
+            f"{folder} holds no exported model ({' or '.join(CONFIGS)} is missing); a run leaves one when its "
             "training has ended: the same command goes on with it",
             flag=flag,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmtrain.core.errors import ExitCode, UserError
+from lmtrain.core.errors import ExitCode, UserError, one_line
 from lmtrain.core.hub import why_unreachable
 from lmtrain.models.exporting.exported_files import CARD, WEIGHTS, exported_files
 from lmtrain.models.exporting.model_card import model_card
@@ -112,8 +112,8 @@ def _why(error: BaseException) -> str:
                 403: "this access token may not write there (403)",
                 404: "the hub knows no such repository or branch (404)",
             }.get(answer.status_code, f"the hub answered {answer.status_code} {answer.reason_phrase}")
-            return f"{words}: {_one_line(said)}" if said else words
-    return f"{type(chain[-1]).__name__}: {_one_line(chain[-1])}"
+            return f"{words}: {one_line(said)}" if said else words
+    return f"{type(chain[-1]).__name__}: {one_line(chain[-1])}"
 
 
 @contextmanager
@@ -216,8 +216,8 @@ def _token(token: str | None, flag: str | None, token_flag: str) -> str:
     return found
 
 
-class _NotThereError(Exception):
-    pass
+class _NotThereError(HubError):
+    """A name or a question that the hub does not know."""
 
 
 def _endpoint() -> str:
@@ -234,15 +234,15 @@ def _asked(path: str, token: str, flag: str | None, token_flag: str) -> dict[str
     try:
         answer = get_session().get(_endpoint() + path, headers=build_hf_headers(token=token), timeout=_SECONDS)
     except (HTTPError, OSError) as error:
-        raise HubError(f"the hub cannot be reached ({_one_line(error)})", flag=flag) from error
+        raise HubError(f"the hub cannot be reached ({one_line(error)})", flag=flag) from error
     status = answer.status_code
     if status == 404:
-        raise _NotThereError(path)
+        raise _NotThereError(f"the hub answers with 404 to {path}", flag=flag)
     if status == 401:
         raise UserError("the hub does not know this access token (401); it may be mistyped or expired", flag=token_flag)
     if status == 403:
         said = answer.headers.get("X-Error-Message") or "403 Forbidden"
-        raise UserError(f"the hub does not let this access token write there: {_one_line(said)}", flag=flag)
+        raise UserError(f"the hub does not let this access token write there: {one_line(said)}", flag=flag)
     if status >= 400:
         raise HubError(f"the hub answers with {status} {answer.reason_phrase}; try again later", flag=flag)
     try:
@@ -250,7 +250,3 @@ def _asked(path: str, token: str, flag: str | None, token_flag: str) -> dict[str
     except ValueError:
         found = {}
     return found if isinstance(found, dict) else {}
-
-
-def _one_line(problem: object) -> str:
-    return " ".join(str(problem).split()) or type(problem).__name__

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmtrain.core.errors import OwnResultWrong
+from lmtrain.core.errors import OwnResultWrong, one_line
 
 _UNUSED = ".original_module."  # what PEFT keeps of a layer that is trained whole
 
@@ -95,9 +95,5 @@ def loading(what: str) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise OwnResultWrong(differs(f"{what} cannot be loaded ({type(error).__name__}: {one_line(error)})")) from error
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, for a line of ours."""
-    return " ".join(str(error).split())[:300]
+        why = f"{type(error).__name__}: {one_line(error)[:300]}"
+        raise OwnResultWrong(differs(f"{what} cannot be loaded ({why})")) from error

@@ -30,14 +30,14 @@ import torch
 from torch import Tensor
 
 from lmtrain.config.groups import ModelOptions
-from lmtrain.core.errors import OwnResultWrong
+from lmtrain.core.errors import OwnResultWrong, one_line
 from lmtrain.core.files import as_os_errors
 from lmtrain.models.activations import fuse_activations, is_fused
 from lmtrain.models.comparison import (
-    attention_of,
     cast_weights,
     difference,
     logits_of,
+    plain_attention,
     probe_ids,
 )
 from lmtrain.models.exporting.export import save_model
@@ -48,7 +48,6 @@ from lmtrain.models.exporting.same_weights import (
     grown_tables,
     loading,
     low_weights,
-    one_line,
     rounded_like,
     tied,
 )
@@ -193,7 +192,7 @@ def _reloaded(model: Any, place: Path, run: _Run) -> Any:
     import transformers
 
     auto: Any = transformers.AutoModelForCausalLM if run.purpose == "clm" else transformers.AutoModelForMaskedLM
-    attention = attention_of(model)
+    attention = plain_attention(model.config)
     with loading("it"):
         again, info = auto.from_pretrained(
             place,
@@ -215,7 +214,7 @@ def _reloaded_adapter(model: Any, tokenizer: Any | None, place: Path, run: _Run)
 
     with loading("it"):
         chosen = read_adapter(place, "--output_dir").base_options(run.options)
-        loaded = load_model(replace(chosen, attn_implementation=attention_of(model)), run.purpose, tokenizer)
+        loaded = load_model(replace(chosen, attn_implementation=plain_attention(model.config)), run.purpose, tokenizer)
         base: Any = loaded.model
         rows = model.config.get_text_config().vocab_size
         if rows > rows_of(base):
@@ -286,8 +285,13 @@ def _place(model: Any) -> torch.device:
     if device.type != "cuda":
         return device if device.type == "cpu" else torch.device("cpu")
     torch.cuda.empty_cache()
-    needed = _ROOM * 4 * sum(weight.numel() for weight in model.parameters())
-    return device if torch.cuda.mem_get_info(device)[0] > needed else torch.device("cpu")
+    return device if torch.cuda.mem_get_info(device)[0] > _ROOM * _bytes_of_the_copy(model) else torch.device("cpu")
+
+
+def _bytes_of_the_copy(model: Any) -> int:
+    """What the comparison takes beside ``model``: each weight in fp32, twice where it is rounded meanwhile."""
+    weights = (*model.parameters(), *low_weights(model).values())
+    return 4 * sum(weight.numel() for weight in weights)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def merged(model: Any) -> PreTrainedModel:
     from lmtrain.models.quiet import quiet_libraries
 
     with quiet_libraries():
-        whole: PreTrainedModel = model.merge_and_unload(safe_merge=True)
+        whole: PreTrainedModel = model.merge_and_unload()
     return whole
 
 

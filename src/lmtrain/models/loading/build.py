@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtrain.core.console import amount
-from lmtrain.core.errors import UserError
+from lmtrain.core.console import amount, counted
+from lmtrain.core.errors import UserError, first_line
 from lmtrain.models.loading.adapter_folder import is_adapter, merge, read_adapter
 from lmtrain.models.loading.checkpoint_folder import check_folder
 from lmtrain.models.loading.configuration import (
     check_purpose,
     find_purpose,
-    first_line,
     max_positions,
     read_config,
 )
 from lmtrain.models.loading.hub import hub_problem, locate
-from lmtrain.models.loading.loaded import LoadedModel, attention_of, auto_class, speaks_of_attention
+from lmtrain.models.loading.loaded import LoadedModel, attention_keywords, auto_class, speaks_of_attention
 from lmtrain.models.loading.new_model import make_new
 from lmtrain.models.loading.tokenizer import Purpose
 from lmtrain.models.loading.vocabulary import agree_on_special_ids, fit_vocabulary, rows_of
@@ -130,7 +129,7 @@ def _load_checkpoint(options: Any, purpose: Purpose) -> LoadedModel:
             trust_remote_code=options.trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with names and shapes
-            **attention_of(options),
+            **attention_keywords(options),
             **origin.keywords,
         )
     except Exception as error:
@@ -159,8 +158,8 @@ def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str, flag:
     if mismatched := sorted(info["mismatched_keys"], key=str):
         key, there, here = mismatched[0]
         wrong.append(
-            f"{_tensors(mismatched)} of another shape ({key} is {_shape(there)} in the checkpoint and {_shape(here)} "
-            "in the model)"
+            f"{counted(len(mismatched), 'tensor')} of another shape ({key} is {_shape(there)} in the checkpoint and "
+            f"{_shape(here)} in the model)"
         )
     if body:
         total = sum(key.startswith(prefix) for key in model.state_dict())
@@ -170,7 +169,9 @@ def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str, flag:
     no_place = []
     if unused:
         verb = "has" if len(unused) == 1 else "have"
-        no_place.append(f"{_tensors(unused)} of the checkpoint {verb} no place in this model ({_some(unused)})")
+        no_place.append(
+            f"{counted(len(unused), 'tensor')} of the checkpoint {verb} no place in this model ({_some(unused)})"
+        )
     if wrong:
         raise UserError(
             f"{name} does not fit its configuration: {'; '.join(wrong + no_place)}. Training would start from random "
@@ -179,14 +180,10 @@ def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str, flag:
         )
     lines = []
     if missing:
-        count = _tensors(missing)
+        count = counted(len(missing), "tensor")
         verb = "is" if len(missing) == 1 else "are"
         lines.append(f"{count} of the output head {verb} not in the checkpoint and must be learned ({_some(missing)})")
     return lines + no_place
-
-
-def _tensors(keys: Sequence[Any]) -> str:
-    return f"{len(keys)} tensor" + ("s" if len(keys) != 1 else "")
 
 
 def _shape(size: Iterable[int]) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.errors import Problems, UserError, first_line
 from lmtrain.models.loading.hub import Origin, hub_problem
 from lmtrain.models.loading.tokenizer import Purpose
 
@@ -304,11 +304,6 @@ def _literal(text: str) -> Any:
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def last_line(error: BaseException) -> str:

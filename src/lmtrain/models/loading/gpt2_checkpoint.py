@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtrain.core.errors import UserError
+from lmtrain.core.console import counted
+from lmtrain.core.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,22 +42,6 @@ def gpt2_config(card: str) -> GPT2Config:
     )  # fmt: skip
 
 
-def load_gpt2_checkpoint(
-    path: Path, card: str | GPT2Config = "gpt2.md", flag: str = "--init_checkpoint"
-) -> GPT2LMHeadModel:
-    """A GPT-2 of the size ``card`` with the weights of ``path`` (.bin, .pt or .safetensors), in fp32, head tied.
-
-    Raises :class:`UserError` that lists the tensors which are missing, left over or of another shape.
-    """
-    from transformers import GPT2LMHeadModel
-
-    config = gpt2_config(card) if isinstance(card, str) else card
-    tensors = today(read_tensors(path, flag))
-    model = GPT2LMHeadModel(config)
-    fill(model, tensors, f"{path} as {card}" if isinstance(card, str) else str(path), flag)
-    return model
-
-
 def read_tensors(path: Path, flag: str) -> dict[str, Tensor]:
     """The tensors of a file by name, without the entry some files wrap them in. Nothing in it is executed."""
     import torch
@@ -69,8 +54,7 @@ def read_tensors(path: Path, flag: str) -> dict[str, Tensor]:
             path, map_location="cpu", weights_only=True
         )  # fmt: skip
     except Exception as error:  # safetensors, zip and pickle each raise their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} cannot be read as a file of weights: {reason}", flag=flag) from error
+        raise UserError(f"{path} cannot be read as a file of weights: {first_line(error)}", flag=flag) from error
     content = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise UserError(f"{path} holds something other than tensors by name", flag=flag)
@@ -120,7 +104,7 @@ def fill(model: GPT2LMHeadModel, tensors: Mapping[str, Tensor], name: str, flag:
 def _listed(names: Any) -> str:
     ordered = sorted(names)
     shown = ", ".join(ordered[:_SHOWN]) + (", ..." if len(ordered) > _SHOWN else "")
-    return f"{len(ordered)} tensor{'s' if len(ordered) != 1 else ''} ({shown})"
+    return f"{counted(len(ordered), 'tensor')} ({shown})"
 
 
 def _shape(tensor: Tensor) -> str:

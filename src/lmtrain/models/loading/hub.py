@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import UserError, first_line
 from lmtrain.core.hub import why_unreachable
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -88,7 +88,7 @@ def hub_problem(error: BaseException, name: str, flag: str) -> UserError | None:
         if isinstance(cause, errors.RevisionNotFoundError):
             return UserError(f"{name} has no such branch, tag or commit", flag="--model_revision")
         if isinstance(cause, errors.EntryNotFoundError):
-            return UserError(f"{name} on the hub lacks a file that is needed: {_first_line(cause)}", flag=flag)
+            return UserError(f"{name} on the hub lacks a file that is needed: {first_line(cause)}", flag=flag)
     return None
 
 
@@ -98,11 +98,6 @@ def _causes(error: BaseException | None) -> list[BaseException]:
         chain.append(error)
         error = error.__cause__ or error.__context__
     return chain
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _looks_like_path(name: str) -> bool:
@@ -127,7 +122,8 @@ def _no_such_path(name: str, path: Path) -> str:
     missing = path if path.parent == parent else parent / path.relative_to(parent).parts[0]
     names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
     near = difflib.get_close_matches(missing.name, names, n=1)
-    hint = f"; did you mean {parent / near[0]}?" if near else ""
+    hint = "; the name of a model on the hub has no ./ in front" if name.startswith("./") else ""
+    hint = f"; did you mean {parent / near[0]}?" if near else hint
     where = "" if missing == path else f" ({missing} does not exist)"
     return f"no such folder: {name}{where}{hint}"
 

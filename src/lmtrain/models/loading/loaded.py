@@ -35,7 +35,7 @@ def auto_class(purpose: Purpose) -> Any:
     return transformers.AutoModelForCausalLM if purpose == "clm" else transformers.AutoModelForMaskedLM
 
 
-def attention_of(options: Any) -> dict[str, str]:
+def attention_keywords(options: Any) -> dict[str, str]:
     """The keywords that choose an attention kernel, where the user names one."""
     return {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.config.model_size import parameters
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import UserError, first_line
 from lmtrain.models.loading.configuration import (
     POSITIONS_AFTER_PAD,
     check_purpose,
-    first_line,
     last_line,
     new_config,
     overridden,
@@ -19,7 +18,7 @@ from lmtrain.models.loading.configuration import (
     set_positions,
 )
 from lmtrain.models.loading.hub import locate
-from lmtrain.models.loading.loaded import LoadedModel, attention_of, auto_class, speaks_of_attention
+from lmtrain.models.loading.loaded import LoadedModel, attention_keywords, auto_class, speaks_of_attention
 from lmtrain.models.loading.size import FLAG as SIZE_FLAG
 from lmtrain.models.loading.size import KINDS, solve, told
 from lmtrain.models.loading.tokenizer import Purpose
@@ -98,7 +97,7 @@ def _from_config(config: Any, purpose: Purpose, options: Any) -> PreTrainedModel
     import torch
 
     return auto_class(purpose).from_config(
-        config, dtype=torch.float32, trust_remote_code=options.trust_remote_code, **attention_of(options)
+        config, dtype=torch.float32, trust_remote_code=options.trust_remote_code, **attention_keywords(options)
     )
 
 

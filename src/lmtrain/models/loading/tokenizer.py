@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import UserError, first_line
 from lmtrain.models.loading.hub import Origin, hub_problem, locate
 from lmtrain.models.quiet import quiet_libraries
 
@@ -102,7 +102,8 @@ def _load_bare(path: Path, flag: str) -> Any | None:
         return _from_tokenizer_json(path / "tokenizer.json", flag)
     if (path / "vocab.json").exists() and (path / "merges.txt").exists():
         return _from_byte_level_bpe(path, flag)
-    raise UserError(f"{path} holds no tokenizer (no tokenizer.json; no vocab.json with merges.txt)", flag=flag)
+    other = "" if flag == "--tokenizer_name" else "; name one with --tokenizer_name"
+    raise UserError(f"{path} holds no tokenizer (no tokenizer.json; no vocab.json with merges.txt){other}", flag=flag)
 
 
 _FILES = (
@@ -117,7 +118,7 @@ def _from_tokenizer_json(path: Path, flag: str) -> Any:
     try:
         return PreTrainedTokenizerFast(tokenizer_file=str(path))
     except Exception as error:  # the tokenizers library raises bare Exception for a file it cannot parse
-        raise UserError(f"{path} is not a tokenizer: {_line(error)}", flag=flag) from error
+        raise UserError(f"{path} is not a tokenizer: {first_line(error)}", flag=flag) from error
 
 
 def _from_byte_level_bpe(folder: Path, flag: str) -> Any:
@@ -128,7 +129,7 @@ def _from_byte_level_bpe(folder: Path, flag: str) -> Any:
     try:
         model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     except Exception as error:
-        raise UserError(f"{folder} holds no readable byte-level BPE: {_line(error)}", flag=flag) from error
+        raise UserError(f"{folder} holds no readable byte-level BPE: {first_line(error)}", flag=flag) from error
     backend = Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -154,13 +155,8 @@ def _name_roles(tokenizer: Any) -> None:
             setattr(tokenizer, role, found)
 
 
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def _unreadable(origin: Origin, error: BaseException) -> str:
     text = str(error)
     if "trust_remote_code" in text:
         return f"{origin.name} needs Python code of its own; read it, then allow it with --trust_remote_code"
-    return f"the tokenizer of {origin.name} cannot be loaded: {_line(error)}"
+    return f"the tokenizer of {origin.name} cannot be loaded: {first_line(error)}"

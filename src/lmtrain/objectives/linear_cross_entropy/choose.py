@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from lmtrain.core.errors import first_line
 from lmtrain.objectives.linear_cross_entropy.compiled import broken
 from lmtrain.objectives.linear_cross_entropy.kernel import DEFAULT, PLAIN, Kernel, Terms
 from lmtrain.objectives.linear_cross_entropy.libraries import liger_cannot, torch_cannot
@@ -184,7 +185,7 @@ def _proven(candidates: list[Kernel], sample: Sample, dropped: dict[str, str]) -
     for kernel in candidates:
         try:
             problem = proof.difference(kernel)
-        except (RuntimeError, TypeError, ImportError, AttributeError) as error:  # a library's own trouble
+        except Exception as error:  # a library's own trouble: Triton's are of many kinds, and its C compiler's
             problem = _failure(error)
         if kernel.name == "compiled" and broken():
             problem = f"it cannot be compiled here: {broken()}"
@@ -198,7 +199,7 @@ def _proven(candidates: list[Kernel], sample: Sample, dropped: dict[str, str]) -
 def _failure(error: Exception) -> str:
     if _is_out_of_memory(error):
         return _NO_MEMORY
-    return f"it fails: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    return f"it fails: {first_line(error)}"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lmtrain.core.errors import first_line
 from lmtrain.objectives.linear_cross_entropy.kernel import Terms
 from lmtrain.objectives.linear_cross_entropy.rows import fused_rows
 
@@ -35,9 +36,8 @@ def compiled_rows(
     try:
         return _compiled()(logits, labels, weights, terms, gradient=gradient)[:count]
     except (TorchDynamoException, FailOnRecompileLimitHit) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        _broken.append(reason)
-        _log.warning("loss: the compiled kernel cannot be made here (%s); it goes on uncompiled", reason)
+        _broken.append(first_line(error))
+        _log.warning("loss: the compiled kernel cannot be made here (%s); it goes on uncompiled", _broken[0])
         return None
 
 

@@ -56,7 +56,7 @@ def linear_cross_entropy(
         if predicted.shape[0] < labels.shape[0]:
             hidden, labels = hidden[predicted], labels[predicted]
             weights = None if weights is None else weights[predicted]
-    count = torch.tensor(labels.shape[0], device=hidden.device)
+    count = torch.full((), labels.shape[0], device=hidden.device)  # torch.tensor would wait for a GPU
     if scale != 1.0:  # N·D products instead of N·V, in the graph, so that its gradient follows by itself
         hidden, bias = hidden * scale, None if bias is None else bias * scale
     compute = _compute_dtype(hidden, weight)

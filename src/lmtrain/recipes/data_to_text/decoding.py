@@ -15,7 +15,7 @@ import torch
 from lmtrain.config.options import ModelOptions
 from lmtrain.core.console import Say, counted, duration, is_first_process
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json, sha256_file, sha256_json, write_json
+from lmtrain.core.files import sha256_file, sha256_json
 from lmtrain.engine.speed.machine import best_device
 from lmtrain.engine.speed.memory import available
 from lmtrain.engine.speed.precision import choose_precision
@@ -23,6 +23,7 @@ from lmtrain.generate import beam_search
 from lmtrain.generate.token_files import read_predictions, write_predictions
 from lmtrain.models import load_model, load_tokenizer
 from lmtrain.models.quiet import quiet_libraries
+from lmtrain.recipes.data_to_text.data import is_made, noted
 from lmtrain.recipes.data_to_text.inputs import require_known
 from lmtrain.recipes.data_to_text.texts import text_of
 from lmtrain.recipes.data_to_text.unfinished import Unfinished
@@ -190,23 +191,21 @@ def texts_of_run(
     They are kept in ``predictions.jsonl`` of ``model_folder``, and not made again for the same model, inputs and
     settings. Raises :class:`UserError`.
     """
-    target, record = model_folder / PREDICTIONS, model_folder / "decoding.json"
+    target = model_folder / PREDICTIONS
     options = ModelOptions(model_name_or_path=str(model_folder))
     tokenizer: Any = load_tokenizer(options, "clm")
     key = _key(model_folder, contexts, search)
-    if record.is_file() and target.is_file() and read_json(record).get("made_of") == key:
+    if is_made(target, {"of": key}):
         results = read_predictions(target, "--output_dir")
     else:
         with quiet_libraries():
             model: Any = load_model(options, "clm", tokenizer).model
-        done = decode(
-            model, contexts, search, target, ends=ends_of(model.config, _stops(tokenizer), tokenizer.eos_token_id),
-            key=key, batch_size=batch_size, use_cpu=use_cpu, flag="--test", say=say, on_progress=on_progress,
-        )  # fmt: skip
-        settings = asdict(search)
-        write_json(
-            record, {"made_of": key, "settings": settings, "inputs": len(contexts), "seconds": round(done.seconds, 3)}
-        )
+        ends = ends_of(model.config, _stops(tokenizer), tokenizer.eos_token_id)
+        with noted(target, {"of": key}):
+            done = decode(
+                model, contexts, search, target, ends=ends, key=key, batch_size=batch_size, use_cpu=use_cpu,
+                flag="--test", say=say, on_progress=on_progress,
+            )  # fmt: skip
         say("decoded", done.line)
         results = done.results
     return {number: text_of(tokenizer, row) for number, row in results.items()}

@@ -33,6 +33,7 @@ from lmtrain.recipes.data_to_text.scoring import SCORES, PartScores, score_texts
 from lmtrain.recipes.data_to_text.table import before_and_after
 from lmtrain.recipes.data_to_text.tasks import TASKS
 from lmtrain.recipes.data_to_text.training import resolved_training
+from lmtrain.recipes.flags import as_a_part
 from lmtrain.recipes.trainings import look_at
 from lmtrain.rehearsal.rehearse import rehearse
 
@@ -75,7 +76,7 @@ def run_nlg_demo(options: NlgDemoOptions, *, stop: Stop | None = None, say: Say 
         folder / "data",
         say,
     )
-    ways: dict[str, Any] = {"stop": stop, "rehearse": rehearse, "say": say}
+    ways: dict[str, Any] = {"stop": stop, "rehearse": rehearse, "say": as_a_part(say)}
     settings = NlgTraining(
         model_name_or_path=str(base), use_peft=False, learning_rate=1e-3, warmup_steps=20, max_seq_length=_POSITIONS,
         save_steps=1_000_000, overwrite_output_dir=anew[adapted],

@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lmtrain.config.commands.nlg import NlgOptions, NlgTraining, NlgTrainOptions
 from lmtrain.config.options import ModelOptions
 from lmtrain.config.save import as_dict
@@ -44,7 +42,7 @@ from lmtrain.recipes.data_to_text.scoring import SCORES, PartScores, parts_of, s
 from lmtrain.recipes.data_to_text.table import table
 from lmtrain.recipes.data_to_text.tasks import TASKS, Task
 from lmtrain.recipes.data_to_text.training import resolved_training, said_training
-from lmtrain.recipes.flags import in_flags, saying
+from lmtrain.recipes.flags import as_a_part, in_flags, saying
 from lmtrain.recipes.trainings import look_at
 from lmtrain.rehearsal.rehearse import rehearse
 
@@ -115,17 +113,11 @@ def _run_task(
                 (folder / name).unlink(missing_ok=True)
         for seed, name in zip(seeds, names, strict=True):
             own = replace(options, overwrite_output_dir=anew[name])
-            train_task(own, task, data.ids["train"], data.ids.get("valid"), folder / name, seed, stop=stop, say=say)
-            _by_the_first(partial(measure, seed, folder / name))
+            train_task(
+                own, task, data.ids["train"], data.ids.get("valid"), folder / name, seed, stop=stop, say=as_a_part(say)
+            )
+            by_the_first(partial(measure, seed, folder / name))
     return found
-
-
-def _by_the_first(work: Callable[[], None]) -> None:
-    """As :func:`by_the_first`, also where the processes have not met, because every training was finished before."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        by_the_first(work)
-    elif is_first_process():
-        work()
 
 
 def train_task(

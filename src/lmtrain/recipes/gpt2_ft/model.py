@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from lmtrain.models.adapters.loralib import (
 )
 from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora
 from lmtrain.models.exporting.verified_export import export_verified
+from lmtrain.models.loading.configuration import read_config
 from lmtrain.models.loading.gpt2_checkpoint import SIZES, fill, gpt2_config
+from lmtrain.models.loading.hub import Origin
 from lmtrain.recipes.gpt2_ft.log import show
 
 _NO_DROPOUT = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
@@ -89,7 +91,9 @@ def new_model(options: Gpt2FtOptions, say: Say, precision: str = "fp32") -> Made
     if file.pairs:
         model = _go_on_with(file, base, options)
     else:
-        model = merged_lora(base, options.lora_dim, options.lora_alpha, options.lora_dropout, frozen=low)
+        model = merged_lora(
+            base, options.lora_dim, options.lora_alpha, options.lora_dropout, frozen=low, flag="--lora_dim"
+        )
         _share_first_draw(model)
     say("model", _trained(model, options.lora_dim))
     return Made(model, frozen)
@@ -153,9 +157,7 @@ def _base(options: Gpt2FtOptions, say: Say) -> tuple[Any, LoralibFile]:
 
 
 def _config_of(folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder)
+    config = read_config(Origin(str(folder), folder), ModelOptions(), _CARD)
     if config.model_type != "gpt2":
         raise UserError(f"{folder} is a {config.model_type}, and this command trains GPT-2", flag=_CARD)
     config.update(_NO_DROPOUT)
@@ -164,7 +166,7 @@ def _config_of(folder: Path) -> Any:
 
 def _from_folder(folder: Path) -> Any:
     try:
-        model = load_model(replace(ModelOptions(), model_name_or_path=str(folder)), "clm", None).model
+        model = load_model(ModelOptions(model_name_or_path=str(folder)), "clm", None).model
     except UserError as error:
         raise UserError("; ".join(problem.text for problem in error.problems), flag=_CARD) from error
     model.config.update(_NO_DROPOUT)

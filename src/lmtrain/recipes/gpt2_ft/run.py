@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -47,7 +46,6 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
     before anything is written, and :class:`Interrupted` when training was ended by ``stop``, with a checkpoint.
     """
     check_gpt2_ft(options)
-    _one_process()
     for line in without_effect(options):
         say("options", line)
     folder = work_dir.path_of(options)
@@ -92,14 +90,14 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
         )
         for line in trainer.fast_paths.lines:
             say("model", line)
-        run.status("training", step=found.step)
+        run.status("training", step=_micro_batches(found.step, options, length))
         if found.checkpoint:
             say("run", f"goes on from update {found.step}: {found.checkpoint}")
         trainer.stop = stop
         with stop.deferred() if stop else nullcontext():
             trainer.train(resume_from_checkpoint=str(found.checkpoint) if found.checkpoint else None)
         if stop and trainer.was_stopped:
-            run.status("training", step=trainer.state.global_step)
+            run.status("training", step=_micro_batches(trainer.state.global_step, options, length))
             raise Interrupted(f"{stop.reason}; saved at update {trainer.state.global_step}")
         made.export(folder)
         work_dir.end(run, length, recorder)
@@ -107,6 +105,11 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
     show("End of training")
     say("run", f"to use it: lmtrain nlg decode --model {folder} --input test.jsonl --output predictions.jsonl")
     return folder
+
+
+def _micro_batches(updates: int, options: Gpt2FtOptions, length: Plan) -> int:
+    """What ``updates`` come to in the steps of the log and of the report."""
+    return min(updates * options.grad_acc, length.total)
 
 
 def _said(length: Plan, options: Gpt2FtOptions) -> str:
@@ -220,11 +223,3 @@ def _pairs(options: Gpt2FtOptions, config: Any, say: Say) -> tuple[Pairs, Pairs,
     problems.raise_if_any()
     train, valid = found
     return train, valid, hashes
-
-
-def _one_process() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "gpt2-ft trains in one process, as the recipes of its paper do; start it without a launcher, or with one "
-            "process: torchrun --nproc_per_node 1"
-        )

@@ -66,11 +66,6 @@ class Played:
         """Share of the wall time that led nowhere."""
         return 1 - self.work / self.wall if self.wall else 0.0
 
-    @property
-    def goodput(self) -> float:
-        """Share of the wall time that counted."""
-        return 1 - self.lost
-
 
 def play(work: float, saving: Saving, failures: Failures, stream: np.random.Generator) -> Played | None:
     """One run of ``work`` seconds, which ends with a save. None when it does not get to its end."""

@@ -3,7 +3,7 @@
 With a mean time *M* between failures of the whole run and a pause of *δ* a save, the best time *τ* to work between two
 saves is about ``√(2 δ M)`` (Young 1974, "A first order approximation to the optimum checkpoint interval"). Daly 2006,
 "A higher order estimate of the optimum checkpoint interval for restart dumps", corrects it where *δ* is not small
-beside *M*, and gives the expected time of a run with exponential failures exactly.
+beside *M*.
 """
 
 from __future__ import annotations
@@ -21,14 +21,4 @@ def daly(pause: float, mtbf: float) -> float:
     if pause >= 2 * mtbf:
         return mtbf
     x = pause / (2 * mtbf)
-    return math.sqrt(2 * pause * mtbf) * (1 + math.sqrt(x) / 3 + x / 9) - pause
-
-
-def expected_time(work: float, interval: float, pause: float, restart: float, mtbf: float) -> float:
-    """Seconds that ``work`` seconds of work take with exponential failures (Daly 2006): each interval and
-    its pause, and each restart, begin again when a failure falls into them. ``inf`` where that is beyond all bounds."""
-    try:
-        a_segment = mtbf * math.exp(restart / mtbf) * math.expm1((interval + pause) / mtbf)
-    except OverflowError:
-        return math.inf
-    return work / interval * a_segment
+    return young(pause, mtbf) * (1 + math.sqrt(x) / 3 + x / 9) - pause

@@ -55,7 +55,7 @@ class Page:
     def __init__(self, record: dict[str, Any]) -> None:
         self.record = record
         disk = record["disk_mbps"] * 1e6
-        self.storage = Storage(disk, disk, record["copy_mbps"] * 1e6)
+        self.storage = Storage(disk, record["copy_mbps"] * 1e6)
 
     def text(self) -> str:
         """All of it, as Markdown."""

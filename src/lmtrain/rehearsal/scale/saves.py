@@ -11,22 +11,16 @@ less the working copies that are not saved)."""
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Bytes a second: ``disk`` that one machine writes, hashed and flushed; ``read`` from there again; ``memory`` that
-    one device copies; ``shared`` that all machines together can write, None where each has a disk of its own."""
+    """Bytes a second: ``disk`` that one machine writes, hashed and flushed, and reads again; ``memory`` that one device
+    copies; ``shared`` that all machines together can write, None where each has a disk of its own."""
 
     disk: float
-    read: float
     memory: float
     shared: float | None = None
 
-    def write_rate(self, machines: int) -> float:
-        """Of so many machines together."""
+    def rate(self, machines: int) -> float:
+        """Of so many machines that write or read together."""
         together = machines * self.disk
-        return together if self.shared is None else min(together, self.shared)
-
-    def read_rate(self, machines: int) -> float:
-        """Of so many machines that read together."""
-        together = machines * self.read
         return together if self.shared is None else min(together, self.shared)
 
 
@@ -45,13 +39,13 @@ class Save:
 
 def whole(size: float, storage: Storage, *, background: bool = True) -> Save:
     """One process writes it all, as under DDP. ``background``: from a copy, while training goes on."""
-    write = size / storage.write_rate(1)
+    write = size / storage.rate(1)
     return Save(size, size / storage.memory, write) if background else Save(size, write, 0.0)
 
 
 def sharded(size: float, storage: Storage, devices: int, machines: int, *, background: bool = False) -> Save:
     """Every device writes its part (``torch.distributed.checkpoint``)."""
-    write = size / storage.write_rate(machines)
+    write = size / storage.rate(machines)
     return Save(size, size / devices / storage.memory, write) if background else Save(size, write, 0.0)
 
 
@@ -59,4 +53,4 @@ def restart(size: float, storage: Storage, machines: int, *, start: float, is_sh
     """Seconds from a failure to the next step: ``start`` until the programs run again, and the checkpoint read, by
     every machine whole or each its part."""
     each = size if not is_sharded else size / machines
-    return start + machines * each / storage.read_rate(machines)
+    return start + machines * each / storage.rate(machines)

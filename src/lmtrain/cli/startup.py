@@ -11,7 +11,7 @@ from lmtrain.core.console import told_to
 
 @contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Import under this what brings torch along.
+    """Import under this what brings torch along; the libraries are quiet from then on.
 
     The millions of objects that those modules make stay until the end, yet the garbage collector walks through
     them again and again while they are made: 1.3 s of 8.3 s here. It rests meanwhile, and afterwards counts them
@@ -23,6 +23,9 @@ def heavy_imports() -> Iterator[None]:
     try:
         with redirect_stdout(told_to()):
             yield
+            from lmtrain.models.quiet import quiet_for_commands
+
+            quiet_for_commands()
         gc.freeze()
     finally:
         if was_on:

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from lmtrain.core.startup import heavy_imports
+from lmtrain.cli.startup import heavy_imports
 
 
 def test_the_collector_rests_and_then_works_again() -> None:
