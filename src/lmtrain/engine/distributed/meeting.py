@@ -97,7 +97,7 @@ def telling_others() -> Iterator[None]:
     except UserError as error:
         _tell("input", [[problem.text, problem.flag] for problem in error.problems])
         if error.heard is None:  # it may come through two such blocks
-            error.heard = _leave_together()
+            error.heard = leave_the_meeting(_LINGER)
         raise
     except Interrupted as error:
         if not error.together and not isinstance(error, Lost):  # a store on a lost machine would not answer either
@@ -236,11 +236,11 @@ def _raise_what_was_told(told: dict[str, Any]) -> None:
     raise OwnResultWrong(f"process {number} failed ({what}); it says more itself")
 
 
-def _leave_together() -> bool | None:
-    """Whether all processes came here, within seconds; None where there are no others."""
+def leave_the_meeting(seconds: float) -> bool | None:
+    """Whether all processes came here, within ``seconds``; None where there are no others."""
     if not (_stores and _are_several()):
         return None
-    until, others = time.monotonic() + _LINGER, processes() - 1
+    until, others = time.monotonic() + seconds, processes() - 1
     try:
         _stores[0].add(_place("left"), 1)
         if not _counted("left", others + 1, until):

@@ -15,6 +15,7 @@ import torch
 
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import Interrupted, Lost, OwnResultWrong
+from lmtrain.engine.distributed.meeting import leave_the_meeting
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -24,6 +25,7 @@ _NCCL_LOST = re.compile(
     r"|[Cc]onnection (was |likely )*(closed|reset|refused)"
 )
 _NCCL_FAULT = re.compile("ncclUnhandledCudaError|ncclInvalid(Argument|Usage)|ncclInternalError")
+_FAREWELL = 60.0  # seconds; who comes later finds nobody, and says so
 _PATIENCE = timedelta(days=7)  # --ddp_timeout is for steps, and writing a large model takes longer than one
 
 
@@ -89,6 +91,8 @@ def leave_together() -> None:
         gc.collect()  # a model wrapped in DDP is part of cycles and has to go before its group
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+    else:  # every training was finished before: no group was made, and the first process may serve the others' store
+        leave_the_meeting(_FAREWELL)
 
 
 def by_the_first(work: Callable[[], None]) -> None:
