@@ -46,7 +46,8 @@ def test_units_defaults_and_other_names_are_said() -> None:
 
 
 @pytest.mark.parametrize("name", TRAINING_COMMANDS)
-def test_the_help_of_a_training_begins_with_what_most_runs_need(name: str) -> None:
+def test_the_help_of_a_training_begins_with_what_most_runs_need(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     first, everything = command_help(COMMANDS[name]).splitlines(), command_help(COMMANDS[name], "all").splitlines()
     shown = {line.split()[0] for line in first if line.startswith("  --")}
     assert {"--model_name_or_path", "--train_file", "--output_dir", "--learning_rate", "--max_steps"} <= shown
