@@ -18,7 +18,7 @@ from lmtrain.core.console import amount, counted
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import as_os_errors, atomic_folder, write_json
 from lmtrain.core.types import Source, Tally
-from lmtrain.data.ascii_words import learn
+from lmtrain.data.gpt2_words import learn
 from lmtrain.data.like_tokenizer import describe, explained, is_gpt2s_kind, is_unigram, train_like
 from lmtrain.data.round_trip import tried
 from lmtrain.data.tokenizer_text import TrainingText
