@@ -179,6 +179,12 @@ class Scores(TrainerCallback):
 SCORES = {2: 3.0, 4: 1.0, 6: 2.0, 8: 2.5}
 
 
+class StopsAfterSix(TrainerCallback):
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 6:
+            raise KeyboardInterrupt
+
+
 class Weights(TrainerCallback):
     def __init__(self) -> None:
         self.at: dict[int, dict[str, torch.Tensor]] = {}
@@ -241,14 +247,9 @@ def test_without_the_wish_for_the_best_the_last_is_exported(tmp_path: Path) -> N
 
 
 def test_the_best_is_remembered_by_a_resumed_run_even_when_it_was_moved(tmp_path: Path) -> None:
-    class Stop(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 6:
-                raise KeyboardInterrupt
-
     options: dict[str, Any] = {"best": True, "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 1}
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / "here", Scores(SCORES), Stop(), **options).train()
+        trainer(tmp_path / "here", Scores(SCORES), StopsAfterSix(), **options).train()
     (tmp_path / "here").rename(tmp_path / "there")
     resumed = trainer(tmp_path / "there", Scores(SCORES), **options)
     resumed.train(resume_from_checkpoint=True)
@@ -257,15 +258,10 @@ def test_the_best_is_remembered_by_a_resumed_run_even_when_it_was_moved(tmp_path
 
 
 def test_the_best_of_a_run_of_the_stock_trainer_stays_and_is_loaded(tmp_path: Path) -> None:
-    class Stop(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 6:
-                raise KeyboardInterrupt
-
     options: dict[str, Any] = {"best": True, "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 1}
     history = Weights()
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path, Scores(SCORES), Stop(), history, **options).train()
+        trainer(tmp_path, Scores(SCORES), StopsAfterSix(), history, **options).train()
     for _, path in checkpoints(tmp_path):  # what the stock Trainer does not write
         for name in ("manifest.json", "run_state.json"):
             (path / name).unlink()

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from lmtrain.core.console import say, told_to
+from lmtrain.core.errors import first_line
 
 _EVENTS: Final = [name for name in vars(TrainerCallback) if name.startswith("on_")]
 _DECIDED: Final = "tracked_as"
@@ -102,7 +103,7 @@ class Trackers:
                 action()
         except Exception as error:
             self._failed.add(name)
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            why = first_line(error)
             say("attention", f"{name} failed, and is told no more of this run, which goes on; metrics.jsonl has its "
                              f"figures, lmtrain report shows them: {why}")  # fmt: skip
 

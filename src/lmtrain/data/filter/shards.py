@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import UserError, first_line
 from lmtrain.core.files import atomic_file
 from lmtrain.data.filter.tables import as_stream, from_stream
 
@@ -149,7 +149,7 @@ def _write_parquet(batches: Iterator[pa.RecordBatch], stream: BinaryIO, schema: 
         try:
             writer = writer or pq.ParquetWriter(stream, schema or batch.schema, compression="zstd")
         except pa.ArrowNotImplementedError as error:  # of an object without fields
-            said = str(error).splitlines()[0].partition(".")[0]
+            said = first_line(error).partition(".")[0]
             raise UserError(f"{said}; --format jsonl.zst keeps each record as it is", flag="--format") from error
         held.append(batch if batch.schema.equals(writer.schema) else batch.cast(writer.schema))
         size += batch.nbytes
@@ -173,7 +173,7 @@ def _line_batches(source: BinaryIO, schema: pa.Schema) -> Iterator[pa.RecordBatc
                     _require_known(records, field)
             yield pa.RecordBatch.from_pylist(records, schema=schema)
         except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
-            raise _unlike(str(error).splitlines()[0]) from error
+            raise _unlike(first_line(error)) from error
 
 
 def _require_known(records: list[dict[str, Any]], field: pa.Field) -> None:
@@ -199,7 +199,7 @@ def schema_of(spool: Path) -> pa.Schema:
                 more = pa.schema(list(zip(names, types, strict=True)))
                 schemas = [pa.unify_schemas([*schemas, more], promote_options="permissive")]
             except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
-                raise _unlike(str(error).splitlines()[0]) from error
+                raise _unlike(first_line(error)) from error
     fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schemas[0]]
     return pa.schema(fields)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from lmtrain.core.errors import first_line
 from lmtrain.data.sources.columns import TEXT, require_apart
 from lmtrain.data.sources.opening import File, unpacked
 from lmtrain.data.sources.records import Bad, Fields, Value
@@ -60,7 +61,7 @@ class TableRows:
             except (pa.ArrowException, OSError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # the system's, not pyarrow's
-                reason = str(error).splitlines()[0].rstrip(".")
+                reason = first_line(error).rstrip(".")
                 said = f" is no complete {self.kind} file: {reason}; fetch or write it again"
                 raise self._file.error(said) from error
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import UserError, first_line
 from lmtrain.core.launching import processes, rank
 
 PATIENCE: Final = "LMTRAIN_MEETING_TIMEOUT"  # an environment variable, in seconds
@@ -42,7 +42,7 @@ def connect(limit: float | None) -> Any:
             timeout=timedelta(seconds=limit or PATIENCE_S),
         )  # fmt: skip
     except RuntimeError as error:
-        why = str(error).splitlines()[0]
+        why = first_line(error)
         taken = "EADDRINUSE" in str(error) or "already in use" in str(error)
         raise UserError(
             f"the processes cannot meet at {address()}: "

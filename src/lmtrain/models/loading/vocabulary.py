@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import UserError, first_line
 from lmtrain.models.loading.configuration import POSITIONS_AFTER_PAD
 
 if TYPE_CHECKING:
@@ -191,4 +191,4 @@ def make_generation_config_valid(model: PreTrainedModel) -> list[str]:
         for role in SPECIAL_ROLES:
             setattr(fresh, f"{role}_token_id", getattr(generation, f"{role}_token_id"))
         model.generation_config = fresh
-        return [f"generation settings were invalid and are the defaults now: {str(error).splitlines()[0]}"]
+        return [f"generation settings were invalid and are the defaults now: {first_line(error)}"]
