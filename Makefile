@@ -7,13 +7,15 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tests wait for processes and signals a good part of their time: one worker more than cores, of at most 7.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); expr $$(( n < 7 ? n : 7 )) + 1)
 export TOKENIZERS_PARALLELISM ?= true
+ANNOUNCED = [ -d $(VENV) ] || echo "● install    Python packages into $(VENV): some minutes, the first time" >&2
 
 .PHONY: help demo test lint types imports check test-oldest soak bench scale docs docs-test site dev
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-demo:  ## text in, a trained and measured model out, in minutes and without a download
+demo:  ## text in, a trained and measured model out, in minutes
+	@$(ANNOUNCED)
 	@scripts/install.sh $(VENV) fast
 	@$(BIN)/lmtrain demo
 
@@ -64,4 +66,5 @@ site: dev  ## the docs as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 dev:
+	@$(ANNOUNCED)
 	@scripts/install.sh $(VENV) dev

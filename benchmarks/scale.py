@@ -45,7 +45,7 @@ def measure(work: Path, tries: int) -> dict[str, Any]:
     import torch
     from transformers import AutoTokenizer
 
-    from lmtrain.rehearsal.outlook import copy_speed, text_speed
+    from lmtrain.rehearsal.other_machines import copy_speed, text_speed
     from lmtrain.rehearsal.place import write_speed
 
     library = standard_library(work / "library")

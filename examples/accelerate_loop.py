@@ -68,7 +68,7 @@ def main() -> None:
     groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
     steps_an_epoch = math.ceil(len(train) / options.accumulation)
-    last_step = options.max_steps or options.epochs * steps_an_epoch
+    last_step = options.max_steps if options.max_steps > 0 else options.epochs * steps_an_epoch
     scheduler = get_scheduler("cosine", optimizer, options.warmup_steps, last_step)
     step = lmtrain.load_checkpoint(output, model, optimizer=optimizer, scheduler=scheduler)  # 0 when there is none
     if accelerator.is_main_process and (output / "log.jsonl").exists():  # what is behind the checkpoint comes again

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
 from torch.utils.data import Dataset, random_split
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
@@ -45,7 +46,8 @@ output = Path(options.output_dir)
 name = options.model or miniature.gpt2(output / "miniature")
 text = Path(options.text or miniature.text_files(output / "miniature")[0]).read_text(encoding="utf-8")
 tokenizer = AutoTokenizer.from_pretrained(name)
-train, held_out = random_split(Paragraphs(text, tokenizer, max_length=64), [0.9, 0.1])
+always_alike = torch.Generator().manual_seed(0)
+train, held_out = random_split(Paragraphs(text, tokenizer, max_length=64), [0.9, 0.1], always_alike)
 arguments = TrainingArguments(
     output_dir=str(output), max_steps=options.max_steps, per_device_train_batch_size=16, learning_rate=5e-4,
     logging_steps=10, save_strategy="no", report_to="none",

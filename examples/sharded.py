@@ -38,8 +38,10 @@ print(f"process {arguments.process_index} of {arguments.world_size}")  # asking 
 if not torch.distributed.is_initialized():
     parser.error("these are several processes' parts; start them: torchrun --nproc_per_node 2 examples/sharded.py")
 small = output / "miniature"
-if options.model is None and arguments.process_index == 0:
-    miniature.gpt2(small)
+if arguments.process_index == 0:
+    miniature.text_files(small)
+    if options.model is None:
+        miniature.gpt2(small)
 torch.distributed.barrier()
 name = options.model or small
 tokenizer = AutoTokenizer.from_pretrained(name)

@@ -38,6 +38,13 @@ CAUSAL: dict[str, dict[str, Any]] = {
              "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
 }  # fmt: skip
+HEADS: dict[str, dict[str, Any]] = {  # causal, with something of their own between hidden states and loss
+    "recurrent_gemma": {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+                        "lru_width": 32, "attention_window_size": 16, "logits_soft_cap": 1.5},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": POSITIONS, "logit_scale": None},
+    "mixtral": {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "output_router_logits": True,
+                "router_aux_loss_coef": 0.5},
+}  # fmt: skip
 MASKED: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "roberta": {**_BERT, "max_position_embeddings": POSITIONS + 2, "pad_token_id": 1},
@@ -55,8 +62,8 @@ MASKED: dict[str, dict[str, Any]] = {
 
 def tiny(kind: str, seed: int = 1, **changes: Any) -> Any:
     """A model of ``kind`` with random weights, large enough that a mistake shows in the loss."""
-    causal = kind in CAUSAL
-    values = {"vocab_size": VOCABULARY, **(CAUSAL if causal else MASKED)[kind], **changes}
+    causal = kind not in MASKED
+    values = {"vocab_size": VOCABULARY, **{**CAUSAL, **HEADS, **MASKED}[kind], **changes}
     config = AutoConfig.for_model(kind, **values)
     for name in ("initializer_range", "init_std"):
         if hasattr(config, name):

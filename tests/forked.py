@@ -26,7 +26,7 @@ _IMPORTED = [
     "torch", "transformers.trainer", "transformers.models.gpt2.modeling_gpt2", "transformers.models.bert.modeling_bert",
     "transformers.models.llama.modeling_llama", "transformers.models.roberta.modeling_roberta",
     "transformers.models.distilbert.modeling_distilbert", "peft", "fastokens", "torch.utils.serialization",
-    "lmtrain.cli.main", "lmtrain.cli.arguments", "lmtrain.cli.training", "lmtrain.recipes.training",
+    "lmtrain.cli.main", "lmtrain.cli.arguments", "lmtrain.cli.training", "lmtrain.recipes.whole_training",
     "lmtrain.engine.assembly", "lmtrain.rehearsal.rehearse", "worked_out",
 ]  # fmt: skip
 _context = get_context("forkserver")

@@ -1,6 +1,8 @@
 """What a Python program imports: it is there, it is described, and it costs nothing before it is used."""
 
 import importlib
+import inspect
+import io
 import json
 import re
 import subprocess
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 import lmtrain
-from lmtrain.api import clm, complete, fill_mask, mlm, prepare, score
+from lmtrain.api import clm, complete, fill_mask, mlm, prepare, score, train_tokenizer
 from lmtrain.core.errors import UserError
 from lmtrain.core.runlog import read_events
 from tiny_models import TEXT, checkpoint, gpt2_style
@@ -57,6 +59,16 @@ def test_names_are_typed_for_whoever_reads_them() -> None:
     source = Path(str(lmtrain.__file__)).read_text(encoding="utf-8")
     typed = re.findall(r"^    from ([\w.]+) import (.+)$", source, re.M)
     assert {name: module for module, names in typed for name in names.split(", ")} == lmtrain._MODULE
+
+
+def test_a_notebook_is_shown_the_options() -> None:
+    found = inspect.signature(clm).parameters
+    assert found["max_steps"].default == -1 and found["train_file"].annotation is list and "block_size" in found
+    assert found["model_name_or_path"].annotation == str | None
+    assert "auto_find_batch_size" not in found, "refused"
+    first, second, *others = inspect.signature(prepare).parameters
+    assert (first, second) == ("tokenizer", "seed") and "train_file" in others
+    assert not {"shard", "list", "clean", "tokenizer_name"} & set(others)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +146,15 @@ def test_prepared_text_is_a_data_set(text: Path) -> None:
             prepare(tokenizer, train_file=text, block_size=12, **option)
     lines = prepare(tokenizer, objective="mlm", train_file=text, max_seq_length=12, line_by_line=True).splits
     assert isinstance(lines["train"], lmtrain.Lines)
+
+
+def test_a_notebook_is_shown_what_a_tokenizer_is_like(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})())
+    for said in ("bytes per token", "finished before"):
+        made = train_tokenizer(train_file=text, vocab_size=300, output_dir=tmp_path / "tokenizer")
+        assert len(made) == 300 and said in capsys.readouterr().out
 
 
 def test_masks_are_filled(tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from lmtrain.engine.arguments import LMTrainingArguments
     from lmtrain.engine.batches.collate import Collate, EpochExamples
     from lmtrain.engine.batches.sampling import EpochOrder
+    from lmtrain.engine.checkpoints.policy import Saving
     from lmtrain.engine.distributed.processes import leave_together
+    from lmtrain.engine.guarding import Guarding
     from lmtrain.engine.loop_parts import StepLoss, load_checkpoint, save_checkpoint
+    from lmtrain.engine.muon import muon_for
     from lmtrain.engine.trainer import LMTrainer
     from lmtrain.models import save_model
     from lmtrain.models.sharding import shard
@@ -34,6 +37,7 @@ __all__ = [
     "Completion",
     "EpochExamples",
     "EpochOrder",
+    "Guarding",
     "Interrupted",
     "KeyTokens",
     "LMTrainer",
@@ -43,6 +47,7 @@ __all__ = [
     "Masked",
     "Objective",
     "Pairs",
+    "Saving",
     "StepLoss",
     "TokenStore",
     "UserError",
@@ -54,6 +59,7 @@ __all__ = [
     "linear_cross_entropy",
     "load_checkpoint",
     "mlm",
+    "muon_for",
     "prepare",
     "save_checkpoint",
     "save_model",
@@ -70,9 +76,12 @@ _FROM = {
     "lmtrain.data.store": ("TokenStore",),
     "lmtrain.engine.arguments": ("LMTrainingArguments",),
     "lmtrain.engine.batches.collate": ("Collate", "EpochExamples"),
-    "lmtrain.engine.loop_parts": ("StepLoss", "load_checkpoint", "save_checkpoint"),
-    "lmtrain.engine.distributed.processes": ("leave_together",),
     "lmtrain.engine.batches.sampling": ("EpochOrder",),
+    "lmtrain.engine.checkpoints.policy": ("Saving",),
+    "lmtrain.engine.distributed.processes": ("leave_together",),
+    "lmtrain.engine.guarding": ("Guarding",),
+    "lmtrain.engine.loop_parts": ("StepLoss", "load_checkpoint", "save_checkpoint"),
+    "lmtrain.engine.muon": ("muon_for",),
     "lmtrain.engine.trainer": ("LMTrainer",),
     "lmtrain.models": ("save_model",),
     "lmtrain.models.sharding": ("shard",),

@@ -9,14 +9,18 @@ Neither torch nor transformers is imported before one of them is called.
 
 from __future__ import annotations
 
+import builtins
+import operator
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from lmtrain.config.flags import flag_table
 from lmtrain.config.keywords import Called, from_keywords
+from lmtrain.config.values import Flag, user_path
 from lmtrain.core.addresses import is_address
 from lmtrain.core.console import say
 from lmtrain.core.errors import Problems, UserError
@@ -27,7 +31,35 @@ if TYPE_CHECKING:
     from lmtrain.engine.measuring import Outcome
     from lmtrain.generate import Completion, FilledText
 
+_NO_CORPUS = ("shard", "list", "clean")  # options of prepare that make none to return
+_F = TypeVar("_F", bound=Callable[..., Any])
 
+
+def _shows_options_of(command: str, but: Sequence[str] = ()) -> Callable[[_F], _F]:
+    """In ``help()`` and a notebook's completion, the command's options stand for a function's ``**options``."""
+
+    def described(function: _F) -> _F:
+        bare = signature(function)
+        own = [each for each in bare.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+        table = flag_table(command)
+        shown = set(table.names()) - {*bare.parameters, *but}
+        options = [
+            Parameter(flag.name, Parameter.KEYWORD_ONLY, default=flag.default, annotation=_type(flag))
+            for flag in table.flags.values()
+            if flag.name in shown
+        ]
+        function.__signature__ = bare.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        return function
+
+    return described
+
+
+def _type(flag: Flag) -> Any:
+    types: list[Any] = [None if name == "none" else getattr(builtins, name) for name in flag.types]
+    return reduce(operator.or_, types)
+
+
+@_shows_options_of("clm")
 def clm(**options: Any) -> Outcome:
     """Train a causal model: ``lmtrain clm``.
 
@@ -42,16 +74,19 @@ def clm(**options: Any) -> Outcome:
     return _train("clm", options)
 
 
+@_shows_options_of("mlm")
 def mlm(**options: Any) -> Outcome:
     """Train a masked model: ``lmtrain mlm``; see :func:`clm`."""
     return _train("mlm", options)
 
 
+@_shows_options_of("sft")
 def sft(**options: Any) -> Outcome:
     """Train a causal model on prompts and completions: ``lmtrain sft``; see :func:`clm`."""
     return _train("sft", options)
 
 
+@_shows_options_of("evaluate")
 def score(**options: Any) -> dict[str, dict[str, Any]]:
     """Loss, perplexity and bits per byte of a model on text, by split: ``lmtrain evaluate``.
 
@@ -65,21 +100,22 @@ def score(**options: Any) -> dict[str, dict[str, Any]]:
         return evaluate(asked.as_run(purpose_of(asked)))
 
 
+@_shows_options_of("tokenizer")
 def train_tokenizer(**options: Any) -> Any:
     """Learn a tokenizer from text: ``lmtrain tokenizer``. Returns it as one of transformers; its folder is written.
 
     >>> tokenizer = lmtrain.train_tokenizer(train_file="book.txt", vocab_size=8192, output_dir="tok")  # doctest: +SKIP
     """
     asked = _called("tokenizer", options).options
-    from lmtrain.cli.tokenizer import run
+    from lmtrain.cli.tokenizer import make
 
-    with redirect_stdout(StringIO()):  # the folder's name, which a shell wants
-        run(asked)
+    folder = make(asked)
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(Path(asked.output_dir).expanduser())
+    return AutoTokenizer.from_pretrained(folder)
 
 
+@_shows_options_of("prepare", but=("tokenizer_name", *_NO_CORPUS))
 def prepare(tokenizer: Any, *, seed: int = 42, **options: Any) -> Corpus:
     """Text to examples: ``lmtrain prepare``, and the layouts that ``clm`` and ``mlm`` would train on.
 
@@ -92,7 +128,8 @@ def prepare(tokenizer: Any, *, seed: int = 42, **options: Any) -> Corpus:
     >>> corpus.splits["train"][0]["input_ids"].shape                                # doctest: +SKIP
     (128,)
     """
-    from lmtrain.data.corpus import prepare_corpus, sources_of
+    from lmtrain.data.corpus import prepare_corpus
+    from lmtrain.data.named_text import sources_of
     from lmtrain.data.tokenizer_files import TokenizerFiles
 
     named = isinstance(tokenizer, str | os.PathLike)
@@ -110,7 +147,7 @@ def prepare(tokenizer: Any, *, seed: int = 42, **options: Any) -> Corpus:
     if not isinstance(tokenizer, TokenizerFiles):
         tokenizer = TokenizerFiles.from_transformers(tokenizer)
     length = asked.max_seq_length if asked.objective == "mlm" else asked.block_size
-    folder = Path(asked.output_dir).expanduser() if asked.output_dir else None
+    folder = user_path(asked.output_dir) if asked.output_dir else None
     sources = sources_of(asked, cache_dir=asked.cache_dir, token=asked.token)
     return prepare_corpus(
         asked, tokenizer, asked.objective, block_size=length or 1024, seed=seed, sources=sources, store_folder=folder,
@@ -121,7 +158,7 @@ def prepare(tokenizer: Any, *, seed: int = 42, **options: Any) -> Corpus:
 def _require_corpus(asked: PrepareOptions) -> None:
     """Raises :class:`UserError` for options of the command that make no corpus here."""
     problems = Problems()
-    for name in ("shard", "list", "clean"):
+    for name in _NO_CORPUS:
         if getattr(asked, name):
             problems.add("makes no corpus to return; type it: lmtrain prepare", flag=f"--{name}")
     if is_address(asked.output_dir or ""):
@@ -159,7 +196,7 @@ def _train(command: str, options: dict[str, Any]) -> Outcome:
     called = _called(command, options)
     from lmtrain.core.ranklog import listening
     from lmtrain.core.stopping import Stop
-    from lmtrain.recipes.training import whole_training
+    from lmtrain.recipes.whole_training import whole_training
 
     resolved = called.options
     each_node, minutes = bool(resolved.training.get("log_on_each_node")), resolved.run.max_minutes

@@ -53,6 +53,10 @@ def test_switches(base: list[str], words: list[str], value: bool) -> None:
     assert parse_training("clm", [*base, *words]).training["bf16"] is value
 
 
+def test_another_name_says_no_as_well(base: list[str]) -> None:
+    assert parse_training("clm", [*base, "--use_lora", "--no_use_lora"]).lora.use_peft is False
+
+
 def test_lists_take_every_word_up_to_the_next_flag(files: list[str]) -> None:
     resolved = parse_training(
         "clm",
@@ -144,9 +148,30 @@ def test_a_name_like_nothing_else(base: list[str]) -> None:
         parse("clm", [*base, "-seed", "1"])
 
 
-def test_a_home_that_is_nobodys_is_a_missing_file(base: list[str]) -> None:
-    with pytest.raises(UserError, match=r"no such file or folder: ~nobody-here/a\.txt"):
-        parse("clm", [*base, "--train_file", "~nobody-here/a.txt"])
+def test_a_word_that_names_a_text_or_a_model(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for command, word, meant in (
+        ("clm", files[0], f"--train_file {files[0]}"),
+        ("evaluate", str(tmp_path), f"--model_name_or_path {tmp_path}"),
+        ("evaluate", files[0], f"--validation_file {files[0]}"),
+    ):
+        with pytest.raises(UserError, match=rf"belongs to no option; did you mean {meant}\?"):
+            parse(command, [word])
+    with pytest.raises(UserError, match="belongs to no option; options begin with --"):
+        parse("clm", ["x" * 5000])
+
+
+def test_a_home_that_is_nobodys_is_no_place(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a result would lie in a folder of that name, where nobody looks for it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~draft.txt").write_text("text")
+    with pytest.raises(UserError) as caught:
+        parse("clm", [*base, "--train_file", "~nobody-here/a.txt", "--output_dir", "~nobody-here", "--seed", "x"])
+    told = {problem.flag: problem.text for problem in caught.value.problems}
+    assert list(told) == ["--train_file", "--output_dir", "--seed"]
+    assert told["--output_dir"] == "~nobody-here begins with a home that is nobody's here; write the folder out"
+    assert "~draft.txt" in parse("clm", [*base, "--train_file", "~draft.txt"]).options.data.train_file
+    assert parse("generate", ["~nobody-here", "--model", "m"]).options.prompt == ["~nobody-here"]
 
 
 # No word may name a file or a glob: files that exist would be opened.
@@ -166,6 +191,17 @@ def test_every_word_has_one_place_and_none_crashes(words: list[str]) -> None:
         parse("clm", words)
     except UserError as error:
         assert all(problem.text for problem in error.problems)
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/a.txt", "-"])
+def test_nothing_far_away_is_waited_for(base: list[str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sources_of(*_: object) -> None:
+        raise AssertionError("looked at")
+
+    monkeypatch.setattr("lmtrain.data.named_text.sources_of", sources_of)
+    for words, error in (([name], UserError), ([], AssertionError)):
+        with pytest.raises(error):
+            parse("clm", [*base, "--lerning_rate", "1", "--train_file", base[3], *words])
 
 
 def test_a_configuration_that_is_none_is_left_to_the_run(tmp_path: Path, base: list[str]) -> None:

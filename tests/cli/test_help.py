@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from lmtrain.cli.help import command_help, found_help, grouped, overview
 from lmtrain.config.flags import TRAINING_COMMANDS, flag_table
 from lmtrain.config.training_arguments import installed_version
 from lmtrain.config.treatment import TREATMENT
+from lmtrain.core.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
 
@@ -62,15 +64,31 @@ def test_options_are_found_by_a_word() -> None:
     shown = [line.split()[0] for line in found.splitlines() if line.startswith("  --")]
     assert {"--save_steps", "--background_save", "--max_failed_saves"} <= set(shown) and len(shown) < 40
     assert "--seed" not in shown and found_help(COMMANDS["clm"], "save-steps").count("  --") == 1
-    assert not found_help(COMMANDS["clm"], "xyzzy")
+    assert "\n  --eval_strategy " in found_help(COMMANDS["clm"], "evaluation_strategy")
+    assert "--mask_whole_words" in found_help(COMMANDS["check"], "mask") and found_help(COMMANDS["check"], "mtbf")
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "said"),
+    [
+        ("clm", "xyzzy", "no option of lmtrain clm has 'xyzzy' in its name or text; lmtrain clm --help all tells all"),
+        ("clm", "lerning-rate", "did you mean --help learning_rate?"),
+        ("clm", "auto_find_batch_size", "is refused. The size found would be searched for again on resuming"),
+    ],
+)
+def test_a_word_that_no_option_has(command: str, word: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        found_help(COMMANDS[command], word)
+    assert caught.value.problems[0].flag == "--help"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("columns", ["60", "80", "200"])
 def test_the_help_keeps_to_the_width(name: str, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    longest = max(command_help(COMMANDS[name], "all").splitlines(), key=len)
-    assert len(longest) <= max(int(columns), 110)
+    lines = [*command_help(COMMANDS[name], "all").splitlines(), *overview().splitlines()]
+    longest = max((line for line in lines if len(line.split()) > 1), key=len)  # a word is not broken
+    assert len(longest) <= min(int(columns), 110), longest
 
 
 def test_the_examples_are_commands_that_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lmtrain.cli.main import main, problem_block
-from lmtrain.core.errors import ExitCode, Problem, UserError
+from lmtrain.cli.main import main
+from lmtrain.core.errors import ExitCode, UserError
 
 
 @pytest.fixture
@@ -36,25 +36,6 @@ def test_a_command_gets_its_options_and_its_code_is_returned(demo: Callable[...,
     assert seen[0].minutes == 0.5 and seen[0].vocab_size == 8192
 
 
-def test_the_block_of_problems() -> None:
-    block = problem_block(
-        "clm",
-        (
-            Problem("no such option; did you mean --learning_rate?", "--lerning_rate"),
-            Problem("has no text;\nchoose one: --text_column body", "--train_file"),
-            Problem("the disk is full"),
-        ),
-    )
-    assert block == (
-        "lmtrain clm: 3 things to change before this can run\n"
-        "  --lerning_rate   no such option; did you mean --learning_rate?\n"
-        "  --train_file     has no text;\n"
-        "                   choose one: --text_column body\n"
-        "                   the disk is full"
-    )
-    assert problem_block("", (Problem("x"),)) == "lmtrain: 1 thing to change before this can run\n  x"
-
-
 def test_a_mistake_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clm", "--lerning_rate", "1"]) == ExitCode.WRONG_INPUT
     captured = capsys.readouterr()
@@ -67,9 +48,13 @@ def test_a_mistake_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "said"),
     [
         (["prpare"], "did you mean lmtrain prepare?"),
+        (["tok"], "did you mean lmtrain tokenizer?"),
+        (["to"], "there are clm, mlm, sft"),
         (["xyzzy"], "there are clm, mlm, sft"),
         (["train", "--train_file", "a"], "three train: lmtrain clm on text"),
         (["--train_file", "a"], "a command comes before --train_file"),
+        (["nlg", "scores", "--json"], "'nlg scores' is no command; did you mean lmtrain nlg score?"),
+        (["nlg", "e2ee"], "'e2ee' is not one of e2e, webnlg, dart"),
     ],
 )
 def test_unknown_commands(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,15 +70,16 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--help"], ["-h"], ["help"]):
         assert main(words) == 0
         assert "usage: lmtrain COMMAND" in capsys.readouterr().out
-    for words in (["clm", "--help"], ["help", "clm"], ["clm", "--lerning_rate", "1", "-h"], ["clm", "-h", "xyzzy"]):
+    for words in (["clm", "--help"], ["help", "clm"], ["clm", "--lerning_rate", "1", "-h"], ["clm", "-h", "all"]):
         assert main(words) == 0
         assert "usage: lmtrain clm" in capsys.readouterr().out
     assert main(["clm", "--help", "patience"]) == 0
     found = capsys.readouterr().out
     assert found.startswith("Run\n  --early_stopping_patience N") and "usage" not in found
-    assert main([]) == ExitCode.WRONG_INPUT
-    captured = capsys.readouterr()
-    assert captured.out == "" and "usage: lmtrain COMMAND" in captured.err
+    for words, said in ((["clm", "-h", "xyzzy"], "has 'xyzzy' in its name"), ([], "usage: lmtrain COMMAND")):
+        assert main(words) == ExitCode.WRONG_INPUT
+        captured = capsys.readouterr()
+        assert captured.out == "" and said in captured.err
 
 
 TASK = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_JOB_NODELIST": "node[1-2]"}
@@ -171,13 +157,18 @@ def test_an_error_of_a_stage_uses_its_own_code(demo: Callable[..., None], capsys
     assert "the disk is full" in said and "before this can go on" in said
 
 
-def test_an_interruption(demo: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption(
+    demo: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(options: object) -> int:
         raise KeyboardInterrupt
 
     demo(run)
     assert main(["demo"]) == ExitCode.INTERRUPTED
     assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setattr("lmtrain.cli.main._name_of", run)  # while the first modules are imported
+    assert main(["demo"]) == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "\nlmtrain: interrupted\n"
 
 
 def test_notes_go_to_standard_error_and_variables_are_set(
@@ -219,16 +210,15 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
     assert done.stderr == ""
 
 
-def test_a_home_that_is_nobodys_is_the_users_to_mend(
-    demo: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(options: object) -> int:
-        return len(str(Path("~nobody-here/runs").expanduser()))
-
-    demo(run)
-    assert main(["demo"]) == ExitCode.WRONG_INPUT
-    said = capsys.readouterr().err
-    assert "begins with ~" in said and "Traceback" not in said
+@pytest.mark.skipif(sys.platform == "win32", reason="another shell")
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("--version >&-", 0), ("--version 2>&-", 0), ("tokenizer --train_file - --output_dir none <&-", 2)],
+)
+def test_a_closed_stream_is_an_empty_one(words: str, code: int, tmp_path: Path) -> None:
+    line = f"{sys.executable} -m lmtrain {words}"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
 
 
 def test_what_a_terminal_has_no_letter_for_ends_nothing() -> None:
@@ -256,3 +246,12 @@ def test_the_script_of_a_job_hears_that_srun_starts_more(
     words = ["--model_name_or_path", "m", "--train_file", str(tmp_path / "a.txt"), "--output_dir", str(tmp_path / "o")]
     assert main(["clm", *words]) == 1, "one process"
     assert "the job has 16 tasks, and this is one process by itself" in capsys.readouterr().err
+
+
+def test_under_mpirun_no_process_trains_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert main(["clm", "--train_file", "t"]) == ExitCode.WRONG_INPUT
+    assert "mpirun started 3 processes, and nothing tells them where they meet" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def test_it_imports_neither_torch_nor_transformers(words: list[str]) -> None:
 def test_a_process_may_end_while_an_engine_is_loaded(tokenizer: Path) -> None:
     """As when all stores are found, or the command line is wrong: it took its exit code away."""
     program = (
-        "import os, sys; from lmtrain.data.tokenizer_files import Loading, TokenizerFiles\n"
+        "import os, sys; from lmtrain.data.tokenizer_files import TokenizerFiles\n"
         "for _ in range(8):\n"
         "    if not (child := os.fork()):\n"
         "        files = TokenizerFiles.load(sys.argv[1])\n"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lmtrain.config.keywords import from_keywords
@@ -16,8 +17,9 @@ def test_keywords_and_words_give_the_same_options(tmp_path: Path) -> None:
     text.write_text("a")
     called = from_keywords(
         "clm",
-        {"model_type": "gpt2", "tokenizer_name": tmp_path, "train_file": (text,), "block_size": 8, "learning_rate": 1,
-         "append_eos": False, "do_train": True, "output_dir": tmp_path / "run", "max_grad_norm": None},
+        {"model_type": "gpt2", "tokenizer_name": tmp_path, "train_file": (text,), "block_size": np.int64(8),
+         "learning_rate": np.float32(1), "append_eos": False, "do_train": True, "output_dir": tmp_path / "run",
+         "max_grad_norm": None},
     )  # fmt: skip
     assert isinstance(called.options, Resolved)
     assert called.options == parse(called.words[0], called.words[1:]).options

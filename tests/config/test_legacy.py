@@ -21,6 +21,46 @@ def base(tmp_path: Path) -> list[str]:
     return ["--model_name_or_path", "m", "--train_file", str(text), "--output_dir", str(tmp_path / "run")]
 
 
+# Every option of run_clm.py and run_mlm.py of transformers 4.4 that is not one of TrainingArguments, and where it goes.
+BOTH = {
+    "--config_name c": ("model", "config_name", "c"),
+    "--tokenizer_name t": ("model", "tokenizer_name", "t"),
+    "--cache_dir hub": ("model", "cache_dir", "hub"),
+    "--use_fast_tokenizer False": ("model", "use_fast_tokenizer", False),
+    "--model_revision v1": ("model", "model_revision", "v1"),
+    "--use_auth_token": ("model", "token", None),
+    "--max_train_samples 5": ("data", "max_train_samples", 5),
+    "--max_val_samples 6": ("data", "max_eval_samples", 6),
+    "--overwrite_cache": ("data", "overwrite_cache", True),
+    "--validation_split_percentage 7": ("data", "validation_split_percentage", 7.0),
+    "--preprocessing_num_workers 2": ("data", "preprocessing_num_workers", 2),
+}
+SCRIPTS = {
+    "clm": {**BOTH, "--block_size 64": ("data", "block_size", 64)},
+    "mlm": {
+        **BOTH,
+        "--max_seq_length 64": ("data", "max_seq_length", 64),
+        "--mlm_probability 0.2": ("masking", "mlm_probability", 0.2),
+        "--line_by_line": ("data", "line_by_line", True),
+        "--pad_to_max_length": ("data", "pad_to_max_length", True),
+    },
+}
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_every_option_of_the_scripts_is_taken(base: list[str], command: str) -> None:
+    options = SCRIPTS[command]
+    given = [*base, "--validation_file", base[3], "--do_train", "--do_eval", "--overwrite_output_dir"]
+    resolved = parse_training(command, [*given, *" ".join(options).split()])
+    found = {
+        words: (group, name, getattr(getattr(resolved, group), name)) for words, (group, name, _) in options.items()
+    }
+    assert found == options
+    from_hub = ["--dataset_name", "wikitext", "--dataset_config_name", "wikitext-2-raw-v1"]
+    data = parse_training(command, [*base[:2], *from_hub, *base[4:]]).data
+    assert (data.dataset_name, data.dataset_config_name) == ("wikitext", "wikitext-2-raw-v1")
+
+
 def test_old_names_lead_to_options_of_today() -> None:
     today = {**flag_table("clm").flags, **flag_table("mlm").flags}
     for name, old in LEGACY.items():
@@ -134,7 +174,7 @@ def test_names_no_longer_needed_are_passed_over_with_a_line(base: list[str], wor
         (["--group_by_length"], "a function of the seed"),
         (["--save_safetensors", "false"], "safetensors"),
         (["--fp16_opt_level", "O2"], "--fp16"),
-        (["--warmup_ratio", "1.5"], "--warmup_steps"),
+        (["--warmup_ratio", "1"], "--warmup_steps"),
         (["--warmup_ratio", "much"], "--warmup_steps"),
         (["--no_cuda", "perhaps"], "true or false"),
         (["--sharded_ddp", "simple"], "--fsdp"),

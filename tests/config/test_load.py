@@ -65,6 +65,8 @@ def test_a_json_file_alone_is_the_whole_configuration(tmp_path: Path, text: Path
     assert parse_training("clm", [file, "--block_size", "32"]).data.block_size == 32
     assert parse_training("clm", ["--block_size", "32", file]).data.block_size == 32
     assert parse_training("clm", ["--do_train", file]).data.block_size == 64
+    Path(file).write_bytes(b"\xef\xbb\xbf" + Path(file).read_bytes())  # as Notepad writes it
+    assert parse_training("clm", [file]).data.block_size == 64
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,15 @@ def test_broken_files(tmp_path: Path, name: str, content: str | None, said: str)
     (problem,) = caught.value.problems  # and not all that the file might have said
     assert problem.flag == "--config"
     assert said in problem.text and name in problem.text
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    for words, said in (
+        (["--config"], "needs a file"),
+        (["--config", str(tmp_path)], "cannot be read: Is a directory"),
+    ):
+        with pytest.raises(UserError, match=said):
+            parse("clm", words)
 
 
 def test_mistakes_in_a_file_are_named_with_the_file(tmp_path: Path, text: Path) -> None:

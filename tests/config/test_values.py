@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmtrain.config.about import About
+from lmtrain.config.about import SEEDS, About
 from lmtrain.config.values import Flag, from_file, from_words
 from lmtrain.core.errors import UserError
 
@@ -68,6 +68,7 @@ def test_numbers_of_steps_stay_whole() -> None:
         (flag("float", above=0), ["0"], "above 0"),
         (flag("float", at_most=100), ["100.5"], "at most 100"),
         (flag("float", below=1), ["1"], "below 1"),
+        (flag("int", **SEEDS), ["4294967296"], "at most 4,294,967,295"),
     ],
 )
 def test_what_is_said_about_wrong_words(what: Flag, words: list[str], said: str) -> None:
@@ -109,6 +110,7 @@ def test_file_values(types: tuple[str, ...], given: Any, value: Any) -> None:
         (flag("str"), {"a": 1}),
         (flag("list"), {"a": 1}),
         (flag("int", at_least=2), 1),
+        *((flag(kind), float(number)) for kind in ("int", "float") for number in ("nan", "inf")),
         (flag("str", choices=("a",)), "b"),
     ],
 )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.errors import ExitCode, Problem, Problems, UserError, about
 
 
 def test_problems_are_shown_together_and_once() -> None:
@@ -14,6 +14,19 @@ def test_problems_are_shown_together_and_once() -> None:
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
     assert [p.flag for p in caught.value.problems] == ["--train_file", "--block_size"]
+
+
+class NoSaveError(UserError):
+    exit_code = ExitCode.NO_SAVE_SUCCEEDED
+
+
+@pytest.mark.parametrize(("where_none", "flags"), [(False, ["--like", "--like"]), (True, ["--seed", "--like"])])
+def test_an_error_is_told_about_what_was_typed(where_none: bool, flags: list[str]) -> None:
+    """It stays the error that it is, with the exit code of its kind."""
+    with pytest.raises(NoSaveError) as caught, about("--like", where_none=where_none):
+        raise NoSaveError(problems=(Problem("no number", "--seed"), Problem("no room")))
+    assert [(p.text, p.flag) for p in caught.value.problems] == list(zip(["no number", "no room"], flags, strict=True))
+    assert str(caught.value) == f"{flags[0]}: no number; {flags[1]}: no room"
 
 
 def test_no_problem_raises_nothing_and_other_errors_pass() -> None:

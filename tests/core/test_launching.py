@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from lmtrain.core.launching import hosts, launcher, processes, rank, tasks_without_srun, under_slurm
+from lmtrain.core.launching import (
+    by_mpi_alone,
+    hosts,
+    is_first_here,
+    launcher,
+    processes,
+    rank,
+    tasks_without_srun,
+    under_slurm,
+)
 
 TASK = {
     "SLURM_PROCID": "3",
@@ -93,3 +102,21 @@ def test_the_script_of_a_job_is_one_process_whatever_the_job_has() -> None:
     script = {**TASK, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": ""}
     assert under_slurm(script) == {} and tasks_without_srun(script) == 4
     assert tasks_without_srun({**script, "WORLD_SIZE": "4"}) == tasks_without_srun(TASK) == tasks_without_srun({}) == 0
+
+
+def test_one_process_of_a_machine_is_its_first() -> None:
+    tasks = [
+        under_slurm({**TASK, "SLURM_LOCALID": n, "CUDA_VISIBLE_DEVICES": "0"}) | {"SLURM_LOCALID": n} for n in "01"
+    ]
+    assert [task["LOCAL_RANK"] for task in tasks] == ["0", "0"] and [is_first_here(task) for task in tasks] == [
+        True,
+        False,
+    ]
+    of_torchrun = {"RANK": "5", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "SLURM_LOCALID": "0"}  # a task of srun
+    assert not is_first_here(of_torchrun) and is_first_here({**of_torchrun, "LOCAL_RANK": "0"})
+
+
+def test_mpirun_says_nowhere_to_meet() -> None:
+    assert by_mpi_alone({"PMI_SIZE": "3"}) == by_mpi_alone({"OMPI_COMM_WORLD_SIZE": "3"}) == 3
+    for fine in ({}, {"PMI_SIZE": "1"}, {"OMPI_COMM_WORLD_SIZE": "3", "WORLD_SIZE": "3"}):
+        assert by_mpi_alone(fine) == 0

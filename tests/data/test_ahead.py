@@ -8,8 +8,7 @@ import pytest
 from corpora import byte_level_bpe
 from transformers import AutoTokenizer
 
-from lmtrain.config.groups import DataOptions, MaskingOptions, ModelOptions, RunOptions
-from lmtrain.config.options import Resolved
+from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.data.ahead import Ahead
 from lmtrain.data.cache import list_stores
 from lmtrain.data.corpus import prepare_corpus

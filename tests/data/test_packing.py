@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmtrain.data.packing import Plan, fill, plan, plan_rows
+from lmtrain.data.packing import Plan, _into, fill, plan, plan_rows
 
 lengths_of = st.lists(st.integers(0, 40), min_size=1, max_size=40)
 
@@ -62,6 +62,12 @@ def test_equal_lengths_keep_their_order() -> None:
 def test_an_example_longer_than_a_row_is_refused() -> None:
     with pytest.raises(ValueError, match="9 tokens does not fit into a row of 8"):
         plan_rows([3, 9], 8)
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40), count=st.integers(1, 40))
+def test_rows_that_are_asked_for_are_enough(lengths: list[int], count: int) -> None:
+    even = max(*lengths, -(-sum(lengths) // count), 1)
+    assert len(_into(np.array(lengths), count, even)) <= count
 
 
 @given(lengths=lengths_of, break_even=st.floats(1, 1e5), alignment=st.sampled_from([1, 8]))

@@ -28,8 +28,9 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data import tokenization
 from lmtrain.data.cache import clean, list_stores
-from lmtrain.data.corpus import Corpus, prepare_corpus, wanted_sources
+from lmtrain.data.corpus import Corpus, prepare_corpus
 from lmtrain.data.ledger import Ledger
+from lmtrain.data.named_text import wanted_sources
 from lmtrain.data.preparing import Prepared, Request, finding, prepare
 from lmtrain.data.store import TokenStore
 from lmtrain.data.store_writer import StoreWriter
@@ -148,6 +149,12 @@ def test_of_the_processes_of_a_launcher_one_makes_it_anew(
     assert not prepare(request, tmp_path, overwrite=True).was_cached, "it was made before this process began"
     monkeypatch.setattr(finding, "_BEGAN", before.stat().st_mtime - 1)
     assert prepare(request, tmp_path, overwrite=True).was_cached, "another process of the run has made it meanwhile"
+    # The same on the disk of a file server whose clock is slow.
+    made = before.stat().st_mtime
+    monkeypatch.setattr(finding, "_BEGAN", made - 1)
+    monkeypatch.setattr(finding, "_now_by", lambda folder: time.time() - 100)
+    os.utime(before, (made - 100, made - 100))
+    assert prepare(request, tmp_path, overwrite=True).was_cached
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert not prepare(request, tmp_path, overwrite=True).was_cached
 

@@ -19,9 +19,10 @@ import pytest
 from corpora import CODE, llama_like
 
 from lmtrain.core.errors import UserError
-from lmtrain.data.cache import clean
+from lmtrain.data.cache import clean, locked
 from lmtrain.data.preparing import Making, Prepared, Request, filling, merging, prepare, shards
-from lmtrain.data.preparing.shards import make_shard, place_of
+from lmtrain.data.preparing import making as making_stores
+from lmtrain.data.preparing.shards import lock_of, make_shard, place_of
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.tokenization import DiffersError
 from lmtrain.data.tokenizer_files import TokenizerFiles
@@ -123,6 +124,17 @@ def sharded(request: Request, cache: Path, count: int) -> Prepared:
     for number in reversed(range(count)):
         make_shard(request, cache, number, count)
     return prepare(replace(request, making=replace(request.making, merge=count)), cache)
+
+
+def two_shards(
+    corpus: Path, tokenizer: TokenizerFiles, tmp_path: Path, own_folder: bool
+) -> tuple[Request, Path, Path | None]:
+    """Of one text, not yet merged: its request, the cache, and the folder that the store is to be in, if it has one."""
+    one_text(corpus)
+    request, cache, folder = request_of(corpus, tokenizer), tmp_path / "cache", tmp_path / "out" if own_folder else None
+    for number in range(2):
+        make_shard(request, cache, number, 2, folder=folder)
+    return request, cache, folder
 
 
 @pytest.mark.parametrize("name", CORPORA)
@@ -274,11 +286,7 @@ def test_a_shard_that_is_not_whole_is_none(
 def test_a_store_that_the_disk_cannot_hold_is_not_begun(
     own_folder: bool, bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many_texts(corpus)
-    cache, folder = tmp_path / "cache", tmp_path / "out" if own_folder else None
-    request = request_of(corpus, bpe)
-    for number in range(2):
-        make_shard(request, cache, number, 2, folder=folder)
+    request, cache, folder = two_shards(corpus, bpe, tmp_path, own_folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     for making in (replace(SMALL, merge=2), SMALL):
         with pytest.raises(UserError, match="the token store needs about") as caught:
@@ -322,6 +330,58 @@ def test_two_shards_of_a_file_that_changed_between_them(bpe: TokenizerFiles, cor
         prepare(request_of(corpus, bpe, making=replace(SMALL, merge=2)), cache)
 
 
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_file_that_is_written_to_while_it_is_read(
+    shard: bool, bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its store would be found again for the text that was hashed."""
+    many_texts(corpus)
+    module, plain = (shards, shards.fill) if shard else (making_stores, making_stores.fill)
+    request, cache = request_of(corpus, bpe), tmp_path / "cache"
+
+    def fill(*given: Any) -> Any:
+        with (corpus / "03.txt").open("a") as stream:
+            stream.write("more\n")
+        return plain(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "fill", fill)
+        with pytest.raises(UserError, match=r"03\.txt changed while it was read; type the same command again"):
+            make_shard(request, cache, 0, 1) if shard else prepare(request, cache)
+    assert not list((cache / "stores").glob("*/*.bin")) and not list((cache / "stores").glob(".*/0*/*.bin"))
+    again = request_of(corpus, bpe)
+    assert not (make_shard(again, cache, 0, 1)[1] if shard else prepare(again, cache).was_cached)
+
+
+def test_shards_are_not_merged_while_one_is_made(
+    bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the place of what is read, and be removed with the others."""
+    many_texts(corpus)
+    cache, request = tmp_path / "cache", request_of(corpus, bpe)
+    merged, place = replace(request, making=replace(SMALL, merge=2)), place_of(request, cache, None)
+    for number in range(2):
+        make_shard(request, cache, number, 2)
+    with locked(cache, lock_of(place), part=1):
+        with pytest.raises(UserError, match=r"--merge: 1 shard in .* is being made: 1; merge when that has ended"):
+            prepare(merged, cache)
+        assert [info.folder for info in clean(cache)[1]] == [place] and place.is_dir()
+    again = threading.Thread(target=make_shard, args=(request, cache, 0, 2), kwargs={"overwrite": True})
+    really = merging._merged
+
+    def meanwhile(*args: Any) -> Prepared:
+        again.start()
+        again.join(0.5)
+        assert again.is_alive(), "it waits"
+        return really(*args)
+
+    monkeypatch.setattr(merging, "_merged", meanwhile)
+    made = prepare(merged, cache)
+    again.join(60)
+    assert contents(made) == contents(prepare(request_of(corpus, bpe, making=Making()), tmp_path / "whole"))
+    assert [entry.name for entry in place.iterdir()] == ["00000-of-00002"], "made after the store was whole"
+
+
 def test_an_engine_that_differs_is_used_by_no_shard(
     bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,11 +412,7 @@ def test_an_engine_that_differs_is_used_by_no_shard(
 def test_two_merges_at_once_give_one_store(
     own_folder: bool, bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one_text(corpus)
-    cache, folder = tmp_path / "cache", tmp_path / "out" if own_folder else None
-    request = request_of(corpus, bpe)
-    for number in range(2):
-        make_shard(request, cache, number, 2, folder=folder)
+    request, cache, folder = two_shards(corpus, bpe, tmp_path, own_folder)
     plain = merging.append_parts
     monkeypatch.setattr(merging, "append_parts", lambda *given: time.sleep(0.5) or plain(*given))
     merging_request = replace(request, making=replace(SMALL, merge=2))
@@ -374,11 +430,7 @@ def test_a_merge_that_is_killed_while_it_cleans_up(
     removed: int, own_folder: bool, bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the first shard is removed, and after."""
-    one_text(corpus)
-    cache, folder = tmp_path / "cache", tmp_path / "out" if own_folder else None
-    request = request_of(corpus, bpe)
-    for number in range(2):
-        make_shard(request, cache, number, 2, folder=folder)
+    request, cache, folder = two_shards(corpus, bpe, tmp_path, own_folder)
     rmtree, rename, place = shutil.rmtree, Path.rename, place_of(request, cache, folder)
 
     def killed(path: Any, *_: Any, **__: Any) -> None:

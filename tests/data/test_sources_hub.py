@@ -16,7 +16,7 @@ from test_sources_text import read
 from lmtrain.config.options import DataOptions, ModelOptions
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Source, Tally
-from lmtrain.data.corpus import sources_of
+from lmtrain.data.named_text import sources_of
 from lmtrain.data.sources import Reading, hub_source
 from lmtrain.data.sources.hub import DatasetRows, Split, from_hub
 from lmtrain.data.sources.records import RecordSource
@@ -73,7 +73,7 @@ def test_splits_of_other_names_are_named(
         sources_of(options)
     options.dataset_name = str(told.value).split("--dataset_name ")[-1]
     assert [texts_of(source) for source in sources_of(options)["train"]] == [TEXTS], "the advice"
-    monkeypatch.setattr("lmtrain.data.corpus.hub_source", lambda *_, **__: {"train_sft": None})
+    monkeypatch.setattr("lmtrain.data.named_text.hub_source", lambda *_, **__: {"train_sft": None})
     with pytest.raises(UserError, match=r"load_dataset\('some/chats', split='train_sft'\)\.save_to_disk"):
         sources_of(DataOptions(dataset_name="some/chats"))
 

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece
+from lmtrain.data.fast_engine import Loading
 from lmtrain.data.seams import Seams
 from lmtrain.data.tokenization import (
     DiffersError,
@@ -28,7 +29,7 @@ from lmtrain.data.tokenization import (
     odd_texts,
     reference_encoder,
 )
-from lmtrain.data.tokenizer_files import Loading, TokenizerFiles
+from lmtrain.data.tokenizer_files import TokenizerFiles
 
 
 @pytest.fixture(scope="module")

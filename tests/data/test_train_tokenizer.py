@@ -142,6 +142,9 @@ def test_a_vocabulary_smaller_than_its_alphabet_is_refused(plan: dict[str, Any],
     with pytest.raises(UserError, match="too few") as caught:
         train_tokenizer([Texts(CODE)], TokenizerPlan(**plan))
     assert caught.value.problems[0].flag == flag
+    least = re.search(r"use at least --vocab_size (\d+)", str(caught.value))
+    assert least
+    TokenizerPlan(**{**plan, "vocab_size": int(least[1])}).check()
 
 
 def test_a_special_token_that_would_not_come_back_is_refused() -> None:
@@ -198,6 +201,20 @@ def test_a_baseline_that_learned_from_less_is_told_as_such(monkeypatch: pytest.M
     assert re.search(r"\(a BPE like GPT-2's of \d+ that learned from [45]\.\d kB: \d\.\d\d\)", line), line
 
 
+def test_a_baseline_has_not_seen_what_it_is_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned, plain = list[str](), train_tokenizer_module.learn
+
+    def learn(backend: Any, trainer: Any, chunks: Any) -> None:
+        learned.extend(chunks)
+        plain(backend, trainer, learned)
+
+    monkeypatch.setattr(train_tokenizer_module, "learn", learn)
+    text = TrainingText([Texts(*LINES)])
+    trained_on = list(text)
+    train_tokenizer([Texts(*LINES)], TokenizerPlan(kind="wordpiece", vocab_size=700))
+    assert text.held_out and learned == trained_on
+
+
 def test_of_a_large_corpus_a_sample_is_offered(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +235,24 @@ def test_of_a_large_corpus_a_sample_is_offered(
     assert "all of the" not in said("sampled", "--sample_bytes", "1000")
 
 
+def test_the_same_command_again_has_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "a.py", tmp_path / "tok"
+    source.write_text(CODE)
+    words = ["tokenizer", "--source", str(source), "--output_dir", str(out), "--vocab_size"]
+    assert main([*words, "300"]) == 0
+    written = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert main([*words, "300"]) == 0
+    said = capsys.readouterr()
+    assert "finished before" in said.err and said.out.splitlines() == [str(out)] * 2
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
+    assert main([*words, "301"]) == 2 and "made with other options; name another" in capsys.readouterr().err
+    source.write_text(f"{CODE}more")
+    assert main([*words, "300"]) == 2 and "made of other text" in capsys.readouterr().err
+    source.write_text(CODE)
+    (out / ".made_of.json").unlink()
+    assert main([*words, "300"]) == 2 and "holds another tokenizer" in capsys.readouterr().err
+
+
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return subprocess.run([sys.executable, "-m", "lmtrain", *words], capture_output=True, text=True, env=environment)
@@ -235,7 +270,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     assert "600 tokens" in made.stderr and made.stdout.strip() == tok
     again = run("tokenizer", "--train_file", str(text), "--output_dir", tok)
-    assert again.returncode == 2 and "holds another tokenizer" in again.stderr
+    assert again.returncode == 2 and "holds a tokenizer made with other options" in again.stderr
 
     prepare = ("prepare", "--train_file", str(text), "--tokenizer_name", tok, "--data_cache_dir", cache)
     first = run(*prepare, "--json")

@@ -48,6 +48,7 @@ def write_texts(root: Path) -> None:
         (root / name).write_text(BOOK)
     for name in ("code/a.py", "code/b.py", "src/a.py"):
         (root / name).write_text("\n".join(record["content"] for record in RECORDS))
+    (root / "src/b.py").write_text("print(23)\n" * 400)  # the demo holds files out by their hash, and this is one
     (root / "corpus/a.jsonl").write_text(_lines(RECORDS))
     (root / "reports.jsonl").write_text(_lines([{"text": line} for line in BOOK.splitlines()]))
     (root / "pairs.jsonl").write_text(_lines(PAIRS))

@@ -21,7 +21,7 @@ TABLES = [flag_table(command) for command in (*TRAINING_COMMANDS, *COMMAND_OPTIO
 OTHERS = {
     "max_restarts", "rdzv_endpoint", "rdzv_id", "rdzv_conf", "local_addr",
     "nproc_per_node", "num_processes", "cpu", "multi_gpu", "repeats", "memory", "no_curve", "repo_type", "local_dir",
-    "steps", "first_steps", "help", "config",
+    "steps", "first_steps", "help", "config", "shape",
 }  # fmt: skip
 
 

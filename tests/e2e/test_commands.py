@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ from transformers import (
 from world import TEXT, World
 
 from lmtrain.cli.main import main
+from lmtrain.core.hub import why_unreachable
 from lmtrain.core.runlog import read_events
 
 
@@ -30,7 +35,27 @@ def results(folder: Path, name: str = "all") -> dict[str, float]:
     return json.loads((folder / f"{name}_results.json").read_text())
 
 
-def test_text_in_a_measured_model_out(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def reached_for(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Whatever is asked of a network that is not there, where nobody has said that there is none."""
+    asked: list[Any] = []
+
+    def refuse(*address: Any, **_: Any) -> None:
+        asked.append(address)
+        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("lmtrain.core.hub._found", {})
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    return asked
+
+
+def test_text_in_a_measured_model_out(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], reached_for: list[Any]
+) -> None:
+    """From a local model and local text every command gets along without a network."""
     out = tmp_path / "out"
     command = (
         f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --output_dir {out} --block_size 32 "
@@ -78,8 +103,28 @@ def test_text_in_a_measured_model_out(world: World, tmp_path: Path, capsys: pyte
     run(f"evaluate --model_name_or_path {out} --validation_file {world.text} --block_size 32 --json")
     printed = json.loads(capsys.readouterr().out)
     assert printed["validation"]["eval_loss"] < 2.0
+    run(f"prepare --train_file {world.text} --tokenizer_name {out} --output_dir {tmp_path / 'store'}")
+    run(f"generate --model_name_or_path {out} It --max_new_tokens 2")
+    assert not reached_for
+    assert why_unreachable() and reached_for, "so it would have been noticed"
     run(f"generate --model_name_or_path {out} --greedy --max_new_tokens 8 The")
     assert "fox" in capsys.readouterr().out
+
+
+def test_as_long_as_so_many_tokens_take(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = (
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --output_dir {out} --block_size 32 "
+        "--per_device_train_batch_size 4 --logging_steps 1 --lr_scheduler_type linear --skip_check --train_tokens"
+    )
+    run(f"{command} 500")
+    state = json.loads((out / "trainer_state.json").read_text())
+    assert state["global_step"] == state["max_steps"] == 4, "500 tokens are reached in the fourth step of 128"
+    assert state["num_input_tokens_seen"] == 512
+    assert main(f"{command} 640".split()) == 2
+    assert "--train_tokens" in capsys.readouterr().err
+    run(f"{command} 640 --extend")
+    assert json.loads((out / "trainer_state.json").read_text())["global_step"] == 5
 
 
 def test_masked_line_by_line(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,11 @@ def test_an_interruption_says_what_is_kept_and_goes_on_otherwise_only_when_told_
     warned = [line.getMessage() for line in caplog.records if "could not be saved" in line.getMessage()]
     assert f"checkpoint-{step} could not be saved" in warned[-1] and "training goes on" not in warned[-1]
     assert status(out)["state"] == "interrupted" and status(out)["reason"] == told
+    optimizer = found.checkpoint / "optimizer.pt"
+    whole = optimizer.read_bytes()
+    optimizer.write_bytes(whole[:-1])
+    assert newest(out).step == found.step - 4, "unless told otherwise, the one before is not reduced to weights yet"
+    optimizer.write_bytes(whole)
 
     changed = [*first, "--learning_rate", "1e-3"]
     assert main(changed) == ExitCode.WRONG_INPUT

@@ -58,6 +58,7 @@ def test_speed_of_a_lap_and_of_the_whole(tmp_path: Path) -> None:
             assert batch == tokens
         clock.now += seconds
         meter.on_step_end(*event)
+        meter.read(state)
         laps.append(meter.lap(state))
     work = [Work(8, 7, 64), Work(4, 3, 16)]
     assert [lap["tokens_per_second"] for lap in laps] == [4, 1]

@@ -8,7 +8,15 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 from transformers import (
     DataCollatorForLanguageModeling,
     DataCollatorForSeq2Seq,
@@ -215,6 +223,8 @@ def test_masked_models_take_the_stock_collator_and_ones_own_items(tmp_path: Any)
     [
         ("a text", "train_dataset is the text 'a text'; tokenize it first"),
         (["a text"] * 2, "is the text 'a text'; tokenize it first"),
+        (default_data_collator, "train_dataset is a function, which has no items; give a list, .* is data_collator=…"),
+        (DataLoader([{"input_ids": [1, 2]}]), "is a DataLoader, which has no items; .*batches are made here"),
         ([{"text": "a text"}] * 2, r"has no input_ids, only text; tokenize it first: .*rows\['text'\]"),
         ([{"ids": [1, 2]}] * 2, "has no input_ids, only ids; return them from __getitem__"),
         ({"train": [1], "test": [2]}, r"\(train, test\) and no input_ids; choose one: train_dataset=data\['train'\]"),

@@ -12,11 +12,11 @@ from transformers import TrainingArguments
 
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.core.errors import UserError
-from lmtrain.engine import LMTrainer
-from lmtrain.engine.arguments import LMTrainingArguments, examples_of_a_step, training_arguments
+from lmtrain.engine import LMTrainer, requirements
+from lmtrain.engine.arguments import LMTrainingArguments, _backend, examples_of_a_step, training_arguments
 from lmtrain.engine.requirements import check_requirements, require_a_step
 from lmtrain.engine.speed.precision import Decision
-from tiny import MemoryLayout, arguments, llama, rows
+from tiny import MemoryLayout, arguments, gpt2, llama, rows
 
 FP32 = Decision("fp32", "as asked")
 
@@ -123,6 +123,48 @@ def test_processes_that_would_each_train_alone_are_refused(tmp_path: Path, monke
     alone = TrainingArguments(str(tmp_path), report_to="none")
     with pytest.raises(UserError, match="takes each of the 2 processes for the only one"):
         LMTrainer(llama(), alone, MemoryLayout(rows(4)))
+
+
+@pytest.mark.parametrize(
+    ("said", "values", "backend"),
+    [
+        ({}, {}, None),
+        ({"LOCAL_RANK": "1"}, {}, "nccl"),
+        ({"LOCAL_RANK": "0"}, {"ddp_backend": "gloo"}, "gloo"),
+        ({"LOCAL_RANK": "0"}, {"use_cpu": True}, "gloo"),
+        ({"LOCAL_RANK": "0", "ACCELERATE_USE_CPU": "true"}, {}, "gloo"),
+        ({"LOCAL_RANK": "0"}, {"deepspeed": "zero2.json"}, "nccl"),
+        ({"LOCAL_RANK": "0"}, {"fsdp": True}, "cuda:nccl,cpu:gloo"),
+        ({"LOCAL_RANK": "0", "ACCELERATE_USE_FSDP": "true"}, {"ddp_backend": "nccl"}, "cuda:nccl,cpu:gloo"),
+    ],
+)
+def test_what_joins_the_processes_of_a_machine_with_gpus(
+    said: dict[str, str], values: dict[str, Any], backend: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library's own group would lie where torchrun keeps that of the processes that died."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert _backend(values) == backend
+
+
+@pytest.mark.parametrize("by", ["--fsdp_config", "accelerate"])
+def test_layers_are_not_computed_again_with_other_dropout(
+    by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requirements, "_accelerator", lambda resolved: None)  # here is no GPU
+    options = {}
+    if by == "accelerate":
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+        monkeypatch.setenv("FSDP_ACTIVATION_CHECKPOINTING", "true")
+    else:
+        options = {"fsdp": True, "fsdp_config": {"version": 2, "activation_checkpointing": True}}
+        if getattr(arguments(tmp_path, **options), "fsdp_plugin_args", None) is None:
+            pytest.skip("this version of transformers tells Accelerate by its environment")
+    check_requirements(resolved(tmp_path, **options), FP32, gpt2())
+    with pytest.raises(UserError, match="--fsdp_config: activation_checkpointing of FSDP draws other dropout"):
+        check_requirements(resolved(tmp_path, **options), FP32, gpt2(dropout=0.1))
 
 
 def test_conflicts_that_only_the_library_knows_are_told_as_such(tmp_path: Path) -> None:

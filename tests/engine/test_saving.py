@@ -93,9 +93,11 @@ def test_an_interrupt_waits_for_the_save_under_way(tmp_path: Path, monkeypatch: 
         real(self, step, write)
 
     monkeypatch.setattr(Writer, "_run", slow)
+    made = trainer(tmp_path, Stop(), saving=Saving(background="on"))
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path, Stop(), saving=Saving(background="on")).train()
+        made.train()
     assert newest(tmp_path).step == 3
+    assert not made.is_in_train, "an evaluation from now on is one by itself"
 
 
 def test_by_itself_it_writes_in_place_where_memory_is_short_or_somebody_waits_for_the_folder(

@@ -1,5 +1,6 @@
 """The trainer as a library: one's own data, order, resuming, evaluation, and the traps it closes."""
 
+import json
 import logging
 import math
 from pathlib import Path
@@ -197,18 +198,26 @@ def test_masks_need_numbered_examples(tmp_path: Path) -> None:
 
 
 def test_real_tokens_are_counted_and_callbacks_see_them(tmp_path: Path) -> None:
+    """Also where it is a callback that asks for the log line and the checkpoint."""
     seen: list[int] = []
 
     class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **_) -> None:
+            control.should_log = control.should_save = True
+
         def on_log(self, args, state, control, logs=None, **_) -> None:
             if "loss" in (logs or {}):
                 seen.append(state.num_input_tokens_seen)
 
     data = rows(8)
-    args = arguments(tmp_path, num_train_epochs=1, per_device_train_batch_size=4)
-    LMTrainer(llama(), args, MemoryLayout(data, width=30), callbacks=[Watch()]).train()
+    args = arguments(tmp_path, num_train_epochs=1, per_device_train_batch_size=4, logging_steps=100)
+    trainer = LMTrainer(llama(), args, MemoryLayout(data, width=30), callbacks=[Watch()])
+    trainer.train()
     order = permutation(args.seed, 0, 8)
     assert seen == np.cumsum([sum(len(data[i]) for i in part) for part in (order[:4], order[4:])]).tolist()
+    assert all(speed > 0 for speed in logged(trainer, "tokens_per_second"))
+    saved = [json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text()) for step in (1, 2)]
+    assert [state["num_input_tokens_seen"] for state in saved] == seen
 
 
 # ---- evaluation ----------------------------------------------------------------------------------

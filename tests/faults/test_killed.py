@@ -25,7 +25,7 @@ def test_killed_again_and_again_it_ends_in_the_same_bits(tmp_path: Path) -> None
     straight.train()
     chance, folder = random.Random(KILLS), tmp_path / "killed"
     processes = multiprocessing.get_context("fork")  # what takes long is imported already
-    killed = 0
+    killed = reached = 0
     for _ in range(KILLS):
         ready = processes.Event()
         process = processes.Process(target=go_on, args=(folder, steps, ready))
@@ -38,6 +38,8 @@ def test_killed_again_and_again_it_ends_in_the_same_bits(tmp_path: Path) -> None
         found = newest(folder)
         assert not found.passed_over, "what carries a checkpoint's name is whole"
         assert found.checkpoint is not None or not checkpoints(folder)
+        assert found.step >= reached, "what was saved once is not lost again"
+        reached = found.step
     assert killed > KILLS // 2
     last = processes.Process(target=go_on, args=(folder, steps, ready))
     last.start()

@@ -136,6 +136,8 @@ def test_near_the_end_of_the_context_it_stops_and_beyond_it_is_refused(gpt2):
     assert (short.n_tokens, near.n_tokens) == (12, 3)
     with pytest.raises(UserError, match=f"has {len(ids)} tokens and leaves no room in the model's 48 positions"):
         complete(model, tokenizer, ["The", long], Settings(**GREEDY), context=48)
+    with pytest.raises(UserError, match="has 45 tokens and leaves no room"):
+        complete(model, tokenizer, [fits], Settings(**GREEDY), context=45)
 
 
 def test_an_empty_prompt_starts_where_texts_start(gpt2):
@@ -154,6 +156,12 @@ def test_the_space_before_the_first_new_word_is_kept_where_decoding_alone_drops_
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     assert tokenizer.decode([1, 2]) == "fox ran"
     assert continuation(tokenizer, [0], [1, 2]) == " fox ran"
+
+
+def test_whole_numbers_will_do(gpt2):
+    """transformers refuses them."""
+    whole, fraction = (Settings(max_new_tokens=3, temperature=two, repetition_penalty=two) for two in (2, 2.0))
+    assert complete(*gpt2, ["a"], whole) == complete(*gpt2, ["a"], fraction)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,12 @@ def test_all_probabilities_add_up_and_top_may_exceed_the_vocabulary(pair):
     assert sum(c.probability for c in result.masks[0]) == pytest.approx(1, abs=1e-5)
 
 
+def test_nothing_of_nothing_is_refused(pair):
+    for name in ("top", "batch_size"):
+        with pytest.raises(UserError, match=f"--{name}: 0 is less than 1"):
+            fill_mask(*pair, texts(pair[1]), **{name: 0})
+
+
 def test_every_text_that_cannot_be_filled_is_named_at_once(pair):
     model, tokenizer = pair
     long = f"{tokenizer.mask_token} " + "fox and dog " * 30

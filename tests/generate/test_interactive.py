@@ -26,6 +26,19 @@ def test_each_line_is_a_prompt_until_the_end_or_quit(monkeypatch: pytest.MonkeyP
     assert heard[2:] == ["three", "four"]
 
 
+def test_the_sign_of_a_terminal_is_not_among_answers_that_go_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("one\n"))
+    session(lambda prompt, _: print(prompt.upper()))
+    printed, said = capsys.readouterr()
+    assert printed == "ONE\n" and said.count("> ") == 2
+
+
 def test_what_is_wrong_with_a_prompt_is_said_and_the_session_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

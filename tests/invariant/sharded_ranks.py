@@ -9,10 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
@@ -36,6 +39,7 @@ RANK = int(os.environ.get("RANK", "0"))
 DATA = rows(18, shortest=2, longest=14)  # four and a half global batches of four
 EVALUATED = rows(7, seed=3)
 FIGURES = ("loss", "perplexity", "accuracy", "tokens")
+FSDP2 = Path(__file__).parents[2] / "examples" / "distributed" / "fsdp2.json"
 SAVED = 4  # the step of the checkpoint that is gone on from; ten are made
 Seen = dict[str, Any]
 
@@ -63,9 +67,30 @@ def paired(count: int, seed: int) -> Any:
     return Pairs.from_ids(contexts, completions, 64, suffix=(2,))
 
 
+@contextmanager
+def as_on_gpus() -> Iterator[None]:
+    """Accelerate's own FSDP2 on processors: it leaves them out by the name of what joins the processes, and no more."""
+    made = AcceleratorState.__init__
+
+    def makes(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        if fsdp_plugin is not None:
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        made(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+
+    before = dict(os.environ)
+    AcceleratorState.__init__ = makes
+    try:
+        yield
+    finally:
+        AcceleratorState.__init__ = made
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def trainer_of(kind: str, folder: Path, out: str = "", *, best: bool = False, **changes: Any) -> LMTrainer:
     """A trainer of steps over four examples, whatever the number of processes; sharded where there are several."""
     whole, saving = changes.pop("whole", False), changes.pop("saving", None)
+    packing = changes.pop("packing", True)
     settings: dict[str, Any] = {
         "per_device_train_batch_size": max(1, 2 // WORLD),
         "gradient_accumulation_steps": 4 // max(2, WORLD),
@@ -94,7 +119,7 @@ def trainer_of(kind: str, folder: Path, out: str = "", *, best: bool = False, **
         objective, data, evaluated = Completion(), paired(18, 0), paired(7, 3)
     maker = maker_of({"optim": "muon"}, "fp32") if kind == "muon" else None
     return LMTrainer(
-        model, args, data, evaluated, objective=objective, make_optimizer=maker, saving=saving
+        model, args, data, evaluated, objective=objective, make_optimizer=maker, saving=saving, packing=packing
     )  # fmt: skip
 
 
@@ -126,6 +151,17 @@ def exported(trainer: LMTrainer, folder: Path, kind: str) -> None:
         (folder / "export" / f"{kind}.json").write_text(json.dumps(found.as_dict()))
 
     by_the_first(work)
+
+
+def by_accelerate(folder: Path) -> dict[str, Seen]:
+    """Sharded by the Trainer's own flags, evaluated before it is trained, gone on with, and its export compared."""
+    flags = {"fsdp": True, "fsdp_config": str(FSDP2), "whole": True, "packing": False}
+    straight = trainer_of("gpt2", folder, "fsdp2", **flags)
+    seen = {"straight": trained(straight)}
+    exported(straight, folder, "fsdp2")
+    again = trainer_of("gpt2", folder, "again", **flags)
+    seen["again"] = trained(again, folder / "fsdp2-2" / f"checkpoint-{SAVED}")
+    return seen
 
 
 class Failing(TrainerCallback):
@@ -192,6 +228,8 @@ def main(folder: Path) -> None:
         trainer = trainer_of("llama", folder, "best", best=True, eval_strategy="steps", eval_steps=2, learning_rate=0.3)
         best = trained(trainer)
         seen["best"] = {"score": trainer.state.best_metric, "after": best["after"]["loss"], **trainer.exported}
+        with as_on_gpus():
+            seen["accelerate"] = by_accelerate(folder)
         seen["failing"] = failing_saves(folder)
         seen["stream"] = {"tokens": trainer.evaluate(Stream())["eval_tokens"]}
         seen["refused"] = {"said": refused(folder)}

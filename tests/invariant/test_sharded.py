@@ -65,6 +65,20 @@ def test_two_and_four_make_the_steps_of_one(kind: str, seen: dict[str, Any], who
         assert ours["head"] == "predicted positions" and ours["wrapped"].startswith("FSDP")
 
 
+def test_by_the_flags_of_the_trainer_accelerate_does_the_same(
+    folder: Path, seen: dict[str, Any], whole: dict[str, Any]
+) -> None:
+    """With the configuration of examples/distributed, whose units are others than ours."""
+    straight, again = (seen["2-0"]["accelerate"][name] for name in ("straight", "again"))
+    same(straight, whole["gpt2"])
+    assert straight["before"] == pytest.approx(whole["gpt2"]["before"], rel=NEAR)
+    assert straight["wrapped"].startswith("FSDP")
+    assert again["losses"] == straight["losses"] and again["after"] == straight["after"]
+    assert json.loads((folder / "export" / "fsdp2.json").read_text())["logits"] > 1000
+    place = folder / "fsdp2-2" / f"checkpoint-{SAVED}"
+    assert len([name for name in read_manifest(place)["files"] if name.startswith("shards/")]) == 4
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "lora", "muon"])
 def test_resumed_by_as_many_it_is_the_same_to_the_bit(kind: str, seen: dict[str, Any]) -> None:
     again, straight = seen["2-0"][f"{kind} again"], seen["2-0"][kind]

@@ -14,7 +14,7 @@ from lmtrain.config.groups import ModelOptions
 from lmtrain.core.errors import UserError
 from lmtrain.models import load_model
 from lmtrain.models.attention_dropout import attention_dropout
-from lmtrain.models.dropout import set_dropout
+from lmtrain.models.dropout import drops, set_dropout
 from tiny_models import save_tokenizer
 
 _IDS = torch.arange(5, 45)[None]
@@ -29,9 +29,9 @@ def is_random(model: Any) -> bool:
 @pytest.mark.parametrize("kind", sorted({*CAUSAL, *MASKED} - _NONE))
 def test_it_reaches_every_place_and_the_configuration(kind: str) -> None:
     model = tiny(kind)
-    assert set_dropout(model, 0.5) and is_random(model)
+    assert set_dropout(model, 0.5) and is_random(model) and drops(model)
     assert is_random(type(model)(model.config)), "what is saved says the same"
-    assert set_dropout(model, 0.0) and not is_random(model)
+    assert set_dropout(model, 0.0) and not is_random(model) and not drops(model)
     assert not is_random(type(model)(model.config))
 
 

@@ -83,6 +83,25 @@ def test_attention_is_the_kernels_where_nothing_is_dropped(mask: str, heads: int
         torch.testing.assert_close(here.grad, there.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_padding_in_front_of_a_row_stays_out_of_the_way() -> None:
+    """There a query may look nowhere at all."""
+    model = gpt2()
+    ids = torch.arange(5, 25).view(2, 10)
+    mask, labels = torch.ones_like(ids), ids.clone()
+    mask[0, :4], labels[0, :4] = 0, -100
+    found = []
+    for trying in (False, True):
+        model.zero_grad()
+        with dropping_fast(trying=trying):
+            loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        found.append((loss.item(), {name: weight.grad.clone() for name, weight in model.named_parameters()}))
+    (right, gradients), (loss, others) = found
+    assert loss == pytest.approx(right, rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-6)
+
+
 def test_attention_drops_weights_and_keeps_their_mean() -> None:
     torch.manual_seed(2)
     query, key, value = torch.randn(3, 2, 2, 6, 8).unbind()

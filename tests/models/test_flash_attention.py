@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers import modeling_flash_attention_utils as library
 
 from architectures import CAUSAL, tiny
+from lmtrain.cli.main import main
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Examples
 from lmtrain.engine.speed.fast_paths import require_isolation
@@ -30,6 +32,7 @@ from lmtrain.models.head import find_head
 from lmtrain.models.isolation_proof import prove_isolation
 from lmtrain.objectives import Causal, Labelled
 from lmtrain.rehearsal import twin as twins
+from tiny_models import checkpoint
 
 LENGTHS = np.array([40, 7, 3, 20])
 EXAMPLES = Examples(np.random.default_rng(0).integers(5, 67, (4, 40)), LENGTHS, np.zeros((4, 40), bool), np.arange(4))
@@ -126,6 +129,19 @@ def test_products_in_fp32_are_refused() -> None:
         require_format(with_flash("gpt2"), Decision("fp32", "as asked"))
     require_format(with_flash("gpt2"), Decision("bf16", "as asked"))
     require_format(tiny("gpt2"), Decision("fp32", "as asked"))
+
+
+@pytest.mark.parametrize("command", ["generate", "nlg decode"])
+def test_what_writes_text_refuses_fp32_too(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = checkpoint("gpt2", tmp_path / "m")
+    words = ["--model_name_or_path", str(model), "--attn_implementation", "flash_attention_2", "--use_cpu"]
+    if command == "nlg decode":
+        (tmp_path / "in.jsonl").write_text('{"context": [5, 6]}\n')
+        files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+        words += [*files, "--max_new_tokens", "4"]
+    assert main([*command.split(), *([] if command == "nlg decode" else ["a"]), *words]) == 2
+    said = capsys.readouterr().err
+    assert "--attn_implementation" in said and "flash_attention_2 multiplies in bf16 or fp16" in said
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import Llama4ForCausalLM, Llama4TextConfig
 
 from architectures import CAUSAL, MASKED, tiny
 from lmtrain.core.types import Examples
@@ -129,6 +130,18 @@ def test_a_window_that_an_example_exceeds_is_tried() -> None:
         difference = module._difference(module._Trial(wide, one_mask), pieces, alone, 1e-4)
     assert difference is not None and "separate runs" in difference
     assert prove_isolation(wide, EXAMPLES, causal=False).way == "masks"
+
+
+def test_attention_in_chunks_of_a_row_is_not_trusted() -> None:
+    """In rows shorter than a chunk it keeps examples apart, in longer ones it cuts them."""
+    config = Llama4TextConfig(
+        vocab_size=67, hidden_size=32, intermediate_size=32, intermediate_size_mlp=32, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1,
+        attention_chunk_size=64, pad_token_id=0,
+    )  # fmt: skip
+    assert "chunked_attention" in config.layer_types
+    found = prove_isolation(Llama4ForCausalLM(config), EXAMPLES, causal=True)
+    assert found.way == "none", found.reason
 
 
 def test_of_a_large_vocabulary_some_logits_are_compared() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -203,6 +205,8 @@ def test_large_logits_neither_overflow_nor_lose_the_loss(kernel) -> None:
     assert loss.item() == pytest.approx(600.0)
     loss.backward()
     assert torch.isfinite(hidden.grad).all() and weight.grad.flatten().tolist() == [1.0, 0.0, -1.0]
+    capped = linear_cross_entropy(hidden, weight, None, labels, softcap=5.0, kernel=kernel).loss  # far above the cap
+    assert capped.item() == pytest.approx(10.0 + 3 * math.log(1 + math.exp(-5) + math.exp(-10)), rel=1e-6)
 
 
 def test_a_sure_prediction_has_a_loss_that_is_not_rounded_away() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from transformers.trainer_pt_utils import LabelSmoother
 
-from lmtrain.objectives import IGNORED, Causal, Labelled, loss_sums
+from lmtrain.objectives import IGNORED, Causal, Labelled, loss_sums, model_loss_sums
 
 ALIGNED = Labelled(shifted=False)
 
@@ -61,6 +61,13 @@ def test_bf16_logits_are_compared_in_fp32(logits, labels) -> None:
     )
     assert loss_sums(rounded, labels, ALIGNED).loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert loss_sums(rounded, labels, ALIGNED).loss.dtype == torch.float32
+
+
+def test_a_model_may_return_the_logits_alone_or_first(logits, labels) -> None:
+    expected = loss_sums(logits, labels, Causal()).loss.item()
+    for answer in (logits, (logits, None), {"logits": logits}):
+        found, _ = model_loss_sums(lambda answer=answer, **_: answer, {"labels": labels}, Causal())
+        assert found.loss.item() == expected
 
 
 def test_a_uniform_prediction_costs_the_log_of_the_vocabulary() -> None:

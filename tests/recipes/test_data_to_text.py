@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from lmtrain.cli.main import main
-from lmtrain.config.commands.nlg import NlgOptions
+from lmtrain.config.commands.nlg import NlgOptions, NlgTraining
 from lmtrain.config.save import as_dict
 from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.data.nlg.records import Record
@@ -23,7 +24,7 @@ from lmtrain.recipes.data_to_text import decoding, run
 from lmtrain.recipes.data_to_text.data import first_of_each
 from lmtrain.recipes.data_to_text.run import run_task
 from lmtrain.recipes.flags import in_flags
-from lmtrain.recipes.trainings import Trainings, look_at
+from lmtrain.recipes.several_trainings import Trainings, look_at
 from tiny_models import make
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -108,6 +109,8 @@ def test_every_stage_leaves_its_files_and_is_not_repeated(
     assert "training: LoRA of rank 4, α 32, dropout 0.1, 4 steps, 8 examples a step, learning rate 0.0002" in table
     assert "beam search: 2 beams, length penalty 0.8, no 4 tokens in a row twice, at most 8 tokens" in table
     assert any("LoRA" in text for _, text in said)
+    [warned] = [at for at, (_, text) in enumerate(said) if "scores made on this machine will lack METEOR" in text]
+    assert warned < [topic for topic, _ in said].index("data"), "before anything is made"
 
     monkeypatch.setattr(decoding, "beam_search", None)  # neither trained nor decoded again
     monkeypatch.setattr("lmtrain.recipes.data_to_text.data.encode_file", None)
@@ -196,6 +199,11 @@ def test_webnlg_is_scored_by_part(tmp_path: Path, model: str) -> None:
     folder = tmp_path / "out/seed-110/references"
     assert sorted(path.name for path in folder.iterdir()) == [f"reference{n}" for n in range(6)]
     assert (folder / "reference1").read_text() == "by the river is clowns .\nphobos is a moon of mars .\n"
+    lines = [line.split("  ") for line in (tmp_path / "out/table.txt").read_text().splitlines()]
+    cells = {line[0]: [cell.strip() for cell in line[1:] if cell.strip()] for line in lines if "(published)" in line[0]}
+    assert len(cells) == 12
+    assert cells["gpt2-medium, LoRA r=4, unseen (published)"] == ["46.7 ± 0.4", "0.38", "0.46"]
+    assert cells["gpt2-large, all weights (published)"] == ["55.5", "0.42", "0.42"]
 
     said: list[str] = []
     unknown = [Record(row.context, row.completion, None if row is test[2] else row.seen) for row in test]
@@ -203,6 +211,7 @@ def test_webnlg_is_scored_by_part(tmp_path: Path, model: str) -> None:
     found = run_task(asked, say=lambda topic, text: said.append(text))[110]
     assert {part: scores.inputs for part, scores in found.items()} == {"all": 2}
     assert any("not all records say whether their category was seen" in text for text in said)
+    assert (tmp_path / "out/table.txt").read_text().count("(published)") == 4, "those of all categories"
 
 
 def test_an_input_without_room_is_dealt_with_before_anything_is_trained(tmp_path: Path, model: str) -> None:
@@ -224,9 +233,33 @@ def test_an_input_without_room_is_dealt_with_before_anything_is_trained(tmp_path
 
 def test_all_that_is_missing_is_said_at_once() -> None:
     with pytest.raises(UserError) as error:
-        run_task(NlgOptions(seeds=["one", "1", "1"]))
+        run_task(NlgOptions(seeds=["one", "1", "1", "4294967296"]))
     flags = [problem.flag for problem in error.value.problems]
-    assert flags == [None, "--train", "--test", "--model", "--output_dir", "--seeds", "--seeds"]
+    assert flags == [None, "--train", "--test", "--model", "--output_dir", *["--seeds"] * 3]
+
+
+def test_all_that_stands_in_the_way_is_said_at_once_and_nothing_is_written(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data, model, extra, format and folder together; not the second when the first is mended."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "peft" else find(name, *more))
+    (tmp_path / "broken.txt").write_text("a||b\nno separator here\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text('{"command": "clm", "options": {}}')
+    asked = options(
+        tmp_path, str(tmp_path / "no-model"), train=str(tmp_path / "broken.txt"), test=str(tmp_path / "none.txt"),
+        precision="fp16", seeds=["1,x"],
+    )  # fmt: skip
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as error:
+        run_task(asked, say=lambda topic, text: None)
+    found = {problem.flag: problem.text for problem in error.value.problems}
+    assert found.keys() == {
+        "--train", "--test", "--model_name_or_path", "--use_peft", "--precision", "--output_dir", "--seeds",
+    }  # fmt: skip
+    assert "broken.txt:2: no '||'" in found["--train"] and "pip install" in found["--use_peft"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_file_that_is_none_is_named_by_its_flag(tmp_path: Path, model: str) -> None:
@@ -287,10 +320,14 @@ def test_an_error_is_about_an_option_of_the_command(command: str) -> None:
     assert str(error.value) == f"--train: {known}"
 
 
-def test_the_settings_of_each_task_are_the_published_ones(tmp_path: Path, model: str) -> None:
+def test_the_settings_of_each_task_are_the_published_ones(tmp_path: Path) -> None:
     for name, smoothing, decay, dropped in (("e2e", 0.1, 0.01, 0.1), ("webnlg", 0.1, 0.01, 0.1), ("dart", 0, 0, 0)):
-        asked = options(tmp_path, model, max_steps=-1)
-        resolved = run.resolved_training(asked, run.TASKS[name], tmp_path, None, tmp_path, 110)
+        resolved = run.resolved_training(NlgTraining(), run.TASKS[name], tmp_path, None, tmp_path, 110)
+        alike = {
+            "num_train_epochs": 5, "per_device_train_batch_size": 8, "learning_rate": 2e-4, "warmup_steps": 500,
+            "lr_scheduler_type": "linear", "adam_epsilon": 1e-6, "max_grad_norm": 0,
+        }  # fmt: skip
+        assert alike.items() <= resolved.training.items()
         assert resolved.training["label_smoothing_factor"] == smoothing
         assert resolved.training["weight_decay"] == decay
         assert (resolved.lora.lora_dropout, resolved.lora.lora_r, resolved.lora.lora_alpha) == (dropped, 4, 32)

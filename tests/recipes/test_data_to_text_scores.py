@@ -9,6 +9,7 @@ import pytest
 from lmtrain.config.commands.nlg import NlgTraining
 from lmtrain.data.nlg.records import Record
 from lmtrain.evaluate.nlg import java, score
+from lmtrain.evaluate.nlg.statistics import NotComputableError
 from lmtrain.recipes.data_to_text.scoring import PartScores, score_texts
 from lmtrain.recipes.data_to_text.table import table
 from lmtrain.recipes.data_to_text.tasks import TASKS
@@ -36,7 +37,10 @@ def test_the_parts_of_webnlg_have_the_scores_that_they_have_alone(
         asked_for.append(len(requests))
         return meteor_of(requests)
 
-    monkeypatch.setattr(java, "meteor_statistics", count)
+    def absent(requests: list[str]) -> list[str]:
+        raise NotComputableError("there is no Java")
+
+    monkeypatch.setattr(java, "meteor_statistics", absent)
     records = [
         Record(f"input {n}", f"This is number {n} of them, written {'again ' * way}at length.", n % 3 > 0)
         for n in range(12)
@@ -48,6 +52,9 @@ def test_the_parts_of_webnlg_have_the_scores_that_they_have_alone(
         for n, number in enumerate(firsts.values())
     }
     texts.pop(0)  # of 12 inputs 11 are decoded
+    found = score_texts(TASKS["webnlg"], records, texts, tmp_path, bootstrap=20, seed=3)
+    assert found["seen"].values["METEOR"] is None and found["seen"].reasons == {"METEOR": "there is no Java"}
+    monkeypatch.setattr(java, "meteor_statistics", count)  # it is there now: what could not be had is made
     found = score_texts(TASKS["webnlg"], records, texts, tmp_path, bootstrap=20, seed=3)
     assert asked_for == [11], "the program is asked once for all parts"
     assert {part: (scores.inputs, scores.of) for part, scores in found.items()} == {
@@ -96,6 +103,7 @@ def test_the_table_is_a_page_wide_and_says_how_it_came_about(tmp_path: Path) -> 
         lines = page.splitlines()
         assert max(map(len, lines)) <= 120
         assert lines[2].startswith("gpt2-medium, LoRA r=4, 3 of 630 inputs  ") and "70.41" in lines[2]
+        assert "46.0" in page and "8.62" in page, "with the digits of the paper"
         assert said in page.replace("\n  ", " ") and "beam search: 10 beams" in lines
     whole = table("e2e", {110: {"all": PartScores(630, 630, values, {}, spans)}}, "gpt2-medium, LoRA r=4").as_text()
     assert "inputs" not in whole

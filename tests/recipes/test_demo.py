@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def test_from_nothing_to_a_model_that_writes(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LMTRAIN_CACHE", str(tmp_path / "cache"))
-    out = tmp_path / "demo"
+    out = tmp_path / "my demo"
     words = ["demo", "--source", str(source), "--vocab_size", "400", "--minutes", "0.04", "--output_dir", str(out)]
     assert main(words) == 0
     captured = capsys.readouterr()
@@ -38,7 +39,8 @@ def test_from_nothing_to_a_model_that_writes(
     for figure in ("training loss", "validation loss", "perplexity", "tokens/s", "bits per byte", "gzip -9", "xz -9"):
         assert figure in captured.out
     assert captured.out.count("┌") == 3, "three completions"
-    assert "Your turn" in captured.out
+    train, write = (shlex.split(line.partition("lmtrain ")[2]) for line in captured.out.splitlines()[-2:])
+    assert "Your turn" in captured.out and str(out / "tokenizer") in train and str(out) in write
     AutoModelForCausalLM.from_pretrained(out)
     assert len(AutoTokenizer.from_pretrained(out)) == 400
     decided = json.loads((out / "decisions.json").read_text())["max_steps"]

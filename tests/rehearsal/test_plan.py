@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from stages import stage_of
 
+from lmtrain.cli.main import main
 from lmtrain.core.console import silent
 from lmtrain.core.errors import UserError
 from lmtrain.engine.arguments import planned_steps
 from lmtrain.engine.trainer import LMTrainer
+from lmtrain.models.flops import Work
 from lmtrain.rehearsal import plan as plans
 from lmtrain.rehearsal.footprint import times
 from tiny import MemoryLayout, arguments, llama, rows
@@ -44,6 +51,30 @@ def test_a_step_without_room_is_refused_and_the_copy_that_is_saved_from_needs_no
     monkeypatch.setattr(plans, "free_here", lambda device: -(10**15))
     with pytest.raises(UserError, match="--per_device_train_batch_size: 8 examples at once take"):
         plans.make_plan(resolved, say=silent)
+
+
+def test_processes_share_an_evaluation() -> None:
+    validation = SimpleNamespace(lengths=np.array([300, 100]))
+
+    def seconds(processes: int) -> float:
+        work = Work(tokens=200, predicted=200, squares=0)
+        anatomy: Any = SimpleNamespace(seconds={"forward": 0.5, "head": 1.5}, work=work, processes=processes)
+        return plans._evaluation_seconds(anatomy, validation)
+
+    assert seconds(1) == pytest.approx(400 * (0.5 + 0.5) / 200) and seconds(4) == seconds(1) / 4
+
+
+def test_asked_to_stop_it_leaves_nothing(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plans, "write_speed", lambda scratch: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # which would end the tests
+    try:
+        code = main(["check", *runs["gpt2"].split(), "--skip_check", "--output_dir", str(tmp_path / "out")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 75 and "interrupted (SIGTERM); the same command begins anew" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

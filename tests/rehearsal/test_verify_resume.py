@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,7 @@ from lmtrain.cli.verify_resume import table
 from lmtrain.rehearsal import verify_resume
 from lmtrain.rehearsal.run_comparison import Row, compare_logged, compare_tensors
 from lmtrain.rehearsal.verify_resume import Verdict, compare_runs, kill
+from no_room import meanwhile
 from tiny_models import TEXT, checkpoint
 
 STEPS = 4
@@ -163,6 +166,30 @@ def test_a_run_that_fails_shows_its_own_words(command: str, capsys: pytest.Captu
     assert main(f"verify-resume {command.replace('--block_size 16', '--block_size 4096')}".split()) == 2
     said = capsys.readouterr().err
     assert "--block_size" in said
+
+
+@pytest.mark.usefixtures("runs_are_forks")
+def test_asked_to_stop_it_leaves_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    made = SimpleNamespace(TemporaryDirectory=partial(tempfile.TemporaryDirectory, dir=scratch))
+    monkeypatch.setattr(verify_resume, "tempfile", made)
+    started = list[Forked]()
+    start = verify_resume.subprocess.Popen
+    monkeypatch.setattr(
+        verify_resume.subprocess, "Popen", lambda *a, **k: started.append(start(*a, **k)) or started[-1]
+    )
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # which would end the tests
+    try:
+        runs = (lambda: any(scratch.glob("*/straight/run.json")), lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with meanwhile(*runs):
+            code = main(f"verify-resume {command} --steps 500 --skip_check".split())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 75 and "interrupted (SIGTERM); the same command begins anew" in capsys.readouterr().err
+    assert list(scratch.iterdir()) == [] and started[0].poll() == -signal.SIGKILL
 
 
 @pytest.mark.slow

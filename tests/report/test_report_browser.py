@@ -91,6 +91,10 @@ def test_pixels_are_where_the_numbers_are(clean: Browser, tmp_path: Path) -> Non
     })()"""
     dots, places = clean.evaluate(script)
     assert [x for x, _ in dots] == pytest.approx([x for x, _ in places], abs=0.1)
+    clipped_at = clean.evaluate(
+        "(({x, width}) => x + width)(document.querySelector('#plot-loss clipPath rect').getBBox())"
+    )
+    assert clipped_at > dots[-1][0] + 3, "the last dot is whole"
     heights = [y for _, y in dots]
     losses = [loss_at(step) + 0.1 for _, step in places]
     slope = (heights[-1] - heights[0]) / (losses[-1] - losses[0])
@@ -190,6 +194,7 @@ def test_zoom_axis_smoothing_and_legend(clean: Browser, tmp_path: Path) -> None:
     assert clean.evaluate(script) == 3, "train as it is and smoothed, and validation"
     clean.click("#plot-loss .legend button")
     assert clean.evaluate(script) == 1
+    assert clean.evaluate("document.activeElement.textContent") == "train", "who uses keys is still there"
     clean.click("#plot-loss .legend button")
     clean.evaluate("byId('smoothing').value = 0; byId('smoothing').dispatchEvent(new Event('input'))")
     assert clean.evaluate(script) == 2
@@ -258,14 +263,18 @@ def test_samples_one_step_at_a_time(clean: Browser, tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_steps_are_drawn(clean: Browser, tmp_path: Path) -> None:
+    begin = {"event": "begin", "time": 1.795e9, "step": 0, "steps": 120_000}
     events = (
         train(step, loss=9.0 if step == 77_777 else loss_at(step), time=1.795e9 + step) for step in range(1, 100_001)
     )
-    folder = run_folder(tmp_path / "long", text_of(events), step=100_000)
+    folder = run_folder(tmp_path / "long", text_of([begin, *events]), state="failed", step=100_000)
     write_page(folder / "report.html", [read_run(folder)])
     show(clean, folder / "report.html")
     high = clean.evaluate("Math.max(...view.runs[0].tables.train.curves.loss.high)")
     assert high == 9.0 and clean.evaluate("document.querySelectorAll('#plot-loss .band').length") == 1
+    figures = "[...document.querySelectorAll('dd')].map((one) => [one.textContent, one.scrollWidth - one.clientWidth])"
+    told = clean.evaluate(figures)
+    assert "100,000 of 120,000" in dict(told) and {wider for _, wider in told} == {0}, "no figure runs into the next"
     milliseconds = "(() => { const began = performance.now(); view.render(); return performance.now() - began; })()"
     assert any(clean.evaluate(milliseconds) < 3000 for _ in range(10)), "on a processor without other work"
     assert clean.said == []
@@ -276,7 +285,7 @@ def test_a_run_is_followed_while_it_goes_on(clean: Browser, tmp_path: Path) -> N
     folder = run_folder(tmp_path / "book", text_of(events))
     working = {"state": "training", "pid": os.getpid(), "updated": time.time(), "step": 0}
     (folder / "status.json").write_text(json.dumps(working))
-    server = serve(readers([str(folder)]), 0)
+    server = serve([str(folder)], 0)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

@@ -32,6 +32,8 @@ def test_every_plot_as_svg_and_csv(drawn: Drawing, tmp_path: Path) -> None:
             plot = next(plot for plot in drawn.plots if plot.id == path.stem)
             assert len(lines) == len(plot.lines)
             assert all(len(line.get("d", "")) > 20 for line in lines)
+            heights = [float(at) for line in lines for at in re.findall(r",([\d.-]+)", line.get("d", ""))]
+            assert min(heights) >= 64 and max(heights) <= 320, "within the axes, be they logarithmic"
             assert plot.title in [text.text for text in root.iter(f"{SVG}text")]
 
 

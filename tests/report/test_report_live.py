@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_folders import finished, run_folder, steady, text_of, train
+from run_folders import finished, recipe, run_folder, steady, text_of, train
 
 from lmtrain.core.errors import UserError
-from lmtrain.report import Server, readers, serve
+from lmtrain.report import Server, serve
+from lmtrain.report.live import Live
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[Server]:
-    with serve(readers([str(folder)]), 0) as server:
+    with serve([str(folder)], 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server
@@ -69,6 +70,21 @@ def test_news_come_when_there_are_some(server: Server, folder: Path) -> None:
     (folder / "status.json").write_text(json.dumps({"state": "finished", "step": 21}))
     last = json.loads(ask(server, f"/data.json?since={newer['stamp']}")[1])
     assert not last["working"] and "finished" in last["sections"]["state"]
+
+
+def test_trainings_that_a_recipe_begins_later_join(tmp_path: Path) -> None:
+    folder = recipe(tmp_path / "e2e")
+    for seed in ("seed-110", "seed-111"):
+        (folder / seed).rename(tmp_path / seed)
+    live, stamp, seen = Live([str(folder)]), "", []
+    for seed in (None, "seed-110", "seed-111"):
+        if seed is not None:
+            (tmp_path / seed).rename(folder / seed)
+        news = json.loads(live.news(stamp) or "{}")
+        stamp = news["stamp"]
+        seen.append([run["name"] for run in news["drawing"]["runs"]])
+    assert seen == [["e2e"], ["e2e/seed-110"], ["e2e/seed-110", "e2e/seed-111"]]
+    assert live.news(stamp) is None
 
 
 def test_a_run_that_dies_without_a_word_shows_too(
@@ -120,11 +136,11 @@ def test_nothing_else_is_served(server: Server, path: str) -> None:
 def test_the_folder_goes_away(server: Server, folder: Path) -> None:
     (folder / "metrics.jsonl").unlink()
     code, text, _ = ask(server, "/data.json?since=x")
-    assert code == 503 and "cannot be read" in text
+    assert code == 503 and "has no log" in text
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    found = readers([str(finished(tmp_path / "book"))])
+    found = [str(finished(tmp_path / "book"))]
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

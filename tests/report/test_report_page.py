@@ -24,11 +24,12 @@ from run_folders import (
 )
 
 from lmtrain.core.errors import UserError
-from lmtrain.report import drawing, page, read_run, readers, write_page
+from lmtrain.report import History, drawing, page, read_run, readers, write_page
 from lmtrain.report.facts import command_line, configuration, figures, state_of
 from lmtrain.report.happenings import happenings
 from lmtrain.report.markup import element, joined
 from lmtrain.report.page import for_script
+from lmtrain.report.ranks import held_up_by
 from lmtrain.report.sections import evenly
 
 BREAKS_OUT = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)><!--"
@@ -159,7 +160,7 @@ def test_scores_of_the_texts_stand_beside_the_published_ones(tmp_path: Path) -> 
     for named, title in ((folder, "e2e/seed-110, e2e/seed-111"), (folder / "seed-111", "seed-111")):
         text = page([reader.read() for reader in readers([str(named)])])
         parts = Parts(text)
-        assert f"<h1>{title}</h1>" in text and parts.texts.count("Scores of the texts") == 1
+        assert f'<h1 id="title">{title}</h1>' in text and parts.texts.count("Scores of the texts") == 1
         rows = re.findall(r'<tr class="(ours|seed|published)"><th scope="row">([^<]*)</th>(.*?)</tr>', text)
         assert [(kind, name) for kind, name, _ in rows] == [(row["kind"], row["name"]) for row in TABLE["rows"]]
         for (_, _, cells), row in zip(rows, TABLE["rows"], strict=True):
@@ -359,6 +360,12 @@ def test_the_process_that_all_wait_for_is_told_and_drawn(tmp_path: Path) -> None
 def test_steps_that_were_made_twice_are_told_as_they_were_the_last_time(tmp_path: Path) -> None:
     run = read_run(several(tmp_path / "book", ranks(1), ranks(2), ranks(3), ranks(2, slow=0), ranks(3, slow=0)))
     assert [(event["step"], event["held_up_by"]["rank"]) for event in run.history.ranks] == [(1, 1), (2, 0), (3, 0)]
+
+
+@pytest.mark.parametrize(("lines", "told"), [(10, [("computing", 1, 1)]), (11, [])])
+def test_who_held_all_up_in_a_tenth_of_the_log_lines_is_told(lines: int, told: list[tuple[str, int, int]]) -> None:
+    events = [ranks(1), *(ranks(step, slow=None) for step in range(2, lines + 1))]
+    assert held_up_by(History(ranks=events)) == told
 
 
 def test_of_many_processes_those_are_drawn_that_compute_longest(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_a_resumed_run_tells_each_step_once_as_it_was_the_last_time(tmp_path: Path) -> None:
     before = [
         status("preparing", 0),
-        *(train(step) for step in range(1, 8)),
+        *(train(step, spike=step == 5) for step in range(1, 8)),
         evaluation(5),
         train(6),
         sample(5),
@@ -64,12 +64,13 @@ def test_a_resumed_run_tells_each_step_once_as_it_was_the_last_time(tmp_path: Pa
     ]
     after = [
         status("preparing", 1000, step=4), status("training", 1001, step=4),
-        *(train(step, loss=9.0, time=BEGAN + 1000 + step) for step in range(5, 10)),
+        *(train(step, loss=9.0, time=BEGAN + 1000 + step) for step in (5, 6, 7, 8, 9, 9)),
         {**evaluation(5), "eval_loss": 9.5, "time": BEGAN + 1006}, sample(5, completion=" again", time=BEGAN + 1006),
     ]  # fmt: skip
     history = read_run(run_folder(tmp_path / "resumed", text_of(before + after))).history
     assert history.train["step"].tolist() == list(range(1, 10))
     assert history.train["loss"].tolist() == [loss_at(step) for step in range(1, 5)] + [9.0] * 5
+    assert history.spikes == []
     assert (history.evaluations["eval_loss"].step, history.evaluations["eval_loss"].values) == ([5], [9.5])
     assert [(told.step, told.completion) for told in history.samples] == [(5, " again")]
     seconds = history.train["seconds"]

@@ -6,6 +6,7 @@ takes all words up to the next flag. All problems are found before one error sho
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, FlagTable, flag
 from lmtrain.config.legacy import LEGACY
 from lmtrain.config.load import Gathered, Setting, check_understood, gather, read_settings, resolve
 from lmtrain.config.options import AboutRun
-from lmtrain.config.values import is_truth_word, repeatable
+from lmtrain.config.values import is_truth_word, repeatable, user_path
 from lmtrain.core.errors import Problems, UserError
 
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml", ".toml")
@@ -172,10 +173,21 @@ def _positionals(table: FlagTable, words: Words, problems: Problems) -> list[str
     for flag in takers:
         taken, left = (left, []) if "list" in flag.types else (left[:1], left[1:])
         if taken:
-            words.settings.append(Setting(flag.name, flag.about.metavar or flag.name, taken))
+            words.settings.append(Setting(flag.name, flag.about.metavar or flag.name.upper(), taken))
     files = [] if takers else [word for word in left if word.endswith(_CONFIG_ENDINGS)]
     for word in left:
         if word not in files:
-            shown = repr(repeatable(word))
-            problems.add(f"{shown} belongs to no option; options begin with --, values with spaces need quotes")
+            more = _meant(table, word) or "options begin with --, values with spaces need quotes"
+            problems.add(f"{repeatable(word)!r} belongs to no option; {more}")
     return files
+
+
+def _meant(table: FlagTable, word: str) -> str | None:
+    """What to type for a word that is the name of a text or of a model."""
+    path = user_path(word)
+    if not word.strip() or not os.path.exists(path):  # noqa: PTH110 -- False of impossible names
+        return None
+    is_model = (path / "config.json").is_file()
+    names = ("model_name_or_path",) if is_model else ("train_file", "validation_file")
+    name = next((name for name in names if table.find(name)), None)
+    return name and f"did you mean --{name} {word}?"

@@ -10,6 +10,7 @@ from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.options import AboutRun
 from lmtrain.core.console import amount, counted, duration, is_first_process
 from lmtrain.core.errors import ExitCode
+from lmtrain.core.stopping import leaving_nothing
 
 if TYPE_CHECKING:
     from lmtrain.rehearsal.plan import Plan
@@ -28,7 +29,8 @@ def run(asked: AboutRun) -> int:
         from lmtrain.engine.distributed.processes import leave_together
         from lmtrain.rehearsal.plan import make_plan
 
-    plan = make_plan(asked.run, asked.options if asked.options.asks else None, began=began)
+    with leaving_nothing():
+        plan = make_plan(asked.run, asked.options if asked.options.asks else None, began=began)
     leave_together()
     if is_first_process():
         if asked.options.json:

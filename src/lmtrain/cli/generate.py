@@ -32,11 +32,10 @@ def run(options: GenerateOptions) -> int:
     prompts = _prompts(options)
     output = writable(options.output) if options.output is not None else None
     with heavy_imports():
-        import torch
-
         from lmtrain.engine.speed.machine import best_device
-        from lmtrain.engine.speed.precision import choose_precision
+        from lmtrain.engine.speed.precision import choose_precision, require_format
         from lmtrain.models import describe, load_model, load_tokenizer, max_positions, purpose_of
+        from lmtrain.models.formats import products_in
 
     purpose = purpose_of(options)
     if purpose == "mlm":
@@ -50,8 +49,8 @@ def run(options: GenerateOptions) -> int:
     device: Any = best_device(use_cpu=options.use_cpu)
     decision = choose_precision(options.precision, device)
     model, context = loaded.model.to(device), max_positions(loaded.model.config)
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(decision.name)
-    with torch.autocast(device.type, dtype=low or torch.bfloat16, enabled=low is not None):
+    require_format(model, decision)
+    with products_in(decision.name, device):
         work = _fill if purpose == "mlm" else _complete
         records = work(model, tokenizer, prompts, context, options)
     if output is not None:

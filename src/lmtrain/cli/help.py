@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 from lmtrain.cli.commands import COMMANDS, Command, commands_under
-from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, flag_table
-from lmtrain.config.legacy import TWINS
+from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, flag_table, nearest
+from lmtrain.config.legacy import LEGACY, TWINS
 from lmtrain.config.treatment import GROUPS, TREATMENT
 from lmtrain.config.values import Flag
+from lmtrain.core.errors import UserError
 
 _GROUPS = {  # of the overview
     "Train": ("clm", "mlm", "sft"),
@@ -26,6 +28,10 @@ _COMMON = {  # the options of a training that its help begins with
     "use_peft", "lora_r", "output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "seed",
     "learning_rate", "warmup_steps", "eval_strategy", "eval_steps", "save_steps", "report_to",
 }  # fmt: skip
+_SPELLING = (
+    "Dashes and underscores are alike. A switch stands alone or takes true or false (--no_x is false). --config "
+    "FILE.yaml, .json or .toml holds any of these options by name; flags on top of it win."
+)
 _NAME_COLUMN = 17
 _FLAG_COLUMN = 34
 _LONGEST_HELP = 240  # characters; the library's own texts run to several hundred
@@ -34,7 +40,7 @@ _LONGEST_HELP = 240  # characters; the library's own texts run to several hundre
 def overview() -> str:
     """``lmtrain --help``."""
     width = _width()
-    lines = ["lmtrain: text in; a trained, measured, usable language model out.", ""]
+    lines = [*textwrap.wrap("lmtrain: text in; a trained, measured, usable language model out.", width), ""]
     lines += ["usage: lmtrain COMMAND [--option value ...]", ""]
     for title, names in _GROUPS.items():
         lines += [title]
@@ -46,12 +52,15 @@ def overview() -> str:
         lines += [""]
     lines += [
         "First steps:",
-        "  lmtrain demo",
-        "  lmtrain clm --model_name_or_path ./gpt2 --train_file YOUR.txt --output_dir runs/mine",
+        *_command_line("lmtrain demo", width),
+        *_command_line("lmtrain clm --model_name_or_path ./gpt2 --train_file YOUR.txt --output_dir runs/mine", width),
         "",
+    ]
+    more = (
         "lmtrain COMMAND --help tells the options of a command; lmtrain --version tells the version.",
         "Several processes: torchrun --nproc_per_node 2 -m lmtrain clm ... (or accelerate launch).",
-    ]
+    )
+    lines += [wrapped for line in more for wrapped in textwrap.wrap(line, width)]
     return "\n".join(lines)
 
 
@@ -62,38 +71,54 @@ def command_help(command: Command, wanted: str = "") -> str:
     words = "".join(_positional(flag) for flag in table.flags.values() if flag.about.positional)
     if command.name in ABOUT_A_RUN:
         words = " " + "|".join(TRAINING_COMMANDS)
-    lines = [f"usage: lmtrain {command.name}{words} [--option value ...]", ""]
+    synopsis = f"usage: lmtrain {command.name}{words} [--option value ...]"
+    lines = [*textwrap.wrap(synopsis, width, subsequent_indent="    ", break_on_hyphens=False), ""]
     lines += textwrap.wrap(command.summary, width)
     for stage in commands_under(command.name):
         lines += _two_columns(f"  lmtrain {stage.name}", stage.summary, _FLAG_COLUMN, width)
     lines += ["", "Examples" if len(command.examples) > 1 else "Example"]
     for purpose, line in command.examples:
-        lines += [f"  {purpose}:", *_command_line(line, width)]
-    lines += [
-        "",
-        "Dashes and underscores are alike. A switch stands alone or takes true or false (--no_x is false).",
-        "--config FILE.yaml, .json or .toml holds any of these options by name; flags on top of it win.",
-    ]
+        lines += textwrap.wrap(f"{purpose}:", width, initial_indent="  ", subsequent_indent="  ")
+        lines += _command_line(line, width)
+    lines += ["", *textwrap.wrap(_SPELLING, width)]
     flags = list(table.flags.values())
     shortened = table.is_training and wanted != "all"
     lines += _sections([flag for flag in flags if flag.name in _COMMON] if shortened else flags, width)
     if command.name in ABOUT_A_RUN:
-        lines += ["", "Beside these, the options of the run in question: see lmtrain clm --help and the like."]
+        more = "Beside these, the options of the run in question: see lmtrain clm --help and the like."
+        lines += ["", *textwrap.wrap(more, width)]
     if shortened:
         count = sum(len(members) for _, members in grouped(flags))
         more = f"These are what most runs need. lmtrain {command.name} --help all tells all {count} options, and"
         lines += ["", *textwrap.wrap(f"{more} --help WORD those with the word in them, such as --help save.", width)]
     elif table.is_training:
-        lines += ["", "Other options of TrainingArguments have no effect here or are refused: see docs/options.md."]
+        more = "Other options of TrainingArguments have no effect here or are refused: see docs/options.md."
+        lines += ["", *textwrap.wrap(more, width)]
     return "\n".join(lines)
 
 
 def found_help(command: Command, word: str) -> str:
-    """``lmtrain COMMAND --help WORD``: the options with that word in name or text; empty where there is none."""
+    """``lmtrain COMMAND --help WORD``: the options with that word in name or text, of an old name today's.
+
+    Raises :class:`UserError` where there is none.
+    """
     sought = word.lower().strip("-").replace("-", "_")
-    flags = flag_table(command.name).flags.values()
-    found = [flag for flag in flags if sought in f"{flag.name} {describe(flag)}".lower().replace("-", "_")]
-    return "\n".join(_sections(found, _width())).strip("\n")
+    tables = (command.name, *TRAINING_COMMANDS) if command.name in ABOUT_A_RUN else (command.name,)
+    flags = {name: flag for table in tables for name, flag in flag_table(table).flags.items()}
+    if sought in LEGACY and sought not in flags:
+        sought = LEGACY[sought].new or sought
+    found = [flag for flag in flags.values() if sought in f"{flag.name} {describe(flag)}".lower().replace("-", "_")]
+    if not (lines := _sections(found, _width())):
+        raise UserError(_not_found(command.name, word, sought, flags), flag="--help")
+    return "\n".join(lines).strip("\n")
+
+
+def _not_found(command: str, word: str, sought: str, flags: Iterable[str]) -> str:
+    if sought in flags and (treatment := TREATMENT.get(sought)):
+        return f"--{sought} is {treatment.kind}. {treatment.reason}"
+    guess = nearest(sought, flags)
+    more = f"did you mean --help {guess}?" if guess else f"lmtrain {command} --help all tells all options"
+    return f"no option of lmtrain {command} has {word!r} in its name or text; {more}"
 
 
 def _sections(flags: list[Flag], width: int) -> list[str]:
@@ -188,7 +213,7 @@ def _shorten(text: str) -> str:
 
 
 def _two_columns(left: str, right: str, column: int, width: int) -> list[str]:
-    wrapped = textwrap.wrap(right, max(30, width - column), break_long_words=False, break_on_hyphens=False)
+    wrapped = textwrap.wrap(right, max(26, width - column), break_long_words=False, break_on_hyphens=False)
     if len(left) + 2 > column:
         return [left, *(" " * column + line for line in wrapped)]
     first, *rest = wrapped or [""]

@@ -21,10 +21,11 @@ def look_ahead(options: Any, problems: Problems) -> None:
         return
     already = {problem.flag for problem in problems}
     if not options.data.dataset_name and not already & {"--train_file", "--validation_file", "--test_file"}:
-        from lmtrain.data.corpus import sources_of
+        from lmtrain.data.named_text import sources_of
         from lmtrain.data.pairs import pair_sources_of
 
-        if "-" not in (*options.data.train_file, *options.data.validation_file, *options.data.test_file):
+        files = (*options.data.train_file, *options.data.validation_file, *options.data.test_file)
+        if "-" not in files and not any("://" in name for name in files):  # nothing is asked of a network
             with problems.collect():
                 if options.command == "sft":
                     pair_sources_of(options.data, options.pairs)

@@ -12,15 +12,15 @@ import io
 import json
 import os
 import sys
-import textwrap
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from lmtrain.core.console import is_first_process, say
-from lmtrain.core.errors import ExitCode, Interrupted, OwnResultWrong, Problem, UserError
+from lmtrain.core.errors import ExitCode, Interrupted, OwnResultWrong, UserError
 from lmtrain.core.files import NO_RIGHT, NO_ROOM
-from lmtrain.core.launching import is_first_here, processes, tasks_without_srun, under_slurm
+from lmtrain.core.launching import by_mpi_alone, is_first_here, processes, tasks_without_srun, under_slurm
+from lmtrain.core.problem_block import columns_of_the_terminal, problem_block
 from lmtrain.core.ranklog import is_told
 
 # Commands whose processes work on one thing; others that srun starts several times know nothing of each other.
@@ -34,9 +34,11 @@ _REPORT = "Please report the lines above to its maintainers."
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    name = _name_of(words)
+    name = ""
+    _open_what_is_closed()
     _write_whatever_it_is()
     try:
+        name = _name_of(words)
         if name in SHARED:
             os.environ.update(under_slurm(os.environ))
         code = _main(words)
@@ -45,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if is_first_process() or error.heard is False or (error.heard is None and is_first_here()):
             before = "go on" if error.exit_code == ExitCode.NO_SAVE_SUCCEEDED else "run"
-            print(problem_block(name, error.problems, before), file=sys.stderr, flush=True)
+            block = problem_block(name, error.problems, before, columns=columns_of_the_terminal())
+            print(block, file=sys.stderr, flush=True)
         return int(error.exit_code)
     except OwnResultWrong as error:
         if is_first_process():
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if is_first_process():
             hint = "; the same command goes on with the run" if name in TRAINING_COMMANDS else ""
-            print(f"\nlmtrain {name}: interrupted{hint}", file=sys.stderr, flush=True)
+            print(f"\n{f'lmtrain {name}'.rstrip()}: interrupted{hint}", file=sys.stderr, flush=True)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone; keep the interpreter from complaining when it flushes at exit.
@@ -73,16 +76,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (refused := _refused_by_the_system(error)) is not None:
             print(f"\nlmtrain {name}: {_what_to_do(error, refused)}", file=sys.stderr, flush=True)
             return refused
-        if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
-            problem = Problem("a path begins with ~ and a name that no user has here; write the folder out")
-            print(problem_block(name, (problem,)), file=sys.stderr, flush=True)
-            return ExitCode.WRONG_INPUT
         traceback.print_exc()
         print(
             f"\nlmtrain {name}: this is a fault of lmtrain, not of your input. {_REPORT}",
             file=sys.stderr,
         )
         return ExitCode.OUR_FAULT
+
+
+def _open_what_is_closed() -> None:
+    """Standard streams that whoever started us has closed (``<&-``), which Python then leaves out, are empty."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 -- until the end
 
 
 def _write_whatever_it_is() -> None:
@@ -152,11 +158,18 @@ def _run(name: str, rest: list[str]) -> int:
     if (wanted := split_words(flag_table(name), rest).help) is not None:
         from lmtrain.cli.help import command_help, found_help
 
-        found = found_help(COMMANDS[name], wanted) if wanted not in ("", "all") else ""
-        print(found or command_help(COMMANDS[name], wanted))
+        show = command_help if wanted in ("", "all") else found_help
+        print(show(COMMANDS[name], wanted))
         return ExitCode.OK
     if name in _ALONE and processes() > 1:
         raise UserError(f"works in one process, and {processes()} were started: leave out the launcher (torchrun)")
+    if rest and (stage := _meant_stage(name, rest[0])):
+        raise UserError(f"'{name} {rest[0]}' is no command; did you mean lmtrain {stage}?")
+    if name in SHARED and (count := by_mpi_alone()):
+        raise UserError(
+            f"mpirun started {count} processes, and nothing tells them where they meet, so each would train alone: "
+            "start them by torchrun, or set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for each"
+        )
     parsed = parse(name, rest)
     for note in parsed.notes:
         say("options", note)
@@ -166,39 +179,23 @@ def _run(name: str, rest: list[str]) -> int:
     return int(importlib.import_module(COMMANDS[name].module).run(parsed.options))
 
 
-def problem_block(command: str, problems: Sequence[Problem], before: str = "run") -> str:
-    """All problems under one heading, the flags in a column of their own; they are in the way of what ``before`` says.
-
-    ::
-
-        lmtrain clm: 2 things to change before this can run
-          --lerning_rate   no such option; did you mean --learning_rate?
-          --block_size     4096 is longer than the 1024 positions of gpt2;
-                           use at most --block_size 1024
-    """
-    count = f"{len(problems)} things" if len(problems) != 1 else "1 thing"
-    lines = [f"{f'lmtrain {command}'.strip()}: {count} to change before this can {before}"]
-    column = max((len(p.flag) for p in problems if p.flag), default=0)
-    for problem in problems:
-        head = f"  {(problem.flag or '').ljust(column)}   " if column else "  "
-        text = _wrapped(problem.text, len(head))
-        lines.append(head + text.replace("\n", "\n" + " " * len(head)))
-    return "\n".join(lines)
-
-
-def _wrapped(text: str, indent: int) -> str:
-    """Text as wide as the terminal; left alone in a file, where it may be searched."""
-    if not sys.stderr.isatty():
-        return text
-    width = max(40, os.get_terminal_size(sys.stderr.fileno()).columns - indent - 1)
-    lines = [textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")]
-    return "\n".join(part for line in lines for part in line or [""])
-
-
 def _overview() -> str:
     from lmtrain.cli.help import overview
 
     return overview()
+
+
+def _meant_stage(name: str, word: str) -> str | None:
+    """``nlg score`` for ``nlg scores``: the command under ``name`` that a word is nearest to, unless it is nearer to
+    what ``name`` itself takes there."""
+    from lmtrain.cli.commands import commands_under
+    from lmtrain.config.flags import flag_table, nearest
+
+    stages = {stage.name.removeprefix(f"{name} "): stage.name for stage in commands_under(name)}
+    if not stages or word.startswith("-"):
+        return None
+    tasks = [task for flag in flag_table(name).flags.values() if flag.about.positional for task in flag.choices]
+    return None if word in tasks else stages.get(nearest(word, [*tasks, *stages]) or "")
 
 
 def _unknown_command(name: str) -> str:

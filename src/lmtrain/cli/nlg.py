@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtrain.cli.startup import heavy_imports
+from lmtrain.config.values import user_path
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.files import read_json
@@ -23,7 +23,7 @@ def run(options: NlgOptions) -> int:
             from lmtrain.recipes.data_to_text.run import run_task
 
         to_the_end(lambda: run_task(options, stop=stop))
-    folder = Path(str(options.output_dir)).expanduser()
+    folder = user_path(str(options.output_dir))
     if is_first_process():
         if options.json:
             print(json.dumps(read_json(folder / "scores.json")))

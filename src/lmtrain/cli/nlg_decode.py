@@ -100,7 +100,7 @@ def _output(name: str | None, overwrite: bool) -> Path:
     flag = "--output"
     if not name:
         raise UserError("name the file for the results, such as --output predictions.jsonl", flag=flag)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_file() and not overwrite:
         raise UserError(
             f"{path} is there already; name another file, or add --overwrite_output to replace it", flag=flag

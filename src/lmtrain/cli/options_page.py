@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from lmtrain.cli.commands import COMMANDS
 from lmtrain.cli.help import default_text, usage
 from lmtrain.config.flags import (
+    ABOUT_A_RUN,
     COMMAND_OPTIONS,
     NOT_IN,
     TRAINING_COMMANDS,
@@ -34,6 +35,8 @@ TOML) holds any options by name, and flags on top win; a `.json` argument alone 
 configuration, as in the scripts. An unknown name, in a file as on the command line, is an error that names
 the nearest one.
 """
+
+_IN_FRONT = " The name and the options of a training follow it."
 
 _TRAINING = """## TrainingArguments
 
@@ -61,7 +64,8 @@ def page() -> str:
         members = [flag for flag in training_flags().values() if flag.group == group]
         parts.append(f"### {group}\n\n{_training_table(members)}")
     for command, owner in COMMAND_OPTIONS.items():
-        parts.append(f"## lmtrain {command}\n\n{COMMANDS[command].summary}\n")
+        training = _IN_FRONT if command in ABOUT_A_RUN else ""
+        parts.append(f"## lmtrain {command}\n\n{COMMANDS[command].summary}{training}\n")
         parts.append(_own_table(list(option_flags(owner).values())))
     parts.append(_OLD)
     parts.append(_rows(("old name", "today"), [(f"`--{name}`", _today(old)) for name, old in LEGACY.items()]))
@@ -71,7 +75,7 @@ def page() -> str:
 def _own_table(flags: list[Flag], commands: Sequence[str] = ()) -> str:
     rows: list[tuple[str, ...]] = []
     for flag in flags:
-        text = flag.about.help
+        text = flag.about.help + (" Its value may stand without the flag." if flag.about.positional else "")
         offered = [command for command in commands if flag.name not in NOT_IN[command]]
         if commands and len(offered) < len(TRAINING_COMMANDS):
             text += f" Only {' and '.join(offered)}."

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from lmtrain.core.errors import UserError
+from lmtrain.config.values import user_path
+from lmtrain.core.errors import UserError, about
 from lmtrain.core.files import atomic_file
 
 
@@ -14,18 +15,16 @@ def writable(name: str, flag: str = "--output") -> Path:
 
     Raises :class:`UserError` where no file can be written.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     path = path.resolve() if path.is_symlink() else path
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file", flag=flag)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(_TriedError), atomic_file(path):
+        with about(flag), suppress(_TriedError), atomic_file(path):
             raise _TriedError  # nothing is left of it, and nothing that was there is touched
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}", flag=flag) from error
-    except UserError as error:
-        raise UserError(error.problems[0].text, flag=flag) from error
     return path
 
 

@@ -7,10 +7,10 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtrain.config.options import PrepareOptions
+from lmtrain.config.values import user_path
 from lmtrain.core.addresses import is_address, shown
 from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.console import amount, counted, say
@@ -37,7 +37,8 @@ def run(options: PrepareOptions) -> int:
         tokenizer = _tokenizer(options)  # first: its fast engine loads while the files are looked at
     far = options.output_dir if is_address(options.output_dir or "") else None
     with problems.collect():
-        from lmtrain.data.corpus import prepare_corpus, sources_of, wanted_sources
+        from lmtrain.data.corpus import prepare_corpus
+        from lmtrain.data.named_text import sources_of, wanted_sources
 
         sources = sources_of(options, cache_dir=options.cache_dir, token=options.token)
         _refuse_stores(sources, options)
@@ -47,7 +48,7 @@ def run(options: PrepareOptions) -> int:
 
             require_writable(target, options.token)
     problems.raise_if_any()
-    folder = Path(options.output_dir).expanduser() if options.output_dir and not far else None
+    folder = user_path(options.output_dir) if options.output_dir and not far else None
     if options.shard:
         from lmtrain.cli.prepare_shard import make
 
@@ -158,7 +159,7 @@ def _length(options: PrepareOptions) -> int:
     asked = options.max_seq_length if options.objective == "mlm" else options.block_size
     if asked:
         return asked
-    config = Path(options.model_name_or_path or options.tokenizer_name or "").expanduser() / "config.json"
+    config = user_path(options.model_name_or_path or options.tokenizer_name or "") / "config.json"
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
         positions = [v for k in _POSITIONS if isinstance(v := values.get(k), int)]

@@ -14,7 +14,7 @@ from lmtrain.core.console import amount, counted, say
 from lmtrain.core.errors import ExitCode
 
 if TYPE_CHECKING:
-    from lmtrain.report import Reader, Run
+    from lmtrain.report import Run
 
 
 def run(options: ReportOptions) -> int:
@@ -23,10 +23,9 @@ def run(options: ReportOptions) -> int:
 
     if "png" in options.export:
         require_png()
-    found = readers(options.runs)
     if options.live:
-        return _live(found, options)
-    runs = [reader.read() for reader in found]
+        return _live(options)
+    runs = [reader.read() for reader in readers(options.runs)]
     for one in runs:
         if ignored := one.history.ignored:
             say("attention", f"{one.path}: {counted(ignored, 'half-written line')} of the log passed over")
@@ -69,11 +68,11 @@ def _summaries(runs: list[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _live(found: list[Reader], options: ReportOptions) -> int:
+def _live(options: ReportOptions) -> int:
     from lmtrain.report import serve
 
     try:
-        with serve(found, options.port) as server:
+        with serve(options.runs, options.port) as server:
             print(server.address, flush=True)
             say("report", "follows the run at this address, on this machine alone; Ctrl-C ends it")
             if options.open:

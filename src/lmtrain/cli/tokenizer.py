@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.options import TokenizerOptions
 from lmtrain.config.values import user_path
 from lmtrain.core.console import say
-from lmtrain.core.errors import ExitCode, Problems, UserError
+from lmtrain.core.errors import ExitCode, Problems, UserError, about
+from lmtrain.core.files import read_record, sha256_json, write_json
+
+if TYPE_CHECKING:
+    from lmtrain.core.types import Source
+    from lmtrain.data.train_tokenizer import TokenizerPlan
+
+_RECORD = ".made_of.json"  # in the folder, for the same command to know it by
 
 
 def run(options: TokenizerOptions) -> int:
-    """Train, save, say how well it packs."""
-    from lmtrain.data.corpus import sources_of
+    """Make it, and print where it is."""
+    print(make(options))
+    return ExitCode.OK
+
+
+def make(options: TokenizerOptions) -> Path:
+    """Train, save, say how well it packs; the folder. Nothing is done where the same command has finished before."""
+    from lmtrain.data.named_text import sources_of
     from lmtrain.data.tokenizer_text import advice
     from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 
@@ -40,6 +55,11 @@ def run(options: TokenizerOptions) -> int:
         if "train" not in sources:
             raise UserError("there is no text to learn from; name some", flag="--train_file")
     problems.raise_if_any()
+    made_of = _made_of(options, plan, sources["train"])
+    if (folder / _RECORD).is_file():
+        _require_made_of(made_of, folder)
+        say("tokenizer", f"finished before: {folder} holds it; delete it to learn anew")
+        return folder
     if not options.sample_bytes and (line := advice(sources["train"])):
         say("tokenizer", line)
     trained = train_tokenizer(sources["train"], plan)
@@ -50,6 +70,8 @@ def run(options: TokenizerOptions) -> int:
         raise UserError(f"{folder} cannot be written: {reason}", flag="--output_dir") from error
     if trained.tokenizer is not None:
         _require_the_same_back(folder, trained)
+    with suppress(OSError):  # what it is for is a convenience
+        write_json(folder / _RECORD, made_of)
     say("tokenizer", trained.line)
     masks = plan.kind == "wordpiece" if plan.like is None else plan.like.mask_token is not None
     model = "mlm --model_type bert" if masks else "clm --model_type gpt2"
@@ -58,8 +80,7 @@ def run(options: TokenizerOptions) -> int:
     column = f" --text_column {options.text_column}" if options.text_column else ""
     named = f"--model_size 10m --tokenizer_name {shlex.quote(str(folder))} --train_file {text}{column}"
     say("next", f"lmtrain {model} {named} --output_dir runs/new")
-    print(folder)
-    return ExitCode.OK
+    return folder
 
 
 def _old(name: str) -> Any:
@@ -68,10 +89,8 @@ def _old(name: str) -> Any:
         from lmtrain.config.options import ModelOptions
         from lmtrain.models.loading.tokenizer import load_tokenizer
 
-    try:
+    with about("--like"):
         return load_tokenizer(ModelOptions(tokenizer_name=name))
-    except UserError as error:
-        raise UserError("; ".join(problem.text for problem in error.problems), flag="--like") from error
 
 
 def _require_the_same_back(folder: Path, trained: Any) -> None:
@@ -89,14 +108,39 @@ def _require_the_same_back(folder: Path, trained: Any) -> None:
 
 
 def _free_folder(name: str | None) -> Path:
-    """The folder to write; one that holds something other than a tokenizer is left alone."""
+    """The folder to write, or that this command wrote; one that holds something else is left alone."""
     if not name:
         raise UserError("name the folder for the tokenizer", flag="--output_dir")
     folder = user_path(name)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder", flag="--output_dir")
-    if folder.is_dir() and any(folder.iterdir()):
+    is_made = (folder / _RECORD).is_file() and (folder / "tokenizer.json").is_file()
+    if folder.is_dir() and any(folder.iterdir()) and not is_made:
         ours = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
-        found = "another tokenizer" if {p.name for p in folder.iterdir()} <= ours else "other files"
-        raise UserError(f"{folder} holds {found}; name another, or delete it first", flag="--output_dir")
+        raise _taken(folder, "another tokenizer" if {p.name for p in folder.iterdir()} <= ours else "other files")
     return folder
+
+
+def _made_of(options: TokenizerOptions, plan: TokenizerPlan, sources: Sequence[Source]) -> dict[str, str]:
+    """The options and the text that decide the tokenizer, as hashes: files are known by size and time, not read."""
+    from lmtrain.data.named_text import reading_of
+    from lmtrain.data.sources.changes import known_by
+
+    backend = getattr(plan.like, "backend_tokenizer", None)
+    asked = [asdict(replace(plan, like=None)), backend.to_str() if backend else options.like]
+    return {
+        "options": sha256_json([asked, asdict(reading_of(options))]),
+        "text": sha256_json([known_by(source) for source in sources]),
+    }
+
+
+def _require_made_of(made_of: dict[str, str], folder: Path) -> None:
+    """Raise :class:`UserError` where the tokenizer in the folder is not this one."""
+    found = read_record(folder / _RECORD)
+    other = [name for name, value in made_of.items() if found.get(name) != value]
+    if other:
+        raise _taken(folder, f"a tokenizer made {'with other options' if 'options' in other else 'of other text'}")
+
+
+def _taken(folder: Path, found: str) -> UserError:
+    return UserError(f"{folder} holds {found}; name another, or delete it first", flag="--output_dir")

@@ -26,7 +26,7 @@ def run(options: Resolved) -> int:
     with listening(on_each_node=each_node), Stop(minutes=options.run.max_minutes).listening() as stop:
         ahead = Ahead(options)  # tokenizes on the other core meanwhile
         with heavy_imports():
-            from lmtrain.recipes.training import whole_training
+            from lmtrain.recipes.whole_training import whole_training
 
         outcome = whole_training(options, sys.argv[1:], made_ahead=ahead.made, stop=stop)
     if is_first_process() and not outcome.was_finished and options.do_train:

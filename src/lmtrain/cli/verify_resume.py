@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.options import AboutRun
 from lmtrain.core.errors import ExitCode
+from lmtrain.core.stopping import leaving_nothing
 
 if TYPE_CHECKING:
     from lmtrain.rehearsal.verify_resume import Verdict
@@ -18,7 +19,8 @@ def run(asked: AboutRun) -> int:
     with heavy_imports():
         from lmtrain.rehearsal.verify_resume import verify_resume
 
-    verdict = verify_resume(asked.run, asked.options.steps, asked.options.save_at)
+    with leaving_nothing():
+        verdict = verify_resume(asked.run, asked.options.steps, asked.options.save_at)
     print(json.dumps(verdict.as_dict()) if asked.options.json else "\n".join(table(verdict)))
     return ExitCode.OK if verdict.is_equal else ExitCode.OUR_FAULT
 

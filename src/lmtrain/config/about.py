@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field
-from typing import Any
+from typing import Any, Final
+
+SEEDS: Final[dict[str, Any]] = {"at_least": 0, "at_most": 2**32 - 1}  # those that numpy's global generator takes
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,8 @@ class FlagTable:
         for flag in self.flags.values():
             if name in flag.about.aliases:
                 return flag, False
-            if "bool" in flag.types and (name == flag.about.off or name == f"no_{flag.name}"):
+            off = (flag.about.off, *(f"no_{each}" for each in (flag.name, *flag.about.aliases)))
+            if "bool" in flag.types and name in off:
                 return flag, True
         return None
 

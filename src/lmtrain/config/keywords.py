@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Any
 
@@ -62,6 +63,8 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Integral | Real):  # numpy's scalars
+        return int(value) if isinstance(value, Integral) else float(value)
     raise UserError(
         f"{value!r} is no option's value: options are words, numbers, paths, lists and dictionaries of them"
     )

@@ -26,6 +26,7 @@ from lmtrain.config.training_arguments import installed_version
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag, from_file, from_words, user_path
 from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.missing import no_such
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,15 @@ def read_settings(path: str, *, label: str = "--config") -> list[Setting]:
 
     Raises :class:`UserError` for a file that is missing, broken or something else than such a table.
     """
+    if not path:
+        raise UserError("needs a file of options in JSON, YAML or TOML, such as run.yaml", flag=label)
     file = user_path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
-        raise UserError(f"no such file: {path}", flag=label) from None
+        raise UserError(no_such(path, file), flag=label) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}", flag=label) from None
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", flag=label) from None
     suffix = file.suffix.lower()
     try:
         if suffix == ".json":

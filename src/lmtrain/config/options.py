@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from lmtrain.config.about import option
+from lmtrain.config.about import SEEDS, option
 from lmtrain.config.adapter import LoraOptions
 from lmtrain.config.commands.generate import GenerateOptions
 from lmtrain.config.commands.outlook import OutlookOptions
-from lmtrain.config.groups import MAKES_A_MODEL, DataOptions, MaskingOptions, ModelOptions, RunOptions, TextOptions
+from lmtrain.config.groups import MAKES_A_MODEL, DataOptions, MaskingOptions, ModelOptions, TextOptions
 from lmtrain.config.key_tokens import KeyTokenOptions
 from lmtrain.config.pairs import PairOptions
+from lmtrain.config.run import RunOptions
 from lmtrain.config.samples import SampleOptions
 from lmtrain.core.errors import UserError
 
@@ -148,7 +149,7 @@ class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions, KeyTokenOptions
     per_device_eval_batch_size: int = option(8, "Examples of one forward pass.", unit="examples", at_least=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Number format of the products.")
     use_cpu: bool = option(False, "Leave the accelerator alone.")
-    seed: int = option(42, "Seed of the masks that a masked model is tested with.", at_least=0)
+    seed: int = option(42, "Seed of the masks that a masked model is tested with.", **SEEDS)
     output_dir: str | None = option(
         None, "Folder for eval_results.json.", metavar="FOLDER", shown_default="results are only printed"
     )
@@ -181,7 +182,7 @@ class DemoOptions:
         metavar="FOLDER",
         shown_default="Python's standard library",
     )
-    seed: int = option(42, "Seed of everything drawn at random.", at_least=0)
+    seed: int = option(42, "Seed of everything drawn at random.", **SEEDS)
     overwrite_output_dir: bool = option(False, "Start anew when the folder holds an earlier demo.")
 
 

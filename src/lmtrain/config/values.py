@@ -16,6 +16,7 @@ from lmtrain.core.errors import Problems, UserError
 YES = frozenset({"yes", "true", "t", "y", "1"})
 NO = frozenset({"no", "false", "f", "n", "0"})
 NEVER = NO | {"never"}  # to --resume_from_checkpoint
+_PATHS = frozenset({"PATH", "FOLDER", "FOLDER|never", "FILE", "MODEL", "TOKENIZER", "IN", "OUT", "RUN"})  # metavars
 _TRUTHS_OF_YAML = {True: {"on", "yes"}, False: {"off", "no"}}  # as it reads these words where they have no quotes
 
 
@@ -50,6 +51,12 @@ def user_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # ~nobody
         return Path(text)
+
+
+def _has_no_home(text: str) -> bool:
+    """Whether a path begins with the home of somebody who has none here; a file may be called ~draft.txt."""
+    first = user_path(text).parts[:1]
+    return bool(first) and first[0].startswith("~") and not os.path.lexists(first[0])
 
 
 def check_not_the_input(read: str, written: str, problems: Problems, flag: str = "--output") -> None:
@@ -106,7 +113,7 @@ def from_file(flag: Flag, value: Any) -> Any:
     elif isinstance(value, float):
         if "float" not in flag.types and value.is_integer():
             value = int(value)  # JSON writers that know no integers
-        fits = "float" in flag.types or ("int" in flag.types and isinstance(value, int))
+        fits = math.isfinite(value) and ("float" in flag.types or ("int" in flag.types and isinstance(value, int)))
     elif isinstance(value, list):
         fits = "list" in flag.types
         value = [str(item) for item in value]
@@ -161,6 +168,8 @@ def _json_object(flag: Flag, word: str) -> dict[str, Any]:
 def _checked(flag: Flag, value: Any) -> Any:
     """Hold a value against the flag's choices and bounds."""
     about = flag.about
+    if isinstance(value, str) and about.metavar in _PATHS and _has_no_home(value):
+        raise flag.fail(f"{value} begins with a home that is nobody's here; write the folder out")
     if flag.choices and isinstance(value, str) and value not in flag.choices:
         raise flag.fail(f"{value!r} is not one of {', '.join(flag.choices)}")
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -170,7 +179,8 @@ def _checked(flag: Flag, value: Any) -> Any:
         if about.above is not None and value <= about.above:
             raise flag.fail(f"{value} is too small; it must be above {about.above:g}{unit}")
         if about.at_most is not None and value > about.at_most:
-            raise flag.fail(f"{value} is too large; at most {about.at_most:g}{unit}")
+            most = f"{about.at_most:,}" if about.at_most >= 1e6 else f"{about.at_most:g}"
+            raise flag.fail(f"{value} is too large; at most {most}{unit}")
         if about.below is not None and value >= about.below:
             raise flag.fail(f"{value} is too large; it must be below {about.below:g}{unit}")
     return value

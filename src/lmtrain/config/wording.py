@@ -7,6 +7,7 @@ The library describes its fields for its own scripts; those of everyday use are 
 from __future__ import annotations
 
 from lmtrain.config import muon
+from lmtrain.config.about import SEEDS
 
 SECRET = frozenset({"hub_token"})
 
@@ -49,8 +50,8 @@ BOUNDS: dict[str, dict[str, float]] = {
     "eval_delay": {"at_least": 0},
     "save_total_limit": {"at_least": 1},
     "torch_empty_cache_steps": {"at_least": 1},
-    "seed": {"at_least": 0},
-    "data_seed": {"at_least": 0},
+    "seed": SEEDS,
+    "data_seed": SEEDS,
     "dataloader_num_workers": {"at_least": 0},
     "dataloader_prefetch_factor": {"at_least": 1},
     "ddp_timeout": {"above": 0},

@@ -6,7 +6,7 @@ An error says what was seen, what that means and what to type instead. Problems 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -43,8 +43,19 @@ class UserError(Exception):
     heard: bool | None = None  # whether all processes of the run have it, and the first one says it; None: not asked
 
     def __init__(self, text: str = "", *, flag: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
-        self.problems = problems or (Problem(text, flag),)
-        super().__init__("; ".join(f"{p.flag}: {p.text}" if p.flag else p.text for p in self.problems))
+        super().__init__()
+        self.tell(problems or (Problem(text, flag),))
+
+    def tell(self, problems: Iterable[Problem]) -> None:
+        """Say ``problems`` in place of those that it has."""
+        self.problems = tuple(problems)
+        self.args = ("; ".join(f"{p.flag}: {p.text}" if p.flag else p.text for p in self.problems),)
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in a notebook: the problems, and no way through our code that led to them."""
+        from lmtrain.core.problem_block import problem_block
+
+        return problem_block("", self.problems).split("\n")
 
 
 class OwnResultWrong(Exception):  # noqa: N818 -- says what happened, as the others do
@@ -64,6 +75,12 @@ class Interrupted(BaseException):
     def __init__(self, text: str, *, together: bool = False) -> None:
         self.together = together
         super().__init__(text)
+
+
+class BeginsAnew(Interrupted):
+    """Interrupted, with nothing kept that the same command could go on from."""
+
+    onward = "the same command begins anew"
 
 
 class Lost(Interrupted):
@@ -115,6 +132,23 @@ class Problems:
     def raise_if_any(self) -> None:
         if self._found:
             raise UserError(problems=tuple(self._found))
+
+
+@contextmanager
+def about(flag: str, *, where_none: bool = False) -> Iterator[None]:
+    """Let a :class:`UserError` raised inside be about ``flag``, whatever option it named; ``where_none``: only what
+    names none.
+
+    >>> with about("--like"):
+    ...     raise UserError("no such folder: tok", flag="--tokenizer_name")
+    Traceback (most recent call last):
+    lmtrain.core.errors.UserError: --like: no such folder: tok
+    """
+    try:
+        yield
+    except UserError as error:
+        error.tell(Problem(p.text, p.flag if where_none and p.flag else flag) for p in error.problems)
+        raise
 
 
 def first_line(error: BaseException) -> str:

@@ -130,21 +130,29 @@ def _beside(path: Path, ending: str) -> Path:
     return path.parent / f".{path.name}.{os.urandom(4).hex()}{ending}"
 
 
-def clear_scratch(parent: Path, pattern: str) -> list[str]:
-    """Remove what killed :func:`atomic_folder` calls left in ``parent`` for the names of the glob ``pattern``.
+def put_back(parent: Path, pattern: str) -> None:
+    """Give folders in ``parent`` that a killed :func:`atomic_folder` was replacing their names back, where the new one
+    did not get it; ``pattern`` is a glob of names. Call it when nobody else writes there."""
+    for left in parent.glob(f".{pattern}.*.old"):
+        named = parent / left.name[1:].rsplit(".", 2)[0]
+        with suppress(OSError):
+            if left.is_dir() and not left.is_symlink() and not named.exists() and any(left.iterdir()):
+                left.replace(named)
 
-    A folder that was being replaced, and whose successor did not take its place, gets its name back. Returns the names
-    of what was removed. Call it when nobody else writes there.
-    """
+
+def clear_scratch(parent: Path, pattern: str) -> list[str]:
+    """Remove what killed :func:`atomic_file` and :func:`atomic_folder` calls left in ``parent`` for the names of the
+    glob ``pattern``, after :func:`put_back`. Returns the names of what was removed."""
+    put_back(parent, pattern)
     gone = []
     for left in sorted(parent.glob(f".{pattern}.*")):
-        if left.suffix not in (".tmp", ".old") or not left.is_dir() or left.is_symlink():
+        if left.suffix not in (".tmp", ".old") or left.is_symlink():
             continue
-        named = parent / left.name[1:].rsplit(".", 2)[0]
-        if left.suffix == ".old" and not named.exists() and any(left.iterdir()):
-            left.replace(named)
-            continue
-        shutil.rmtree(left, ignore_errors=True)
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink()
         gone.append(left.name)
     return gone
 

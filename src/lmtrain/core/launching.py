@@ -39,8 +39,15 @@ def rank(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def is_first_here(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether no other process of the run on this machine comes before this one."""
-    return rank(environment) == 0 or int(environment.get("LOCAL_RANK") or 0) == 0
+    """Whether no other process of the run on this machine comes before this one.
+
+    >>> is_first_here({"RANK": "3", "LOCAL_RANK": "0", "SLURM_LOCALID": "1"})  # a task that sees one GPU: its first
+    False
+    """
+    local = environment.get("LOCAL_RANK")
+    if not environment.get("LOCAL_WORLD_SIZE"):  # no launcher's within a task of srun
+        local = environment.get("SLURM_LOCALID") or local
+    return rank(environment) == 0 or int(local or 0) == 0
 
 
 def launcher(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -103,6 +110,18 @@ def tasks_without_srun(environment: Mapping[str, str] = os.environ) -> int:
         return 0
     tasks = int(environment.get("SLURM_NTASKS") or 1)
     return tasks if tasks > 1 else 0
+
+
+def by_mpi_alone(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes an ``mpirun`` started, of which none is told where they meet; 0 elsewhere.
+
+    >>> by_mpi_alone({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1"})
+    4
+    """
+    if environment.get("WORLD_SIZE"):
+        return 0
+    count = int(environment.get("OMPI_COMM_WORLD_SIZE") or environment.get("PMI_SIZE") or 1)  # the latter: MPICH, Intel
+    return count if count > 1 else 0
 
 
 def _device(local: int, visible: str | None) -> str:

@@ -167,7 +167,6 @@ class RankLog:
     def close(self) -> None:
         if self._notes_faults:
             faulthandler.disable()
-            self._notes_faults = False
         with self._lock:
             if self._stream is not None:
                 self._stream.close()
@@ -260,8 +259,7 @@ def _failures(folder: Path, since: float, words: str) -> Iterator[str]:
             with path.open("rb") as stream:
                 stream.seek(max(0, path.stat().st_size - _TAIL))
                 text = stream.read().decode("utf-8", errors="replace")
-            last_start = text.rpartition("==== start: ")[2]
-            found = re.search(rf"==== ({words}): rank \d+ on (\S+): (.*)", last_start)
+            found = re.search(rf"==== ({words}): rank \d+ on (\S+): (.*)", text.rpartition("==== start: ")[2])
             if found and not found[3].startswith(Lost.SAID):
                 yield f"{_failed(number, found[2], found[3], found[1])}; see {FOLDER}/{path.name}"
 

@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any, Final
 
 from lmtrain.core.console import Say, duration, say
-from lmtrain.core.errors import Interrupted
+from lmtrain.core.errors import BeginsAnew, Interrupted
 
 SAME_MOMENT: Final = 2.0
 """Seconds. A scheduler signals all processes of a job in much less; a person who asks twice takes about so long."""
@@ -139,3 +139,13 @@ class Stop:
             if now + self._longest + save_seconds >= self._until:
                 self.ask(self._time_is_up)
         return self.asked
+
+
+@contextmanager
+def leaving_nothing() -> Iterator[None]:
+    """Around a command that removes what it made, however it ends: a signal lets it do so, and it begins anew."""
+    try:
+        with Stop().listening():
+            yield
+    except Interrupted as error:
+        raise BeginsAnew(str(error)) from None

@@ -7,6 +7,7 @@
     prepare           sources and a tokenizer to a store, once: ``prepare``
     splits, layouts   what is held out; how tokens become examples: ``Blocks``, ``Lines``,
                       ``Pairs``
+    named_text        the sources that options name: ``sources_of``
     corpus            all of it from a command's options: ``prepare_corpus``
     pairs             the same for prompts and completions: ``prepare_pairs``
     nlg               data-to-text corpora: ``nlg.formats.convert``

@@ -15,7 +15,8 @@ from typing import Any
 from lmtrain.config.options import Resolved
 from lmtrain.config.values import user_path
 from lmtrain.data.cache import cache_folder
-from lmtrain.data.corpus import StoresMade, requests_of, sources_of
+from lmtrain.data.corpus import StoresMade, requests_of
+from lmtrain.data.named_text import sources_of
 from lmtrain.data.preparing import prepare
 from lmtrain.data.tokenizer_files import TokenizerFiles
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,13 @@ def elsewhere(cache: Path, key: str) -> Path | None:
 
 
 @contextmanager
-def locked(cache: Path, key: str, waiting: str = "", *, part: int | None = None) -> Iterator[None]:
+def locked(
+    cache: Path, key: str, waiting: str = "", *, part: int | None = None, patience: float = 0.0
+) -> Iterator[None]:
     """Hold the lock of a key, or of a ``part`` of what it names, so that two processes do the work once.
 
-    The operating system frees it when its holder dies, so a dead one's lock is no obstacle.
+    ``waiting`` is said when it is not free within ``patience`` seconds. The operating system frees it when its holder
+    dies, so a dead one's lock is no obstacle.
     """
     from multiprocessing.process import current_process
 
@@ -81,7 +84,7 @@ def locked(cache: Path, key: str, waiting: str = "", *, part: int | None = None)
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=patience)
         except Timeout:
             if waiting:
                 from lmtrain.core.console import say
@@ -97,6 +100,20 @@ def locked(cache: Path, key: str, waiting: str = "", *, part: int | None = None)
         yield
     finally:
         lock.release()
+
+
+def parts_under_way(cache: Path, key: str) -> list[int]:
+    """The parts of what ``key`` names that processes have :func:`locked`."""
+    from filelock import FileLock, Timeout
+
+    held = []
+    for path in (cache / "locks").glob(f"{key[:_KEY_LENGTH]}-*.lock"):
+        try:
+            with FileLock(path, timeout=0):  # one after the other: there may be more than files that can be open
+                continue
+        except Timeout:
+            held.append(int(path.stem.rpartition("-")[2]))
+    return sorted(held)
 
 
 @dataclass(frozen=True)
@@ -146,19 +163,20 @@ def clean(cache: Path) -> tuple[list[StoredInfo], list[StoredInfo]]:
     """
     from filelock import FileLock, Timeout
 
-    freed, busy = [], []
+    freed: list[StoredInfo] = []
+    busy: list[StoredInfo] = []
     for info in list_stores(cache):
         key = info.folder.name.removeprefix(".").split(".")[0]
         locks = cache / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         try:
-            with ExitStack() as held:
-                for path in (locks / f"{key}.lock", *locks.glob(f"{key}-*.lock")):
-                    held.enter_context(FileLock(path, timeout=0))
-                shutil.rmtree(info.folder)
-            freed.append(info)
+            with FileLock(locks / f"{key}.lock", timeout=0):  # without it nobody begins a part
+                is_busy = bool(parts_under_way(cache, key))
+                if not is_busy:
+                    shutil.rmtree(info.folder)
         except (Timeout, OSError):
-            busy.append(info)
+            is_busy = True
+        (busy if is_busy else freed).append(info)
     for note in (cache / "checked").glob("*.json"):
         if not Path(read_record(note).get("folder", "")).is_dir():
             note.unlink(missing_ok=True)

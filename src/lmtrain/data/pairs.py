@@ -24,10 +24,11 @@ from lmtrain.core.console import Say, silent
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Source
 from lmtrain.data.cache import cache_folder
-from lmtrain.data.corpus import AnyLayout, Corpus, SaySplits, at_most, divided, sources_of, wanted_sources
+from lmtrain.data.corpus import AnyLayout, Corpus, SaySplits, at_most, divided
 from lmtrain.data.encoded import prepare_encoded
 from lmtrain.data.layouts import Pairs
 from lmtrain.data.ledger import Ledger
+from lmtrain.data.named_text import sources_of, wanted_sources
 from lmtrain.data.preparing import Prepared, Request, prepare
 from lmtrain.data.sources.chat import ChatTemplate
 from lmtrain.data.sources.pairs import Form, PairReading, PairSource

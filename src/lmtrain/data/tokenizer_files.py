@@ -10,64 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_json
+from lmtrain.data.fast_engine import Loading, load_fastokens
+from lmtrain.data.tokenizer_settings import FLAG, NAMED, add_missing, named_tokens, read_json, read_text
 
-T = TypeVar("T")
-NAMED = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 END_OF_TEXT = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>")
-_FLAG = "--tokenizer_name"
-
-
-class Loading(Generic[T]):
-    """Something that is loaded in a thread, beside other work."""
-
-    def __init__(self, load: Callable[[], T]) -> None:
-        self._load = load
-        self._loaded: Future[T] = Future()
-        self._thread: threading.Thread | None = None
-
-    def _run(self) -> None:
-        try:
-            self._loaded.set_result(self._load())
-        except Exception as error:
-            self._loaded.set_exception(error)
-        except BaseException as error:  # a panic of native code
-            self._loaded.set_exception(RuntimeError(str(error)))
-
-    def start(self) -> None:
-        """Begin, if that was not done before."""
-        if self._thread is None:
-            # No daemon: native code that is in the middle of something when Python ends aborts the process.
-            self._thread = threading.Thread(target=self._run)
-            self._thread.start()
-
-    def result(self) -> T:
-        """Wait for it; raises what loading raised."""
-        self.start()
-        assert self._thread is not None
-        self._thread.join()
-        return self._loaded.result()
-
-
-def load_fastokens(json_text: str) -> Any:
-    """The ``fastokens`` engine of a ``tokenizer.json``: ImportError when it is not installed, ValueError or
-    another exception when it does not know a part of the pipeline."""
-    # The native module alone: the package's __init__ prepares patches of transformers, not wanted here.
-    from fastokens._native import Tokenizer
-
-    engine = Tokenizer.from_json_str(json_text)
-    engine.no_truncation()
-    engine.no_padding()
-    return engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +70,7 @@ class TokenizerFiles:
         """
         path = user_path(str(path))
         folder, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
-        text = _read(file)
+        text = read_text(file)
         fast = Loading(lambda: load_fastokens(text))  # half a second for 50,000 tokens
         if start:
             fast.start()
@@ -125,20 +79,20 @@ class TokenizerFiles:
         try:
             backend = Tokenizer.from_str(text)
         except Exception as error:  # the binding raises plain Exception
-            raise UserError(f"{file} is not a tokenizer.json that can be read: {error}", flag=_FLAG) from error
+            raise UserError(f"{file} is not a tokenizer.json that can be read: {error}", flag=FLAG) from error
         backend.no_truncation()
         backend.no_padding()
         is_folder = path.is_dir()
-        config = _read_json(folder / "tokenizer_config.json") if is_folder else {}
-        named = _named_tokens(config, _read_json(folder / "special_tokens_map.json") if is_folder else {})
-        extra = _read_json(folder / "added_tokens.json") if is_folder else {}
+        config = read_json(folder / "tokenizer_config.json") if is_folder else {}
+        named = named_tokens(config, read_json(folder / "special_tokens_map.json") if is_folder else {})
+        extra = read_json(folder / "added_tokens.json") if is_folder else {}
         try:
-            is_changed = _add_missing(backend, config, named, extra)
+            is_changed = add_missing(backend, config, named, extra)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{folder / 'tokenizer_config.json'} or added_tokens.json beside it does not hold what transformers "
                 f"writes there ({type(error).__name__}: {error})",
-                flag=_FLAG,
+                flag=FLAG,
             ) from error
         if is_changed:
             changed = backend.to_str()
@@ -238,7 +192,7 @@ class TokenizerFiles:
             raise UserError(
                 f"{self.name} names no end-of-text token (eos_token), which separates documents in causal "
                 "training; name one in its tokenizer_config.json, or use --append_eos false",
-                flag=_FLAG,
+                flag=FLAG,
             )
         if self.suffix_ids[-1:] == (self.eos_id,):
             return self.prefix_ids, self.suffix_ids
@@ -261,66 +215,6 @@ def fingerprint(json_text: str) -> str:
         settings = json.dumps({k: v for k, v in given.items() if v is not None and v is not False and v != ""})
     kept = json.dumps([parts[k] for k in ("added_tokens", "normalizer", "pre_tokenizer")], sort_keys=True)
     return hashlib.sha256((kept + settings + vocabulary).encode("utf-8")).hexdigest()
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        what = f"{file.parent} has no tokenizer.json" if file.parent.is_dir() else f"no such folder: {file.parent}"
-        raise UserError(what, flag=_FLAG) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}", flag=_FLAG) from error
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    try:
-        value = json.loads(_read(file))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is not JSON: {error}", flag=_FLAG) from error
-    return value if isinstance(value, dict) else {}
-
-
-def _content(token: Any) -> str | None:
-    """The text of a token as the files spell it: a string, or an object with ``content``."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) else None
-
-
-def _named_tokens(config: Mapping[str, Any], special_map: Mapping[str, Any]) -> dict[str, str]:
-    named = {}
-    for name in NAMED:
-        token = _content(config.get(f"{name}_token")) or _content(special_map.get(f"{name}_token"))
-        if token is not None:
-            named[name] = token
-    return named
-
-
-def _add_missing(backend: Any, config: Mapping[str, Any], named: Mapping[str, str], extra: Mapping[str, Any]) -> bool:
-    """Add tokens that the other files name and ``tokenizer.json`` lacks, as transformers does on loading."""
-    from tokenizers import AddedToken
-
-    there = {token.content for token in backend.get_added_tokens_decoder().values()}
-    before = len(there)
-    listed = config.get("added_tokens_decoder") or {}
-    for _, entry in sorted(listed.items(), key=lambda item: int(item[0])):
-        if isinstance(entry, dict) and entry["content"] not in there:
-            flags = {k: bool(entry.get(k, False)) for k in ("single_word", "lstrip", "rstrip", "normalized")}
-            backend.add_tokens([AddedToken(entry["content"], special=bool(entry.get("special")), **flags)])
-            there.add(entry["content"])
-    for token, _ in sorted(extra.items(), key=lambda item: item[1]):
-        if backend.token_to_id(token) is None:
-            backend.add_tokens([token])
-            there.add(token)
-    more = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    for special in (*named.values(), *map(_content, more.values() if isinstance(more, dict) else more)):
-        if special is not None and special not in there:  # also one that stands among the tokens of words
-            backend.add_special_tokens([special])
-            there.add(special)
-    return len(there) != before
 
 
 def _find_end_of_text(backend: Any, special: set[int]) -> int | None:
@@ -348,7 +242,7 @@ def _position(part: list[int], whole: list[int]) -> int:
             return start
     raise UserError(
         f"the tokenizer changes a text's own tokens when it adds special tokens ({part} became {whole})",
-        flag=_FLAG,
+        flag=FLAG,
     )
 
 

@@ -25,6 +25,7 @@ from lmtrain.engine.checkpoints.read import believe, verified
 from lmtrain.engine.distributed.meeting import compared, meet, ranks, told_by_the_first
 from lmtrain.engine.runs.found import Found
 from lmtrain.engine.runs.versions import versions
+from lmtrain.engine.speed.machine import best_device
 
 # Options that are about one machine: each may have its own. Others decide what is computed, or who waits for whom.
 OF_ONE_MACHINE = frozenset(
@@ -47,7 +48,9 @@ def require_same_start(resolved: Resolved) -> None:
     options = {f"--{name}": repr(value) for name, value in as_dict(resolved).items() if name not in OF_ONE_MACHINE}
     options["the command"] = options.pop("--command")
     libraries = versions() | {"python": f"{sys.version_info[0]}.{sys.version_info[1]}", "lmtrain": __version__}
-    _require("start", options | libraries, "start every process with the same command and the same packages", say)
+    device = {"the device": best_device(use_cpu=bool(resolved.training.get("use_cpu"))).type}  # of a broken GPU: cpu
+    remedy = "start every process with the same command, packages and kind of device"
+    _require("start", options | libraries | device, remedy, say)
 
 
 def looked_at_once(look: Callable[[], Found]) -> Found:
@@ -73,13 +76,17 @@ def require_same_folder(found: Found, decided: Mapping[str, Any]) -> None:
     _require("folder", facts, "--output_dir has to be a folder that all processes see", say)
 
 
-def require_same_parts(corpus: Any, tokenizer: Any, model: Any, say: Say = say, *, weights: bool = False) -> None:
+def require_same_parts(
+    corpus: Any, tokenizer: Any, model: Any, say: Say = say, *, precision: str = "", weights: bool = False
+) -> None:
     """Wait until all processes have their data; raise :class:`UserError` when it is not the same, nor the tokenizer,
-    nor the model's configuration. ``corpus`` is a :class:`lmtrain.data.corpus.Corpus`. ``weights``: compare these too,
-    where no process sends its own to the others."""
+    the model's configuration, or the ``precision`` that each machine chose. ``corpus`` is a
+    :class:`lmtrain.data.corpus.Corpus`. ``weights``: compare these too, where no process sends its own to the others.
+    """
     if processes() == 1:  # writing out a large vocabulary takes a tenth of a second
         return
     facts = {
+        "--precision": precision,
         "the tokenizer": _short(tokenizer_text(tokenizer)),
         "the model's configuration": _short(json.dumps(_lasting(model.config.to_dict()), sort_keys=True, default=str)),
     }
@@ -87,7 +94,7 @@ def require_same_parts(corpus: Any, tokenizer: Any, model: Any, say: Say = say, 
         facts["the model's weights"] = weights_text(model)
     for split, layout in corpus.splits.items():
         facts[f"the {split} data"] = " ".join([f"{len(layout):,} examples", *_keys(corpus.stores, split)])
-    _require("parts", facts, "every process needs the same text, tokenizer and model", say)
+    _require("parts", facts, "every process needs the same text, tokenizer, model and precision", say)
 
 
 def _keys(stores: Mapping[str, Any], split: str) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,7 +19,9 @@ from lmtrain.config import muon
 from lmtrain.config.checks.steps import SCORES
 from lmtrain.config.global_batch import division_of
 from lmtrain.config.options import Resolved
+from lmtrain.config.sharding import sharding_of
 from lmtrain.config.treatment import TREATMENT
+from lmtrain.config.values import YES
 from lmtrain.core.errors import UserError
 from lmtrain.core.launching import processes
 from lmtrain.engine.distributed.meeting import make_group, wait_for_all
@@ -89,8 +93,8 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
         values.setdefault("metric_for_best_model", "loss")
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         wait_for_all()  # the library makes the processes' group now
-    if values.get("use_cpu"):
-        make_group(values.get("ddp_backend") or "gloo", values.get("ddp_timeout", _LIBRARYS_TIMEOUT))
+    if backend := _backend(values):
+        make_group(backend, values.get("ddp_timeout", _LIBRARYS_TIMEOUT))
     try:
         arguments = LMTrainingArguments(**values)
     except (ValueError, ImportError) as error:  # conflicts that only the library knows
@@ -98,6 +102,19 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
     require_one_group(arguments)
     use_one_gpu(arguments)  # before a batch is worked out from it
     return arguments
+
+
+def _backend(values: Mapping[str, Any]) -> str | None:
+    """Of the processes' group; None where the library is to choose, or takes each process for the only one."""
+    given: str | None = values.get("ddp_backend")
+    if values.get("use_cpu") or os.environ.get("ACCELERATE_USE_CPU", "").lower() in YES:
+        return given or "gloo"
+    if not (torch.cuda.is_available() and os.environ.get("LOCAL_RANK")):
+        return None
+    sharding = sharding_of(values)
+    if given in (None, "nccl") and sharding is not None and sharding.kind == "fsdp":
+        return "cuda:nccl,cpu:gloo"  # what is offloaded is summed up where it lies
+    return given or "nccl"
 
 
 def require_one_group(arguments: TrainingArguments) -> None:
@@ -136,7 +153,18 @@ def planned_steps(arguments: TrainingArguments, examples: int) -> int:
     """How many steps the Trainer will make over ``examples``; the last of an epoch may be a short one."""
     if arguments.max_steps > 0:
         return arguments.max_steps
+    return math.ceil(arguments.num_train_epochs * _steps_of_an_epoch(arguments, examples))
+
+
+def steps_of_tokens(arguments: TrainingArguments, tokens: int, lengths: Any) -> int:
+    """How many steps it takes to train on so many ``tokens`` of examples of these ``lengths``: whole epochs, and of the
+    next one steps of examples of the mean length."""
+    epochs, rest = divmod(tokens, int(lengths.sum()))
+    a_step = examples_of_a_step(arguments) * float(lengths.mean())
+    return epochs * _steps_of_an_epoch(arguments, len(lengths)) + math.ceil(rest / a_step)
+
+
+def _steps_of_an_epoch(arguments: TrainingArguments, examples: int) -> int:
     at_once = arguments.per_device_train_batch_size * arguments.world_size
     batches = examples // at_once if arguments.dataloader_drop_last else math.ceil(examples / at_once)
-    an_epoch = max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
-    return math.ceil(arguments.num_train_epochs * an_epoch)
+    return max(1, math.ceil(batches / arguments.gradient_accumulation_steps))

@@ -13,6 +13,7 @@ import torch
 
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict, without_secrets
+from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, amount, counted, duration, is_first_process, say
 from lmtrain.core.files import read_json
 from lmtrain.core.stopping import Stop
@@ -73,7 +74,7 @@ def train(
         scores = evaluate(resolved, made_ahead=made_ahead, say=say)
         return Outcome(None, scores.get("validation", {}))
     require_same_start(resolved)
-    folder = Path(resolved.output_dir).expanduser()
+    folder = user_path(resolved.output_dir)
     options = as_dict(resolved)
     again = begun_before(str(folder))  # torchrun starts it anew: what it was to do away with is gone
     found = looked_at_once(partial(where_to_begin, folder, resolved.command, options, argv, again=again))

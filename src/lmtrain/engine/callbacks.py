@@ -145,11 +145,6 @@ class Meter(TrainingClock):
         self._pending, self._newest, self._waited, self.world = None, None, 0.0, args.world_size
         self._first = self._mark = (0.0, state.num_input_tokens_seen, state.total_flos, 0.0)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        super().on_step_end(args, state, control)
-        if control.should_log or control.should_evaluate or control.should_save:
-            self.read(state)
-
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.read(state)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from lmtrain.core.console import is_first_process
-from lmtrain.core.errors import Interrupted
+from lmtrain.core.errors import BeginsAnew, Interrupted
 from lmtrain.core.files import NO_RIGHT, NO_ROOM, as_os_errors, read_record
 from lmtrain.engine.checkpoints.policy import NoSaveSucceededError
 from lmtrain.engine.checkpoints.read import Newest, newest
@@ -21,12 +21,6 @@ from lmtrain.engine.trainer import LMTrainer
 from lmtrain.engine.unfinished import EXPORTED
 
 _GONE: Final = frozenset({errno.EIO, errno.ESTALE})  # a disk that breaks, a network file system that went away
-
-
-class BeginsAnew(Interrupted):
-    """Interrupted, with nothing kept that the same command could go on from."""
-
-    onward = "the same command begins anew"
 
 
 def interrupted(trainer: LMTrainer, folder: Path, reason: str) -> Interrupted:

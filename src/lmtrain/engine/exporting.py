@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from transformers.integrations import deepspeed
 
 from lmtrain.config.options import Resolved
@@ -44,7 +45,9 @@ def export_trained(trainer: LMTrainer, resolved: Resolved, tokenizer: Any, run: 
     state, logits = None, None
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     if is_sharded(model):
-        state, logits = gathered(model), sharded_logits(model, tokenizer)
+        state = gathered(model)
+        with torch.compiler.set_stance("force_eager"):  # FSDP2's outermost unit is what --torch_compile compiled
+            logits = sharded_logits(trainer.model, tokenizer)
     elif trainer.is_sharded:
         state = trainer.accelerator.get_state_dict(trainer.deepspeed if trainer.is_deepspeed_enabled else trainer.model)
 

@@ -10,7 +10,7 @@ from transformers import EarlyStoppingCallback
 from lmtrain.config.options import Resolved
 from lmtrain.core.console import Say, say
 from lmtrain.core.stopping import Stop
-from lmtrain.engine.arguments import examples_of_a_step, training_arguments
+from lmtrain.engine.arguments import examples_of_a_step, steps_of_tokens, training_arguments
 from lmtrain.engine.batches.ordering import choose_order
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.exporting import require_gathering
@@ -43,6 +43,8 @@ def make_trainer(
     train = parts.corpus.splits.get("train")
     ordering = None
     if train is not None:
+        if resolved.run.train_tokens is not None and "max_steps" not in worked_out:
+            arguments.max_steps = steps_of_tokens(arguments, resolved.run.train_tokens, train.lengths)
         ordering = choose_order(train, resolved.data, examples_of_a_step(arguments), decided)
     trainer = LMTrainer(
         parts.model if model is None else model,

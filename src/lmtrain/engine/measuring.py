@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
+from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, is_first_process, say
 from lmtrain.core.files import read_json, read_record
 from lmtrain.data.corpus import StoresMade
@@ -56,7 +57,7 @@ def evaluate(
     ``of_run``: it is that of the run there, whose text has to be what it began with, and is scored as the run asks.
     """
     require_same_start(resolved)
-    folder = Path(resolved.output_dir).expanduser() if resolved.output_dir else None
+    folder = user_path(resolved.output_dir) if resolved.output_dir else None
     if folder is not None:
         refuse_other_runs_results(folder, resolved.model.model_name_or_path)
     parts = assemble(resolved, made_ahead=made_ahead, say=say)

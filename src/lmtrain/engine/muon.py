@@ -180,7 +180,10 @@ def muon_for(model: torch.nn.Module, **settings: Any) -> Muon:
     """:class:`Muon` over a transformers model: which parameter goes where is read from the modules.
 
     Matrices of linear layers go to Muon, except the output head; embeddings and the head to AdamW with decay;
-    vectors to AdamW without.
+    vectors to AdamW without. ``settings`` are those of :class:`Muon`: ``lr`` (0.02), ``weight_decay`` (0), …. A module
+    of one's own has to name its head by ``get_output_embeddings``, unless its weight is the embedding's.
+
+    >>> LMTrainer(model, args, data, make_optimizer=muon_for)  # doctest: +SKIP
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     matrices: list[tuple[Tensor, bool]] = []

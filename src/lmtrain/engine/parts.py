@@ -15,7 +15,8 @@ from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems
 from lmtrain.core.types import Source
-from lmtrain.data.corpus import Corpus, StoresMade, prepare_corpus, sources_of
+from lmtrain.data.corpus import Corpus, StoresMade, prepare_corpus
+from lmtrain.data.named_text import sources_of
 from lmtrain.data.pairs import pair_sources_of, prepare_pairs
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.agreement import require_same_parts
@@ -101,7 +102,7 @@ def assemble(
     # DDP and DeepSpeed send the first process's weights to all; FSDP cuts what each has, and evaluating sends nothing.
     sharding = sharding_of(resolved.training)
     weights = not resolved.do_train or (sharding is not None and sharding.kind == "fsdp")
-    require_same_parts(corpus, tokenizer, loaded.model, say, weights=weights)
+    require_same_parts(corpus, tokenizer, loaded.model, say, precision=precision.name, weights=weights)
     objective = _objective(resolved, tokenizer, seed, keys)
     if resolved.data.isolate_documents:
         require_isolation(loaded.model, next(iter(corpus.splits.values())), objective)

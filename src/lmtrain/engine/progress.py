@@ -15,6 +15,7 @@ from lmtrain.engine.display import Lines, Noted, Terminal, describe_evaluation
 from lmtrain.engine.distributed.ranks import Ranks
 from lmtrain.engine.guarding import MARKS
 from lmtrain.engine.speed.memory import memory_in_use
+from lmtrain.models.sharding import count_of
 
 
 class Progress(TrainerCallback):
@@ -63,8 +64,8 @@ class Progress(TrainerCallback):
         if state.is_world_process_zero:
             for display in (self.display, self._noted):
                 display.begin(state.global_step, state.max_steps)
-            sizes = [weight.numel() for weight in model.parameters()] if model is not None else []
-            self._event("begin", {"step": state.global_step, "steps": state.max_steps, "parameters": sum(sizes)})
+            size = 0 if model is None else count_of(model)
+            self._event("begin", {"step": state.global_step, "steps": state.max_steps, "parameters": size})
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._time.on_step_end(args, state, control)

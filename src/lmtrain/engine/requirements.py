@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +18,13 @@ from transformers.integrations import get_reporting_integration_callbacks, integ
 
 from lmtrain.config.options import Resolved
 from lmtrain.config.sharding import KINDS, launcher_sharding
+from lmtrain.config.values import YES, user_path
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.runs.uploading import destination_of
 from lmtrain.engine.speed.precision import Decision
 from lmtrain.engine.trainer import LMTrainer
+from lmtrain.engine.trainer.sharding import require_no_dropout
 from lmtrain.models.exporting.hub_upload import check_rights
 from lmtrain.models.quiet import quiet_libraries
 
@@ -42,7 +43,7 @@ def check_requirements(resolved: Resolved, precision: Decision, model: Any) -> N
     problems.raise_if_any()  # without them the arguments cannot even be made
     with quiet_libraries():
         arguments = training_arguments(resolved, precision)
-        for check in (_trackers, _optimizer, _schedule, _compiler):
+        for check in (_trackers, _optimizer, _schedule, _compiler, _recomputing):
             with problems.collect():
                 check(arguments, model)
         with problems.collect():
@@ -146,10 +147,18 @@ def _compiler(arguments: TrainingArguments, model: Any) -> None:
         raise UserError(f"{backend!r} is not one of {', '.join(sorted(known))}", flag="--torch_compile_backend")
 
 
+def _recomputing(arguments: TrainingArguments, model: Any) -> None:
+    sharding = launcher_sharding()
+    by_launcher = sharding is not None and sharding.kind == "fsdp" and os.environ.get("FSDP_ACTIVATION_CHECKPOINTING")
+    given = getattr(arguments, "fsdp_plugin_args", None) or {}
+    if given.get("activation_checkpointing") or str(by_launcher).lower() in YES:
+        require_no_dropout(model)
+
+
 def _hub(resolved: Resolved) -> None:
     to = destination_of(resolved)
     if to is not None:
-        check_rights(to.repo_id, to.token, folder=Path(str(resolved.output_dir)).expanduser())
+        check_rights(to.repo_id, to.token, folder=user_path(str(resolved.output_dir)))
 
 
 def _tried(attempt: Callable[[], Any], flag: str) -> None:

@@ -73,7 +73,7 @@ def generation_config(tokenizer: Any, ends: list[int], budget: int, settings: Se
         max_new_tokens=budget,
         do_sample=False,  # sampling is done by GumbelNoise
         num_beams=settings.num_beams,
-        repetition_penalty=settings.repetition_penalty,
+        repetition_penalty=float(settings.repetition_penalty),  # the library refuses a whole number
         no_repeat_ngram_size=settings.no_repeat_ngram_size,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=ends or None,
@@ -99,7 +99,7 @@ def processors(seeds: Sequence[int], settings: Settings) -> Any:
     if not settings.do_sample:
         return found
     if settings.temperature != 1.0:
-        found.append(TemperatureLogitsWarper(settings.temperature))
+        found.append(TemperatureLogitsWarper(float(settings.temperature)))
     if settings.top_k:
         found.append(TopKLogitsWarper(settings.top_k))
     if settings.top_p < 1.0:

@@ -51,6 +51,9 @@ def fill_mask(
     the other masks still hidden, so the first of each need not make the likeliest sentence. Raises
     :class:`UserError` for texts without a mask and texts longer than ``context`` tokens.
     """
+    for flag, value in (("--top", top), ("--batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"{value} is less than 1", flag=flag)
     if tokenizer.mask_token_id is None:
         raise UserError("the tokenizer has no mask token, so there is nothing to fill in", flag="--tokenizer_name")
     rows = mask_rows(tokenizer, texts, context)

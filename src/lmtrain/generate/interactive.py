@@ -46,7 +46,7 @@ def session(answer: Callable[[str, Callable[[], bool]], object]) -> None:
 def _lines(talks: bool) -> Iterator[str]:
     while True:
         try:
-            line = input(_SIGN) if talks else sys.stdin.readline()
+            line = _typed() if talks else sys.stdin.readline()
         except EOFError:  # Ctrl-D
             print(file=sys.stderr)
             return
@@ -61,6 +61,14 @@ def _lines(talks: bool) -> Iterator[str]:
             return
         if line.strip():
             yield line.removesuffix("\n").removesuffix("\r")
+
+
+def _typed() -> str:
+    """A line of the terminal. Where the answers go to a file or a pipe, the sign is not among them."""
+    if sys.stdout.isatty():
+        return input(_SIGN)
+    print(_SIGN, end="", file=sys.stderr, flush=True)
+    return input()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import Problems, UserError
 
 
@@ -15,7 +16,7 @@ def read_prompts(name: str, flag: str = "--prompts_file") -> list[str]:
 
     Blank lines are passed over. Raises :class:`UserError` about ``flag`` for a file that cannot be read or holds none.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     try:
         text = read_stdin(flag) if name == "-" else path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -29,6 +29,16 @@ def set_dropout(model: nn.Module, probability: float) -> bool:
     return found
 
 
+def drops(model: nn.Module) -> bool:
+    """Whether a training pass of ``model`` drops anything."""
+    kept = ((module, name, value) for module in model.modules() for name, value in vars(module).items())
+    return any(
+        value > 0
+        for module, name, value in kept
+        if _is_dropout(name, value) or (isinstance(module, nn.Dropout) and name == "p")
+    )
+
+
 def _is_dropout(name: str, value: Any) -> bool:
     called = "dropout" in name or name.endswith(("pdrop", "_drop"))
     return called and not any(word in name for word in _LAYERS) and type(value) in (float, int)

@@ -71,14 +71,19 @@ def attention_with_dropout(
         key, value = key.repeat_interleave(copies, -3), value.repeat_interleave(copies, -3)
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     scores = (query * factor) @ key.transpose(-2, -1)
+    looks = None
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill_(~attn_mask, float("-inf"))
+            looks = attn_mask.any(-1, keepdim=True)
+            lowest = torch.finfo(scores.dtype).min  # of -inf alone a softmax is NaN
+            attn_mask = torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill_(~attn_mask, lowest)
         scores = scores + attn_mask
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return fast_dropout(weights, dropout_p) @ value
+    found = fast_dropout(weights, dropout_p) @ value
+    # What may look nowhere, as padding in front of a row, finds nothing.
+    return found if looks is None or bool(looks.all()) else found * looks
 
 
 def drops_on_cpu(model: nn.Module) -> bool:

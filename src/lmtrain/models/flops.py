@@ -23,6 +23,8 @@ from typing import Any
 
 from torch import nn
 
+from lmtrain.models.sharding import shape_of
+
 _NO_ATTENTION = ("linear", "mamba", "recurrent", "conv")  # parts of the names of layers that attend to no pairs
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
@@ -145,8 +147,8 @@ def _products(name: str, module: nn.Module, config: Any) -> tuple[float, bool]:
     """(weights of the products with ``module``'s own matrices, whether they are trained)."""
     if isinstance(module, nn.Embedding):
         return 0, False
-    own = [p for p in module.parameters(recurse=False) if p.ndim >= 2]
-    count: float = sum(p.numel() for p in own)
+    own = [p for p in module.parameters(recurse=False) if len(shape_of(p)) >= 2]
+    count: float = sum(math.prod(shape_of(p)) for p in own)
     if isinstance(module, nn.Linear):  # a quantized one keeps its weights packed
         count = module.in_features * module.out_features
     return count * _times(name, config.get_text_config()), any(p.requires_grad for p in own)

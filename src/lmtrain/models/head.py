@@ -14,12 +14,15 @@ uses this proves it first: see ``engine/speed/proof.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+_SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")  # names of Gemma and of RecurrentGemma
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Head:
     def bias(self) -> Tensor | None:
         return getattr(self.output, "bias", None)  # PEFT's wrapper of a layer without one has no such name
 
+    def logits(self, values: Tensor) -> Tensor:
+        """What the model makes of the ``values`` of its output layer."""
+        scaled = values * self.scale
+        return scaled if self.softcap is None else self.softcap * torch.tanh(scaled / self.softcap)
+
 
 def find_head(model: nn.Module) -> Head:
     """The head of a causal or masked model, also below a PEFT wrapper; LookupError with the reason if it has none
@@ -51,7 +59,8 @@ def find_head(model: nn.Module) -> Head:
     if any(module is output for module in body.modules()):
         raise LookupError("its output layer is a part of its body")
     config = whole.config.get_text_config()
-    return Head(body, output, _scale(config), getattr(config, "final_logit_softcapping", None))
+    softcap = next((cap for name in _SOFTCAPS if (cap := getattr(config, name, None)) is not None), None)
+    return Head(body, output, _scale(config), softcap)
 
 
 def _linear(output: Any) -> nn.Linear:
@@ -108,9 +117,27 @@ def scored_at(head: Head, positions: Tensor, score: Callable[[Tensor], Tensor]) 
         return score(rows).reshape(1, 1, 1).repeat(1, len(rows), 1)  # no view: fully_shard warns of those
 
     handle = head.body.register_forward_hook(choose)
-    head.output.forward = in_place_of_logits  # type: ignore[assignment, method-assign]
+    try:
+        with _in_place_of(head.output, in_place_of_logits):
+            yield
+    finally:
+        handle.remove()
+
+
+def logits_of_values(head: Head, model: nn.Module, inputs: Mapping[str, Any], values: Tensor) -> Any:
+    """What ``model`` returns for ``inputs`` if its output layer gave ``values`` (V,) at every position."""
+
+    def constant(hidden: Tensor) -> Tensor:
+        return values.repeat(*hidden.shape[:-1], 1)
+
+    with _in_place_of(head.output, constant):
+        return model(**inputs)
+
+
+@contextmanager
+def _in_place_of(layer: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    layer.forward = forward
     try:
         yield
     finally:
-        handle.remove()
-        del head.output.forward  # the class's own again
+        del layer.forward  # the class's own again

@@ -13,8 +13,8 @@ masks      one for full and one for local layers       ModernBERT, whose windows
 varlen     one row, and where its examples begin       flash kernels of GPUs; tried with plain attention in their place
 =========  ==========================================  ===========================================================
 
-Convolutions and recurrences (ConvBERT, Mamba), distances counted along the row (BLOOM) and masks of another shape
-(DeBERTa) obey none; their batches stay padded.
+Convolutions and recurrences (ConvBERT, Mamba), distances counted along the row (BLOOM), attention in chunks of the row
+(Llama 4) and masks of another shape (DeBERTa) obey none; their batches stay padded.
 
 Shapes: ``R`` rows, ``W`` positions of a row.
 """
@@ -116,6 +116,8 @@ def _borders(positions: Tensor) -> dict[str, Any]:
 def ways(model: nn.Module, *, causal: bool) -> list[Isolation]:
     """The ways worth trying with ``model``, a decoder if ``causal``; its own way first."""
     config: Any = getattr(model, "config", None)
+    if "chunked_attention" in (getattr(_text(config), "layer_types", None) or ()):
+        return []  # a row shorter than a chunk would not show it
     attention = getattr(config, "_attn_implementation", None) or "eager"
     first = _first_position(model)
     if "flash" in attention:
@@ -137,8 +139,13 @@ def break_even(config: Any) -> float:
     By operations it is 6 times the hidden size: a position takes 24·D² in a layer's products and 4·W·D in attention
     over W positions. Measured, attention does its share 0.6 times as fast (``lmtrain/data/packing.py``).
     """
-    hidden = getattr(config.get_text_config(), "hidden_size", None)
+    hidden = getattr(_text(config), "hidden_size", None)
     return 3.6 * hidden if hidden else 1400.0
+
+
+def _text(config: Any) -> Any:
+    """The part of a configuration that is about text, where it has parts."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def _first_position(model: nn.Module) -> int:

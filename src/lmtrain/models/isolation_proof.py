@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lmtrain.core.errors import first_line
 from lmtrain.core.types import Examples
 from lmtrain.models.isolation import Isolation, ways
 from lmtrain.models.still import format_held, still
@@ -43,7 +44,7 @@ def prove_isolation(model: nn.Module, examples: Examples, *, causal: bool) -> Is
                 alone = [_logits(model, piece[None], **uncached)[0] for piece in pieces]
                 difference = _difference(_Trial(model, way), pieces, alone, bound)
             except Exception as error:  # whatever a model of someone's own raises, the padded way is left
-                difference = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                difference = f"{type(error).__name__}: {first_line(error)}"
             if difference is None:
                 return replace(way, reason=_REASONS[way.way])
             failed.append(f"{way.way}: {difference}")

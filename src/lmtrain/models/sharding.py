@@ -7,6 +7,7 @@ own ``fully_shard`` calls, or by Accelerate (``--fsdp`` on GPUs). Its weights ar
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,11 +56,14 @@ def shard(model: Any, mesh: DeviceMesh | None = None, **options: Any) -> Any:
 
 def is_sharded(model: Any) -> bool:
     """Whether weights of ``model`` are cut by ``fully_shard``."""
-    if not torch.distributed.is_available() or not isinstance(model, nn.Module):
-        return False
+    return torch.distributed.is_available() and isinstance(model, nn.Module) and bool(_units(model))
+
+
+def _units(model: Any) -> list[Any]:
+    """What of ``model`` was given to ``fully_shard``, the outermost first."""
     from torch.distributed.fsdp import FSDPModule
 
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
 def class_name(model: Any) -> str:
@@ -74,11 +78,8 @@ def put_away(model: Any) -> None:
     ``fully_shard`` leaves the outermost weights whole then, for a backward pass; until it comes ``parameters()``
     gives those, which no optimizer should be made of.
     """
-    from torch.distributed.fsdp import FSDPModule
-
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+    for unit in _units(model):
+        unit.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -104,13 +105,29 @@ def gathered_dtype(model: Any) -> torch.dtype:
     Every process has to call it.
     """
     layer = next(iter(repeated_layers(model)), model)
-    unshard: Any = getattr(layer, "unshard", None)
-    if unshard is None:
-        return next(layer.parameters()).dtype
-    unshard()
+    for unit in _units(layer) or _units(model):  # a layer may be several: Accelerate shards its checkpointing, too
+        unit.unshard()
     dtype = next(layer.parameters()).dtype
-    put_away(layer)
+    put_away(model)
     return dtype
+
+
+def shape_of(weight: Tensor) -> tuple[int, ...]:
+    """Of all of a weight, also where DeepSpeed's ZeRO-3 leaves an empty tensor in its place (``deepspeed.zero``)."""
+    return tuple(getattr(weight, "ds_shape", weight.shape))
+
+
+def count_of(model: Any, *, trained: bool = False) -> int:
+    """The numbers in all weights of ``model``, or in those that are ``trained``, whoever holds which part of them."""
+    return sum(math.prod(shape_of(p)) for p in model.parameters() if p.requires_grad or not trained)
+
+
+def part_here(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor that is divided; a plain one is itself."""
+    if getattr(tensor, "ds_tensor", None) is not None:
+        return tensor.ds_tensor  # type: ignore[attr-defined]
+    to_local: Any = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
 
 
 def tied_names(model: Any) -> dict[str, str]:

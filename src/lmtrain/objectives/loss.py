@@ -97,16 +97,36 @@ def model_loss_sums(
 ) -> tuple[LossSums, Any]:
     """Run ``model`` on a batch without its labels and compare: the sums, and what the model returned.
 
-    ``weighted``: with the objective's weights, as training has them; without, examples with key tokens apart.
+    ``weighted``: as training has them, with the objective's weights and a router's loss; without, examples with key
+    tokens apart.
     """
     outputs = model(**inputs_of(batch))
-    logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
     sums = loss_sums(
-        logits, batch["labels"], objective,
+        logits_in(outputs), batch["labels"], objective,
         weights=objective.weights(batch) if weighted else None, keyed=None if weighted else keyed_in(batch),
         label_smoothing=label_smoothing, z_loss=z_loss, accuracy=accuracy, dtype=dtype,
     )  # fmt: skip
-    return sums, outputs
+    return with_router_loss(sums, model, outputs) if weighted else sums, outputs
+
+
+def logits_in(outputs: Any) -> Tensor:
+    """The logits (B, T, V) in what a model returned without labels."""
+    logits: Tensor = outputs["logits"] if isinstance(outputs, Mapping) else outputs
+    return logits if isinstance(logits, Tensor) else logits[0]
+
+
+def with_router_loss(sums: LossSums, model: torch.nn.Module, outputs: Any) -> LossSums:
+    """``sums`` of a training pass and, of a mixture of experts whose configuration asks for it
+    (``output_router_logits``), the loss that keeps its router from always choosing the same experts.
+
+    It is a mean over the batch, so it counts once for each predicted position.
+    """
+    balance = outputs.get("aux_loss") if isinstance(outputs, Mapping) else None
+    if balance is None:
+        return sums
+    whole = getattr(model, "module", model)  # inside DistributedDataParallel
+    share = getattr(whole, "router_aux_loss_coef", None) or getattr(whole, "aux_loss_coef", 0.0)  # JetMoE's name
+    return replace(sums, loss=sums.loss + share * balance * sums.count)
 
 
 def keyed_in(batch: Mapping[str, Tensor]) -> Tensor | None:

@@ -71,7 +71,7 @@ def run_demo(
     stop: Stop | None = None,
 ) -> Outcome:
     """Run the demo into ``options.output_dir``; the same call again resumes it, or shows what came out."""
-    folder = Path(options.output_dir).expanduser()
+    folder = user_path(options.output_dir)
     shape = shape or _shape_for_this_machine()
     resolved = _resolved(options, folder, shape)
     found = where_to_begin(folder, resolved.command, as_dict(resolved), sys.argv[1:])
@@ -187,10 +187,11 @@ def _show(outcome: Outcome, folder: Path, corpus: DemoCorpus, prompts: tuple[str
             print(f"  │ {line}")
         print("  └" + "─" * 76)
     command = ".venv/bin/lmtrain" if Path(".venv/bin/lmtrain").exists() else "lmtrain"
+    tokenizer, model, prompt = map(shlex.quote, (str(folder / "tokenizer"), str(folder), prompts[0]))
     print(
         f"\nYour turn:  {command} clm --model_type gpt2 --model_size 5m --block_size 256 --learning_rate 3e-3 "
-        f"--tokenizer_name {folder}/tokenizer --train_file YOUR.txt --output_dir runs/mine\n"
-        f"            {command} generate --model_name_or_path {folder} {shlex.quote(prompts[0])}"
+        f"--tokenizer_name {tokenizer} --train_file YOUR.txt --output_dir runs/mine\n"
+        f"            {command} generate --model_name_or_path {model} {prompt}"
     )
 
 

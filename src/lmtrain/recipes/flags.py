@@ -36,8 +36,7 @@ def in_flags(names: Mapping[str, str], command: str | None = None, elsewhere: st
     try:
         yield
     except UserError as error:
-        problems = tuple(Problem(renamed(p.text), about(p.flag)) for p in error.problems)
-        error.problems, error.args = problems, UserError(problems=problems).args
+        error.tell(Problem(renamed(p.text), about(p.flag)) for p in error.problems)
         raise
 
 

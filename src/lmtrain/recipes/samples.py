@@ -10,10 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-
 from lmtrain.config.options import Resolved
-from lmtrain.core.errors import Problem, UserError
+from lmtrain.core.errors import about
 from lmtrain.engine.looking import Look
 from lmtrain.engine.parts import Parts
 from lmtrain.generate import Settings, complete, fill_mask
@@ -22,6 +20,7 @@ from lmtrain.generate.fill import mask_rows
 from lmtrain.generate.prompt_files import read_prompts
 from lmtrain.generate.rows import prompt_ids, rows_of
 from lmtrain.models import max_positions
+from lmtrain.models.formats import products_in
 
 _SHOWN_FILLINGS = 3
 
@@ -38,7 +37,7 @@ def _look(resolved: Resolved, parts: Parts) -> Look:
     if options.sample_prompts_file is not None:
         prompts += read_prompts(options.sample_prompts_file, "--sample_prompts_file")
     context = max_positions(parts.model.config)
-    try:
+    with about("--sample_prompts" if options.sample_prompts else "--sample_prompts_file"):
         if resolved.purpose == "mlm":
             mask_rows(parts.tokenizer, prompts, context)
             answer: Look = partial(_fillings, parts.tokenizer, prompts)
@@ -53,9 +52,6 @@ def _look(resolved: Resolved, parts: Parts) -> Look:
             encode = _encoding(resolved, parts)
             rows_of(parts.tokenizer, prompts, settings, context, encode=encode)
             answer = partial(_completions, parts.tokenizer, prompts, settings, context, encode)
-    except UserError as error:
-        flag = "--sample_prompts" if options.sample_prompts else "--sample_prompts_file"
-        raise UserError(problems=tuple(Problem(problem.text, flag) for problem in error.problems)) from error
     return partial(_in_precision_of, parts, answer)
 
 
@@ -73,8 +69,7 @@ def _encoding(resolved: Resolved, parts: Parts) -> Callable[[str], list[int]] | 
 
 
 def _in_precision_of(parts: Parts, answer: Look, model: Any) -> list[dict[str, Any]]:
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(parts.precision.name)
-    with torch.autocast(parts.device.type, dtype=low or torch.bfloat16, enabled=low is not None):
+    with products_in(parts.precision.name, parts.device):
         return answer(model)
 
 

@@ -25,6 +25,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.read import checkpoints
 from lmtrain.engine.muon import maker_of
 from lmtrain.engine.speed.memory import needed_by
+from lmtrain.models.sharding import part_here, shape_of
 from lmtrain.rehearsal.place import existing
 
 _RECORDS = 50_000  # bytes of configuration, trainer state and manifest
@@ -103,13 +104,14 @@ def require_space(disk: Disk, folder: Path) -> None:
 
 def saved_bytes(model: Any) -> int:
     """What ``save_pretrained`` writes of the weights: tied ones once, of an adapter what was trained."""
-    state = model.state_dict()
+    state = model.state_dict(keep_vars=True)
     if hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
 
-        state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    places = {(t.device, t.data_ptr()): t.numel() * t.element_size() for t in state.values() if t.numel()}
-    return sum(places.values())
+        state = get_peft_model_state_dict(model, state, save_embedding_layers=False)
+    parts = ((tensor, part_here(tensor)) for tensor in state.values())
+    sizes = {(p.device, p.data_ptr()): math.prod(shape_of(t)) * t.element_size() for t, p in parts if p.numel()}
+    return sum(sizes.values())
 
 
 def snapshot_bytes(model: torch.nn.Module, optimizer: int, resolved: Resolved, free: int) -> int:

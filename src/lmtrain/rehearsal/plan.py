@@ -15,6 +15,7 @@ from typing import Any
 from lmtrain.config.commands.outlook import OutlookOptions
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
+from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.agreement import require_same_start
@@ -29,10 +30,11 @@ from lmtrain.engine.sizing import settle_micro_batch
 from lmtrain.engine.speed.memory import free_here
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models import describe
+from lmtrain.models.sharding import count_of
 from lmtrain.rehearsal.anatomy import WARM_UP, Anatomy, dissect
 from lmtrain.rehearsal.estimate import length_of, require_memory
 from lmtrain.rehearsal.footprint import disk_of, evaluations_of, snapshot_bytes
-from lmtrain.rehearsal.outlook import Measured, look_ahead
+from lmtrain.rehearsal.other_machines import Measured, on_other_machines
 from lmtrain.rehearsal.place import scratch_in, write_speed
 from lmtrain.rehearsal.rehearse import rehearse
 from lmtrain.rehearsal.scale.outlook import Outlook
@@ -108,7 +110,7 @@ def make_plan(
     if not resolved.do_train or resolved.output_dir is None:
         raise UserError("nothing to train on; name a text: --train_file TEXT", flag="--train_file")
     require_same_start(resolved)
-    folder = Path(resolved.output_dir).expanduser()
+    folder = user_path(resolved.output_dir)
     problems, found, parts, usable, has_steps = Problems(), Found("new"), None, False, False
     options = as_dict(resolved)
     with problems.collect():
@@ -155,7 +157,7 @@ def _measured(
         require_memory(anatomy.micro_batch, anatomy.memory["peak"], plan.memory_free)  # the copy: where there is room
         if ahead is not None:
             measured = Measured(anatomy, steps, plan.checkpoint_bytes, speed, plan.snapshot > 0, start)
-            plan = replace(plan, outlook=look_ahead(ahead, resolved, parts, trainer, measured))
+            plan = replace(plan, outlook=on_other_machines(ahead, resolved, parts, trainer, measured))
         return plan
 
 
@@ -176,8 +178,8 @@ def _written_down(
     return Plan(
         state="new" if _begins(found, folder) else found.state,
         model=describe(model),
-        parameters=sum(p.numel() for p in model.parameters()),
-        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=count_of(model),
+        trained=count_of(model, trained=True),
         examples=examples,
         evaluation_examples=len(validation) if validation is not None else 0,
         epochs=round(epochs, 3),
@@ -218,8 +220,9 @@ def _begins(found: Found, folder: Path) -> bool:
 
 
 def _evaluation_seconds(anatomy: Anatomy, layout: Any) -> float:
-    """A forward pass over all its tokens: the body's, and a third of what head and loss take with their gradients."""
+    """A forward pass over all its tokens, which the processes share: the body's, and a third of what head and loss take
+    with their gradients."""
     if layout is None or not anatomy.work.tokens:
         return 0.0
     a_token = (anatomy.seconds["forward"] + anatomy.seconds["head"] / 3) / anatomy.work.tokens
-    return a_token * float(layout.lengths.sum())
+    return a_token * float(layout.lengths.sum()) / anatomy.processes

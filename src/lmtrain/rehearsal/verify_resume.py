@@ -178,7 +178,8 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def _options(resolved: Resolved, steps: int, save_at: int) -> dict[str, Any]:
     """The user's options, less what says where a run goes and how long it takes."""
     options = as_dict(replace(resolved, data=replace(resolved.data, test_file=[])))
-    for name in ("resume_from_checkpoint", "overwrite_output_dir", "max_minutes", "report_to", "push_to_hub"):
+    for name in ("resume_from_checkpoint", "overwrite_output_dir", "max_minutes", "train_tokens", "report_to",
+                 "push_to_hub"):  # fmt: skip
         options.pop(name, None)
     options |= {
         "max_steps": steps, "save_strategy": "steps", "save_steps": save_at, "do_train": True,

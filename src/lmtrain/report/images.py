@@ -133,8 +133,9 @@ def svg_of(drawing: Drawing, plot: Plot) -> str:
         *legend,
         f'<g transform="translate(0 {more:.0f})">',
         *_axes(x, y, plot),
-        f'<clipPath id="inside"><rect x="{_LEFT}" y="{_TOP - 2}" width="{_WIDTH - _LEFT - _RIGHT}" '
-        f'height="{_HEIGHT - _TOP - _BOTTOM + 4}"/></clipPath>',
+        # wider than the axes by a dot, which may stand at their very end
+        f'<clipPath id="inside"><rect x="{_LEFT - 4}" y="{_TOP - 4}" width="{_WIDTH - _LEFT - _RIGHT + 8}" '
+        f'height="{_HEIGHT - _TOP - _BOTTOM + 8}"/></clipPath>',
         '<g clip-path="url(#inside)" fill="none" stroke-linejoin="round">',
         *(shape for curve in curves for shape in curve.shapes(x, y)),
         "</g>",

@@ -12,12 +12,13 @@ import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from lmtrain.core.errors import UserError
 from lmtrain.report.page import content_of, page
-from lmtrain.report.reading import Reader, state_now
+from lmtrain.report.reading import Reader, Run, readers, state_now
 
 ADDRESS: Final = "127.0.0.1"
 PORT: Final = 8765
@@ -26,20 +27,27 @@ _TRIES: Final = 20  # ports after PORT that are tried when none was asked for
 
 
 class Live:
-    """The newest state of some runs, read again where a file has changed."""
+    """The newest state of the runs in some folders, read again where a file has changed.
 
-    def __init__(self, readers: Sequence[Reader]) -> None:
-        self._readers = readers
+    The folders are looked through each time: a recipe begins one training after the other.
+    """
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self._folders = list(folders)
         self._lock = threading.Lock()
         self._stamp = ""
-        self._runs = [reader.read() for reader in readers]
+        self._readers: dict[tuple[Path, str], Reader] = {}
+        self._runs: list[Run] = []
+        self.look()
 
     def look(self) -> str:
         """A stamp that changes whenever the report does."""
-        seen = "\n".join(reader.signature() for reader in self._readers)
         with self._lock:
+            found = {(reader.path, reader.name): reader for reader in readers(self._folders)}
+            self._readers = {key: self._readers.get(key, reader) for key, reader in found.items()}
+            seen = "\n".join(f"{key} {reader.signature()}" for key, reader in self._readers.items())
             if self._stamped(seen) != self._stamp:
-                self._runs = [reader.read() for reader in self._readers]
+                self._runs = [reader.read() for reader in self._readers.values()]
                 self._stamp = self._stamped(seen)
             return self._stamp
 
@@ -120,13 +128,13 @@ class Server(ThreadingHTTPServer):
         """A browser that has gone away in the middle of an answer is no error."""
 
 
-def serve(readers: Sequence[Reader], port: int | None = None) -> Server:
-    """A server for the report, not yet at work: call ``serve_forever``.
+def serve(folders: Sequence[str], port: int | None = None) -> Server:
+    """A server for the report of the runs in ``folders``, not yet at work: call ``serve_forever``.
 
     Without a ``port`` it takes :data:`PORT` or one of the next that are free. Raises :class:`UserError` when there is
     none, or the one asked for is taken.
     """
-    live = Live(readers)
+    live = Live(folders)
     for candidate in range(PORT, PORT + _TRIES) if port is None else (port,):
         try:
             return Server(live, candidate)

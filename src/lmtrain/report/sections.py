@@ -66,7 +66,7 @@ def _headline(runs: Sequence[Run]) -> Markup:
         ]
         note = scored_model(runs[0])
         return joined(element("dl", *cards, class_="figures"), element("p", note, class_="note") if note else None)
-    head = element("tr", element("th", ""), *(element("th", run.name) for run in runs))
+    head = element("tr", element("th", ""), *(element("th", run.name, class_="number") for run in runs))
     body = [
         element(
             "tr",

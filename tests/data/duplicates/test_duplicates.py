@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lmtrain.core.errors import UserError
 from lmtrain.data.duplicates.bands import ELEMENTS, RECALL, Bands, likeness, signatures
 from lmtrain.data.duplicates.kept import Kept
-from lmtrain.data.duplicates.marks import marks_of
+from lmtrain.data.duplicates.marks import Marks, marks_of
 from lmtrain.data.duplicates.shingles import WORDS, jaccard, shingles
 from lmtrain.data.duplicates.table import Table
 
@@ -106,6 +106,15 @@ def test_a_table_takes_few_bytes() -> None:
     for key in range(1, 100_001):
         table.add(key, key)
     assert 12 * 100_000 < table.bytes <= 32 * 100_000
+
+
+def test_equal_is_what_has_all_128_bits_of_the_hash(tmp_path: Path) -> None:
+    marks = Marks(np.array([[7, 1], [7, 2], [7, 1]], dtype=np.uint64))
+    with Kept(tmp_path) as kept:
+        kept.add(marks, 0)
+        assert kept.find(marks, 1) is None
+        found = kept.find(marks, 2)
+        assert found is not None and (found.number, found.equal) == (0, True)
 
 
 def test_kept_texts_are_found_again_after_reopening(tmp_path: Path) -> None:

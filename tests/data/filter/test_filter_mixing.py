@@ -112,11 +112,13 @@ def test_stopped_again_and_again(tmp_path: Path, named: list[Any], form: str, mo
 
 
 def test_without_a_rule_and_with_duplicates(tmp_path: Path) -> None:
-    a, b = write(tmp_path / "a.jsonl", texts("a", 40)), write(tmp_path / "b.jsonl", texts("a", 20) + texts("b", 60))
+    a = write(tmp_path / "a.jsonl", texts("a", 40))
+    b = write(tmp_path / "b.jsonl", texts("a", 20) + texts("longer", 60))
     words = ["--source", f"a={a}", f"b={b}", "--mix", "a=1", "b=1", "--output"]
     assert run(*words, tmp_path / "all")["kept"]["documents"] == 80
     report = run(*words, tmp_path / "once", "--deduplicate", "exact")
-    assert Counter(names(tmp_path / "once")) == {"a": 40, "b": 40}
+    assert Counter(names(tmp_path / "once")) == {"a": 40, "longer": 40}
+    assert report["kept"]["bytes"] == sum(len(json.dumps(record)) + 1 for record in kept(tmp_path / "once"))
     assert report["dropped"]["exact duplicate"]["documents"] == 20 == report["dropped"]["mix"]["documents"]
     for part in report["sources"]:
         assert part["seen"]["bytes"] == part["kept"]["bytes"] + sum(

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ import psutil
 import pytest
 from filter_corpora import KEYWORDS, code, contents, run, write
 
-from lmtrain.core.errors import ExitCode, UserError
+from lmtrain.core.errors import ExitCode, Interrupted, UserError
+from lmtrain.data.filter.segment import Job, Segment
+from lmtrain.data.filter.tasks import Task
 
 FILTERING = Path(__file__).with_name("filtering.py")
 RULE = ["--text_column", "content", "--keep_any", ",".join([*KEYWORDS, "self"]), "--shard_bytes", "100000"]
@@ -123,6 +127,25 @@ def test_packed_files_in_two_processes_are_let_go_in_their_middle(tmp_path: Path
     assert {path.name for path in (out / ".filter").iterdir()} == {"lock", "state.json", "report.json"}
 
 
+def test_what_was_done_of_a_packed_file_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--source", packed(tmp_path)[0], *RULE, "--deduplicate", "exact", "--output"]
+    straight, plain = run(*words, tmp_path / "straight"), Task.segments
+
+    def stopped(self: Task, job: Job) -> Iterator[Segment]:
+        yield from islice(plain(self, job), 5)
+        raise Interrupted("now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Task, "segments", stopped)
+        with pytest.raises(Interrupted):
+            run(*words, tmp_path / "out")
+    state = json.loads((tmp_path / "out" / ".filter" / "state.json").read_text())
+    assert (state["task"], state["segment"]) == (0, 5)
+    report = run(*words, tmp_path / "out")
+    assert all(report[name] == straight[name] for name in ("seen", "kept", "dropped"))
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+
+
 def test_what_is_wrong_in_one_file_is_said_while_another_is_read(tmp_path: Path) -> None:
     one, other = packed(tmp_path)
     lines = gzip.decompress(other.read_bytes()).splitlines(keepends=True)
@@ -183,9 +206,10 @@ def test_two_at_once_are_kept_apart(tmp_path: Path, corpus: Path) -> None:
 def test_what_the_state_tells_of_is_on_disk(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At every moment at which the state is saved, whatever it was that was to be noted."""
     from lmtrain.data.filter import run as running
+    from lmtrain.data.filter.packing import Packer
     from lmtrain.data.filter.state import State
 
-    folder, plain, pack, seen = tmp_path / "out" / ".filter", State.save, running._Filter._pack, [0]
+    folder, plain, pack, seen = tmp_path / "out" / ".filter", State.save, Packer.add, [0]
 
     def save(self: State, where: Path) -> None:
         assert (folder / f"spool-{len(self.shards):05d}").stat().st_size >= self.bytes
@@ -196,10 +220,10 @@ def test_what_the_state_tells_of_is_on_disk(tmp_path: Path, corpus: Path, monkey
 
     def packed_at_once(self: Any, shard: Any) -> None:
         pack(self, shard)
-        self._packing[-1][1].result()
+        self._waiting[-1][1].result()
 
     monkeypatch.setattr(State, "save", save)
-    monkeypatch.setattr(running._Filter, "_pack", packed_at_once)
+    monkeypatch.setattr(Packer, "add", packed_at_once)
     monkeypatch.setattr(running, "_CHECKPOINT", 0.0)
     report = run("--source", corpus, *RULE, "--output", tmp_path / "out", "--deduplicate", "exact")
     assert report["dropped"]["exact duplicate"]["documents"] > 100 and seen[0] > 20

@@ -125,7 +125,7 @@ def test_the_command_keeps_what_the_chapter_keeps(
 
 def test_every_rule_takes_its_own(tmp_path: Path) -> None:
     records = [
-        {"path": "a.py", "content": "import pandas # good"},
+        {"path": "a.py", "content": "import pandas # good"},  # 20 characters
         {"path": "b.py", "content": "import numpy # good"},
         {"path": "c.js", "content": "pandas # good"},
         {"path": "d.py", "content": "pandas bad license # good"},
@@ -139,7 +139,7 @@ def test_every_rule_takes_its_own(tmp_path: Path) -> None:
     report = run(
         *("--source", file, "--text_column", "content", "--output", tmp_path / "out", "--keep_any", "pandas,sklearn"),
         *("--keep_regex", r"#", "g.*d", "--drop_any", "bad license", "--drop_regex", r"generated \d{4}"),
-        *("--min_chars", 10, "--max_chars", 60, "--language_of_file", ".py"),
+        *("--min_chars", 20, "--max_chars", 20, "--language_of_file", ".py"),
     )
     assert kept(tmp_path / "out") == records[:1]
     dropped = {rule: count["documents"] for rule, count in report["dropped"].items()}

@@ -9,6 +9,7 @@ import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from lmtrain.cli.main import main
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Tally
 from lmtrain.data.filter import progress
-from lmtrain.data.sources import Reading, opening, resolve_sources
+from lmtrain.data.filter.tasks import Task
+from lmtrain.data.sources import Reading, opening, resolve_sources, tables
 
 RECORDS = code(900)
 WANTED = [record for record in RECORDS if any_keyword_in_string(record["content"], KEYWORDS)]
@@ -103,6 +105,18 @@ def test_lines_longer_than_segments_and_blocks(tmp_path: Path) -> None:
         assert [record["content"] for record in kept(out)] == [texts[1], texts[3], texts[4]]
 
 
+def test_a_line_that_ends_where_a_stretch_does(tmp_path: Path) -> None:
+    """It is of that stretch, and the next line is not, though what was read at once goes beyond."""
+    # A line goes over the first border, and one ends at the second.
+    sizes = [150, *[100] * 199, 50, *[100] * 199, *[40] * 99]
+    assert SEGMENT not in accumulate(sizes) and 2 * SEGMENT in accumulate(sizes)
+    lines = [b'{"content": "pandas %03d %s"}\n' % (n, b"x" * (size - 27)) for n, size in enumerate(sizes)]
+    assert [len(line) for line in lines] == sizes
+    (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
+    run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "out")
+    assert [int(record["content"].split()[1]) for record in kept(tmp_path / "out")] == list(range(len(sizes)))
+
+
 def test_a_folder_of_code(tmp_path: Path) -> None:
     folder = tmp_path / "code"
     (folder / "pkg").mkdir(parents=True)
@@ -154,6 +168,9 @@ def test_other_encodings(tmp_path: Path) -> None:
     assert kept(tmp_path / "out") == [{"content": "pandas é"}]
     run("--source", tmp_path / "a.jsonl", *RULE, "--output", tmp_path / "two", "--encoding_errors", "replace")
     assert kept(tmp_path / "two") == [{"content": "pandas \ufffd"}]
+    run("--source", tmp_path / "a.jsonl", "--text_column", "content", "--keep_any", "as \ufffd", "--encoding_errors",
+        "replace", "--output", tmp_path / "found")  # fmt: skip
+    assert kept(tmp_path / "found") == kept(tmp_path / "two"), "what stands for broken bytes can be looked for"
     for name, head, body in [("late.jsonl", b"", line.encode("cp1252")), ("late.csv", b"content\n", b"pandas \xe9\n")]:
         late = tmp_path / name  # with a byte far behind what is probed that is no letter of cp1252
         late.write_bytes(head + body * 20_000 + body.replace(b"\xe9", b"\x81"))
@@ -231,6 +248,48 @@ def test_an_output_among_the_input_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"--output: .* lies inside .*; name a folder outside"):
             run("--source", folder, *RULE, "--output", tmp_path / "out" / "deep")
     assert not (tmp_path / "out").exists()
+    run("--source", source, "--text_column", "content", "--min_chars", 1, "--output", tmp_path / "out")
+    before = contents(tmp_path / "out")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for inside in (tmp_path / "out" / "part-00000.jsonl.zst", tmp_path / "link" / "*.zst"):
+        with pytest.raises(UserError, match=r"part-00000.jsonl.zst is to be filtered and lies in .*; name another"):
+            run("--source", inside, *RULE, "--output", tmp_path / "out", "--overwrite")
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_mistake_beside_overwrite_costs_nothing(tmp_path: Path) -> None:
+    words = ["--source", write(tmp_path / "a.jsonl", RECORDS[:200]), "--text_column", "content", "--output"]
+    run(*words, tmp_path / "out", "--keep_any", "pandas")
+    before = contents(tmp_path / "out")
+    with pytest.raises(UserError, match="has no column 'p'"):
+        run(*words, tmp_path / "out", "--overwrite", "--language_of_file", ".py", "--path_column", "p")
+    assert contents(tmp_path / "out") == before
+    run(*words, tmp_path / "out", "--overwrite", "--keep_any", "sklearn")
+    run(*words, tmp_path / "other", "--keep_any", "sklearn")
+    assert contents(tmp_path / "out") == contents(tmp_path / "other") != before
+
+
+def test_a_token_store_is_no_text(tmp_path: Path) -> None:
+    for name in ("manifest.json", "tokens.bin", "tokens.idx"):
+        (tmp_path / "store" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "store" / name).touch()
+    with pytest.raises(UserError, match=r"--source: .*store is a token store .* name the text it was made of"):
+        run("--source", tmp_path / "store", *RULE, "--output", tmp_path / "out")
+
+
+def test_a_file_that_is_written_to_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, plain, said = write(tmp_path / "a.jsonl", RECORDS), Task.segments, list[str]()
+
+    def segments(self: Task, job: Any) -> Any:
+        yield from plain(self, job)
+        source.touch()
+
+    words = ["--source", source, *RULE, "--output"]
+    run(*words, tmp_path / "quiet", say=lambda _, text: said.append(text))
+    assert not said
+    monkeypatch.setattr(Task, "segments", segments)
+    run(*words, tmp_path / "out", say=lambda _, text: said.append(text))
+    assert said and "a.jsonl changed while it was read" in said[-1] and "--overwrite begins anew" in said[-1]
 
 
 def test_records_without_text_are_not_passed_over(tmp_path: Path) -> None:
@@ -272,7 +331,8 @@ def test_columns_without_a_form_in_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string_view()])
-def test_other_types_of_text(tmp_path: Path, kind: pa.DataType) -> None:
+def test_other_types_of_text(tmp_path: Path, kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_MOST_ROWS", 3)  # the last row is in a slice of its own
     text = pa.array(["pandas", "numpy", None, "é pandas"])
     with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink:
         table = pa.table({"text": text.dictionary_encode() if pa.types.is_dictionary(kind) else text.cast(kind)})

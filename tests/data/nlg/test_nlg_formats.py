@@ -153,6 +153,8 @@ def entry(**changes: Any) -> str:
         ("dart", '[{"tripleset": [], "annotations": []}', r"x:1: .* expected, but the file ends"),
         ("dart", '[{"tripleset": [], "annotations": []}] 7', r"x:1: '7' after the end"),
         ("dart", "[]", "x: there is no text in it"),
+        ("dart", '[{"tripleset": [["\\udc41", "b", "c"]], "annotations": []}]', r"entry 1 .*surrogate pair \(.udc41\)"),
+        ("webnlg", entry(lexicalisations=[{"comment": "good", "lex": "\ud83d"}]), r"x:3: entry 1 .*'lex' holds half a"),
         ("webnlg", "[]", r"x:1: '\{' expected, not '\['"),
         ("webnlg", '{"data": []}', "x:1: WebNLG's JSON is an object with the list 'entries'"),
         ("webnlg", '{"entries":\n[\n{"2": {}}]}', r"x:3: entry 1 is not one of WebNLG 2017: an object '1' is expected"),
@@ -225,6 +227,7 @@ def test_records_come_back_and_group_by_their_context(tmp_path: Path) -> None:
         ('{"context": "a", "completion": [1]}', "r:1: not a record"),
         ("[]", "r:1: not a record"),
         ('{"context": "a", "completion": " "}', "r:1: the completion is empty"),
+        ('{"context": "a", "completion": "b \\ud83d"}', r"r:1: half a surrogate pair \(\\ud83d\)"),
         ("\n\n", "r: there is no record in it"),
     ],
 )

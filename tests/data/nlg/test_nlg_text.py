@@ -44,7 +44,7 @@ def test_marks_stand_by_themselves() -> None:
     assert split_at_marks(" Don't stop_it  -- at 3.5 £!") == "Don ' t stop_it - - at 3 . 5 £ !"
     assert processed("It's ÉTÉ", tokenize=True, lower=True) == "it ' s été"
     assert processed("It's ÉTÉ", lower=True) == "it's été"
-    assert processed("one\r\ntwo\n three") == "one two  three"
+    assert processed("one\r\ntwo\n three\u2028four\x0bfive\x85") == "one two  three four five"
 
 
 def test_the_original_processing() -> None:

@@ -80,6 +80,13 @@ def test_globs_and_folders(storage: Storage) -> None:
     found, tally = texts(f"s3://{BUCKET}/tree")
     assert found == ["one.txt", "sub/two.txt"] and tally.skipped["binary file"] == 1
     assert texts(f"s3://{BUCKET}/tree/*.txt")[0] == ["one.txt"]
+    some, tally = texts(f"s3://{BUCKET}/tree/*")
+    assert some == ["one.txt"] and [note.partition(";")[0] for note in tally.notes] == [
+        f"of what 's3://{BUCKET}/tree/*' matches, 1 folder and what is in them are left out"
+    ]
+    with pytest.raises(UserError, match="matches 1 folder and no file; name a folder itself"):
+        texts(f"s3://{BUCKET}/tree/s*")
+    assert not texts(f"s3://{BUCKET}/tree/**")[1].notes
     assert texts(f"s3://{BUCKET}/tree/**/t*.txt")[0] == ["sub/two.txt"]
     for typed in (".git", ".git/*.txt"):  # hidden, but asked for
         assert texts(f"s3://{BUCKET}/tree/{typed}")[0] == [".git/x.txt"]

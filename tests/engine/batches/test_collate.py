@@ -1,4 +1,5 @@
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,17 @@ def test_the_stock_collator_gets_its_end_of_text_labels_back(tokenizer: PreTrain
     assert EOS not in stock([dict(item) for item in items])["labels"]  # what it does alone
     labels = Guarded(stock)([dict(item) for item in items])["labels"]
     assert labels.tolist() == [[5, 6, 7, EOS], [8, EOS, IGNORED, IGNORED]]
+
+
+def test_a_kind_of_it_that_masks_more_keeps_what_it_masks(tokenizer: PreTrainedTokenizerFast) -> None:
+    class AnswerOnly(DataCollatorForLanguageModeling):
+        def torch_call(self, examples: list[Any]) -> dict[str, Any]:
+            batch = super().torch_call(examples)
+            batch["labels"][:, :2] = IGNORED
+            return batch
+
+    labels = Guarded(AnswerOnly(tokenizer, mlm=False))([{"input_ids": [5, 6, 7, 8]}])["labels"]
+    assert labels.tolist() == [[IGNORED, IGNORED, 7, 8]]
 
 
 def test_padding_that_an_item_brings_along_stays_without_label(tokenizer: PreTrainedTokenizerFast) -> None:

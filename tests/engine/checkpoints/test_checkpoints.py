@@ -16,7 +16,7 @@ from lmtrain.engine.checkpoints import manifest as manifests
 from lmtrain.engine.checkpoints import read, write
 from lmtrain.engine.checkpoints.background import Buffers, Writer
 from lmtrain.engine.checkpoints.keep import keep_weights_only, tidy
-from lmtrain.engine.checkpoints.manifest import MANIFEST, damage, read_manifest, write_manifest
+from lmtrain.engine.checkpoints.manifest import MANIFEST, damage, read_manifest
 from lmtrain.engine.checkpoints.plan import elsewhere, plan_differences
 from lmtrain.engine.checkpoints.read import (
     believe,
@@ -101,13 +101,15 @@ def test_tensors_are_hashed_on_their_way_past_the_page_cache(
         assert not refuses and len(past) == 3, "all but the end"
 
 
-def test_a_newer_format_is_said(tmp_path: Path) -> None:
+def test_a_newer_format_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "_FORMAT", 9)
     path = make(tmp_path, 3)
-    write_manifest(path, read_manifest(path))
-    text = (path / MANIFEST).read_text()
-    assert read_json(path / MANIFEST)["format"] == 1
-    (path / MANIFEST).write_text(text.replace('"format": 1', '"format": 9'))
-    assert problem(path) == "manifest.json is damaged"
+    assert read_json(path / MANIFEST)["format"] == 9
+    monkeypatch.undo()
+    make(tmp_path, 2)
+    found = newest(tmp_path)
+    assert found.step == 2
+    assert found.passed_over == ("checkpoint-3: manifest.json was written by a newer lmtrain (format 9)",)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,11 @@ def test_a_kill_while_optimizer_state_is_removed_leaves_a_checkpoint(
 def test_what_killed_saves_left_is_cleared_and_what_was_being_replaced_comes_back(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint-5.abc.tmp" / "x").mkdir(parents=True)
     (tmp_path / ".other.abc.tmp").mkdir()
+    (tmp_path / ".checkpoint-6.abc.old").write_text("no folder")
     make(tmp_path, 4).rename(tmp_path / ".checkpoint-4.def.old")
+    assert newest(tmp_path).step == 4 and (tmp_path / ".checkpoint-5.abc.tmp").is_dir()
+    (tmp_path / "checkpoint-4").rename(tmp_path / ".checkpoint-4.def.old")
+    (tmp_path / ".checkpoint-6.abc.old").unlink()
     assert clear_scratch(tmp_path, "checkpoint-*") == [".checkpoint-5.abc.tmp"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.abc.tmp", "checkpoint-4"]
     assert problem(tmp_path / "checkpoint-4") is None

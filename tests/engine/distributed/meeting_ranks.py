@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.core.console import silent
 from lmtrain.core.errors import Interrupted, UserError
 from lmtrain.core.launching import rank
-from lmtrain.engine.agreement import differences, require_same_parts
+from lmtrain.engine import agreement
+from lmtrain.engine.agreement import differences, require_same_parts, require_same_start
 from lmtrain.engine.distributed import meeting
 from lmtrain.engine.distributed.meeting import compared, meet, telling_others, told_by_the_first, wait_for_all
 
@@ -31,7 +33,18 @@ def begin_anew(port: str) -> None:
     meet()
 
 
-def parts(*, text: str = "b", weight: float = 0.0, weights: bool = True) -> str:
+def started(on: str, folder: Path) -> str:
+    """What is said of the same command on that device."""
+    agreement.best_device = lambda **_: torch.device(on)  # type: ignore[attr-defined]
+    options = DataOptions(), MaskingOptions(), RunOptions(), {"output_dir": str(folder)}
+    try:
+        require_same_start(Resolved("clm", ModelOptions(), *options))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def parts(*, text: str = "b", weight: float = 0.0, weights: bool = True, precision: str = "fp32") -> str:
     """What is said of two stores of a mix and a model."""
     stores = {f"train/{name}": SimpleNamespace(store=SimpleNamespace(manifest={"key": name})) for name in ("a", text)}
     model: Any = torch.nn.Linear(40, 500)
@@ -43,7 +56,7 @@ def parts(*, text: str = "b", weight: float = 0.0, weights: bool = True) -> str:
     corpus = SimpleNamespace(splits={"train": range(3)}, stores=stores)
     tokenizer = SimpleNamespace(get_vocab=lambda: {"the": 1})
     try:
-        require_same_parts(corpus, tokenizer, model, silent, weights=weights)
+        require_same_parts(corpus, tokenizer, model, silent, precision=precision, weights=weights)
     except UserError as error:
         return str(error)
     return ""
@@ -74,7 +87,9 @@ def main(folder: Path, *ports: str) -> int:
         parts(text="b" if me else "c"),
         parts(weight=1e-6 * (me == 2)),
         parts(weight=1e-6 * (me == 2), weights=False),
+        parts(precision="bf16" if me else "fp32"),
     ]
+    seen["start"] = [started("cpu", folder), started("cpu" if me == 1 else "cuda", folder)]
     begin_anew(ports[0])
     seen["interrupted"] = told(Interrupted("SIGTERM came"))
     begin_anew(ports[1])

@@ -69,11 +69,19 @@ def test_the_first_process_tells_the_others(seen: list[dict[str, Any]]) -> None:
 
 def test_texts_of_a_mix_and_weights_are_compared(seen: list[dict[str, Any]]) -> None:
     """Weights where no process sends its own to the others: one of 20,000 that differs in its last places is seen."""
-    same, text, weights, not_asked = seen[0]["parts"]
+    same, text, weights, not_asked, precision = seen[0]["parts"]
     assert same == not_asked == ""
     assert text.startswith("the train data is 3 examples a c on rank 0 and 3 examples a b on ranks 1-2; every process")
     assert "the model's weights is " in weights and " on ranks 0-1 and " in weights and " on rank 2; " in weights
-    assert [[bool(said) for said in each["parts"]] for each in seen] == [[False, True, True, False]] * WORLD
+    assert precision.startswith("--precision: is fp32 on rank 0 and bf16 on ranks 1-2; every process needs the same ")
+    assert [[bool(said) for said in each["parts"]] for each in seen] == [[False, True, True, False, True]] * WORLD
+
+
+def test_a_process_whose_gpu_is_broken_does_not_wait_for_the_others(seen: list[dict[str, Any]]) -> None:
+    """It would meet them on gloo, and they it on NCCL."""
+    assert [each["start"][0] for each in seen] == [""] * WORLD
+    assert seen[0]["start"][1].startswith("the device is cuda on ranks 0, 2 and cpu on rank 1; start every process ")
+    assert all(each["start"][1] for each in seen)
 
 
 def test_an_interruption_or_a_fault_of_one_ends_those_that_wait(seen: list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.runs import found
-from lmtrain.engine.runs.found import Found, refuse_other_runs_results, require_usable
+from lmtrain.engine.runs.found import Found, refuse_other_runs_results, require_unchanged, require_usable
 from lmtrain.engine.runs.run_folder import RunFolder
 
 OPTIONS = {"learning_rate": 1e-3, "output_dir": "x", "train_file": ["a.txt"], "logging_steps": 10}
@@ -43,9 +43,11 @@ def test_unfinished_is_resumed_from_the_newest_complete_checkpoint(tmp_path: Pat
         (tmp_path / f"checkpoint-{step}" / "global_step").mkdir(parents=True)
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     (tmp_path / "checkpoint-500").mkdir()  # begun and never completed
+    (tmp_path / "checkpoint-100").rename(tmp_path / ".checkpoint-100.0a1b2c3d.old")  # killed while it was replaced
     found = look(tmp_path)
     assert (found.state, found.step, found.checkpoint) == ("unfinished", 100, tmp_path / "checkpoint-100")
     assert found.passed_over == ("checkpoint-500: trainer_state.json is missing",)
+    require_unchanged(tmp_path, found.seen)
 
 
 def test_finished_is_said(tmp_path: Path) -> None:

@@ -51,9 +51,12 @@ def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path: Path) -> No
     (tmp_path / "model.safetensors").write_text("old")
     (tmp_path / "eval_results.json").write_text("{}")
     (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / ".thesis.tex.swp.tmp").write_text("mine too")
+    for name in ("status.json", "eval_results.json"):  # killed while it was written
+        (tmp_path / f".{name}.0a1b2c3d.tmp").write_text("{")
     with RunFolder(tmp_path, overwrite=True):
         left = {p.name for p in tmp_path.iterdir()}
-    assert left == {"thesis.tex", "run.lock", "metrics.jsonl", "logs"}
+    assert left == {"thesis.tex", ".thesis.tex.swp.tmp", "run.lock", "metrics.jsonl", "logs"}
 
 
 def test_an_error_is_written_into_the_status(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from lmtrain.engine.speed import compiling
 from lmtrain.engine.speed.compiling import choose_compiling, with_compiling
 from lmtrain.engine.speed.fast_paths import settle
-from lmtrain.engine.trainer import LMTrainer, loop
+from lmtrain.engine.trainer import LMTrainer, settling
 from lmtrain.models.layers import compile_layers, has_compiled_layers, repeated_layers
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, gpt2, llama, logged, rows
@@ -140,7 +140,7 @@ def test_layers_that_whoever_made_the_model_compiled_stay_so(tmp_path: Path) -> 
 def test_training_runs_the_code_that_was_compiled(bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was tried in another way than training runs would be left uncompiled without a word."""
     torch._dynamo.reset()
-    monkeypatch.setattr(loop, "no_more_compiling", lambda: torch.compiler.set_stance("fail_on_recompile"))
+    monkeypatch.setattr(settling, "no_more_compiling", lambda: torch.compiler.set_stance("fail_on_recompile"))
     run = trainer(tmp_path, compiles="on", bf16=bf16)
     assert run.fast_paths.compiled, run.fast_paths.decisions["compile"]
     run.train()

@@ -1,5 +1,6 @@
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ import torch
 from lmtrain.core.errors import UserError
 from lmtrain.engine.parts import _precision
 from lmtrain.engine.speed import precision
-from lmtrain.engine.speed.precision import Decision, choose_precision
+from lmtrain.engine.speed.precision import Decision, choose_precision, compute_dtype
+from lmtrain.models.formats import FORMATS, products_in
 from parsing import parse_training
 
 CPU = torch.device("cpu")
@@ -16,6 +18,16 @@ CPU = torch.device("cpu")
 def test_what_is_asked_for_is_taken() -> None:
     assert choose_precision("fp32", CPU).arguments == {}
     assert choose_precision("bf16", CPU).arguments == {"bf16": True}
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+def test_a_name_stands_for_one_format(name: str) -> None:
+    with products_in(name, CPU):
+        made = torch.ones(2, 2) @ torch.ones(2, 2)
+    asked = SimpleNamespace(bf16=name == "bf16", fp16=name == "fp16")
+    assert made.dtype == FORMATS[name] == compute_dtype(asked, torch.nn.Linear(2, 2))
+    assert precision.precision_of(asked) == name
+    assert compute_dtype(asked, torch.nn.Linear(2, 2).double()) == (torch.float64 if name == "fp32" else made.dtype)
 
 
 def test_fp16_on_a_cpu_is_refused_with_the_reason() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface
 
-from architectures import CAUSAL, MASKED, VOCABULARY, tiny
+from architectures import CAUSAL, HEADS, MASKED, VOCABULARY, tiny
 from lmtrain.engine.speed.fast_paths import choose_scoring
 from lmtrain.engine.speed.proof import prove_scoring
 from lmtrain.engine.speed.scoring import Scoring
@@ -26,7 +27,7 @@ def batch_of(kind: str, length: int = 12) -> tuple[dict[str, torch.Tensor], Obje
     mask = torch.ones_like(ids)
     mask[1, length - 4 :] = 0
     labels = ids.masked_fill(mask == 0, IGNORED)
-    if kind in CAUSAL:
+    if kind not in MASKED:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}, Causal()
     chosen = torch.zeros_like(ids, dtype=torch.bool)
     chosen[:, ::5] = True
@@ -34,7 +35,7 @@ def batch_of(kind: str, length: int = 12) -> tuple[dict[str, torch.Tensor], Obje
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}, Labelled(shifted=False)
 
 
-@pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
+@pytest.mark.parametrize("kind", [*CAUSAL, *HEADS, *MASKED])
 def test_every_architecture_proves_itself(kind: str) -> None:
     model = tiny(kind)
     batch, objective = batch_of(kind)
@@ -73,6 +74,61 @@ def test_a_head_read_wrongly_is_found_out(change: dict[str, float]) -> None:
     head = find_head(model)
     wrong = Scoring(Head(head.body, head.output, **change))
     assert "loss" in str(prove_scoring(wrong, model, batch, objective))
+
+
+@pytest.mark.parametrize("softcap", [None, 29.0])
+def test_a_cap_read_wrongly_is_found_out_of_a_new_model_too(softcap: float | None) -> None:
+    """Whose logits are so small that a cap does not show in them."""
+    model = tiny("gemma2", final_logit_softcapping=30.0)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(0.01)
+    batch, objective = batch_of("gemma2")
+    head = find_head(model)
+    assert prove_scoring(Scoring(head), model, batch, objective) is None
+    wrong = Scoring(replace(head, softcap=softcap))
+    assert prove_scoring(wrong, model, batch, objective) == "other logits once they are large"
+
+
+def test_a_router_s_loss_is_trained_and_not_evaluated() -> None:
+    model = tiny("mixtral")
+    batch, objective = batch_of("mixtral")
+    whole = model(**batch).loss
+    tokens = torch.nn.functional.cross_entropy(
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].flatten(0, 1),
+        batch["labels"][:, 1:].flatten(),
+    )
+    assert whole > tokens + 0.5
+    for scoring in (Scoring(find_head(model)), Scoring()):
+        assert prove_scoring(scoring, model, batch, objective) is None
+        for weighted, expected in ((True, whole), (False, tokens)):
+            sums = scoring(model, batch, objective, weighted=weighted)
+            assert (sums.loss / sums.count).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_loss_that_is_not_that_of_the_logits_is_said() -> None:
+    model = tiny("llama")
+    batch, objective = batch_of("llama")
+    forward = model.forward
+
+    def with_more(*args: Any, **inputs: Any) -> Any:
+        outputs = forward(*args, **inputs)
+        outputs.loss = None if outputs.loss is None else outputs.loss + 0.25
+        return outputs
+
+    model.forward = with_more
+    scoring, _, (line,) = choose_scoring(model, batch, objective, dtype=torch.float32)
+    assert scoring.head is None
+    assert "and so do all logits: the model's own loss is another one, which is not trained" in line
+
+
+def test_rows_in_which_nothing_is_predicted_prove_nothing() -> None:
+    model = tiny("llama")
+    batch, objective = batch_of("llama")
+    batch["labels"][:2] = IGNORED
+    assert prove_scoring(Scoring(find_head(model)), model, batch, objective) is None
+    batch["labels"][2] = IGNORED
+    scoring, _, (line,) = choose_scoring(model, batch, objective, dtype=torch.float32)
+    assert scoring.head is None and "nothing is predicted in the first examples" in line
 
 
 def test_a_head_that_mixes_positions_is_found_out() -> None:

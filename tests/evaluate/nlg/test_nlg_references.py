@@ -24,6 +24,14 @@ def test_e2e_without_blank_lines_has_one_reference_an_input(tmp_path: Path) -> N
     assert read_references("e2e", [_file(tmp_path, "r", "a\nb\n")], 2, "p") == [["a"], ["b"]]
 
 
+def test_references_of_a_single_input_end_with_a_blank_line(tmp_path: Path) -> None:
+    """So ``nlg text`` writes them; without the blank line two lines are of two inputs."""
+    assert read_references("e2e", [_file(tmp_path, "r", "a\nb\n\n")], 1, "p") == [["a", "b"]]
+    assert read_references("e2e", [_file(tmp_path, "r", "a\nb\n\n")], 2, "p") == [["a"], ["b"]]
+    with pytest.raises(UserError, match=r"p has 1 predictions, .* for 2 inputs"):
+        read_references("e2e", [_file(tmp_path, "r", "a\nb\n")], 1, "p")
+
+
 def test_webnlg_by_rank_keeps_empty_lines(tmp_path: Path) -> None:
     for rank, text in enumerate(["a\nb\n", "a2\n\n", "\nb3\n"]):
         _file(tmp_path, f"reference{rank}", text)

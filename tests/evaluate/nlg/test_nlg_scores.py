@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from evaluate_nlg import E2E, HAS_JAVA_SCORERS, WEBNLG, Corpus, apart, digest
 
-from lmtrain.evaluate.nlg import PUBLISHED, in_paper_scale, java, multi_bleu_detok, score
+from lmtrain.evaluate.nlg import METRICS, PUBLISHED, in_paper_scale, java, missing, multi_bleu_detok, score
 from lmtrain.evaluate.nlg.statistics import NotComputableError, Statistics
 from lmtrain.recipes.data_to_text.scoring import as_in_lora_chain
 
@@ -112,6 +111,7 @@ def test_without_java_what_needs_it_is_left_out_with_its_reason(monkeypatch: pyt
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(java, "_package", lambda: Path("anywhere"))
     monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert missing() == {"METEOR": "there is no `java` on the PATH (any Java from 8 on)"}
     plain = score("e2e", *apart(E2E["pubs"]))
     assert plain.values["METEOR"] is None and "java" in plain.reasons["METEOR"]
     assert plain.values["CIDEr"] == pytest.approx(OFFICIAL["e2e"]["pubs"]["scores"]["CIDEr"], rel=1e-9)
@@ -123,7 +123,7 @@ def test_without_java_what_needs_it_is_left_out_with_its_reason(monkeypatch: pyt
 def test_without_the_extra_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java, "_package", lambda: None)
     found = score("webnlg", ["a b c d e"], [["a b c d f"]])
-    assert "pip install 'lmtrain[nlg]'" in found.reasons["METEOR"]
+    assert "pip install 'lmtrain[nlg]'" in found.reasons["METEOR"] == missing()["METEOR"]
 
 
 @needs_java
@@ -157,11 +157,12 @@ def test_rouge_and_cider_equal_the_installed_caption_scorers() -> None:
 
 
 def test_the_lora_chain_prepares_texts_once_and_for_all() -> None:
-    predictions, references = ["It's 3.5 km!"], [["A-B", "b", "c", "d", "e", "f", "g"]]
+    predictions, references = ["It's 3.5 km!"], [["A-B", "b", "", "c", "d", " ", "e", "f", "g"]]
     once = as_in_lora_chain("webnlg", predictions, references)
     assert once == (["it ' s 3 . 5 km !"], [["a - b", "b", "c", "d", "e", "f"]])
     assert as_in_lora_chain("dart", *once) == once
-    assert as_in_lora_chain("e2e", predictions, references) == (predictions, references)
+    lines = ["It's 3.5 km!"], [["A-B", "b"]]
+    assert as_in_lora_chain("e2e", *lines) == lines
 
 
 def test_words_that_depend_on_a_trained_model_are_not_guessed(no_meteor: None) -> None:
@@ -186,6 +187,12 @@ def test_texts_that_do_not_fit_are_refused(predictions: list[str], references: l
         score("e2e", predictions, references)
 
 
+def test_of_two_references_equally_near_the_shorter_is_the_length() -> None:
+    """As multi-bleu-detok.perl and pymteval have it: five words against four and six are not too short."""
+    for references in (["a b c d", "a b c d f g"], ["a b c d f g", "a b c d"]):
+        assert multi_bleu_detok.bleu(["a b c d e"], [references]).rows[0, -1] == 4
+
+
 def test_a_figure_that_the_official_scorer_lacks_is_none(no_meteor: None) -> None:
     found = score("webnlg", ["", ""], [["a b"], ["c"]])
     assert found.values["BLEU"] is None and "divides by zero" in found.reasons["BLEU"]
@@ -195,9 +202,11 @@ def test_published_figures_are_in_the_scale_that_scores_are_brought_to(no_meteor
     table: Corpus = E2E["templates"]
     values = score("e2e", *apart(table)).values
     for line in PUBLISHED:
-        assert line.source and line.values and set(line.spread) <= set(line.values)
-        if line.task == "e2e":
-            assert set(line.values) == set(values)
-            assert re.fullmatch(r"[67]\d\.\d", f"{line.values['BLEU']}")
+        assert tuple(line.values) == METRICS[line.task] and "Table" in line.source
+        assert line.spread.keys() <= line.values.keys() and bool(line.spread) == (line.method == "lora")
+        per_cent = {name for name, value in line.values.items() if value > 10}
+        assert per_cent == ({"BLEU", "METEOR", "ROUGE_L"} if line.task == "e2e" else {"BLEU"})
+    assert len({(line.task, line.model, line.method, line.part) for line in PUBLISHED}) == len(PUBLISHED) == 20
+    assert set(METRICS["e2e"]) == set(values)
     assert values["BLEU"] is not None and 1 < in_paper_scale("e2e", "BLEU", values["BLEU"]) <= 100
     assert in_paper_scale("webnlg", "BLEU", 55.3) == 55.3 and in_paper_scale("e2e", "NIST", 8.5) == 8.5

@@ -241,6 +241,14 @@ def test_new_rows_and_other_models_cannot_be_said() -> None:
     rows = adapt(tiny.gpt2(), LoraOptions(use_peft=True, lora_r=2), rows_before=tiny.VOCABULARY - 2)
     with pytest.raises(UserError, match="rows of new tokens"):
         loralib_pairs(rows, "--to")
+    biased = adapt(tiny.gpt2(), LoraOptions(use_peft=True, lora_r=2))
+    biased.peft_config["default"].bias = "all"  # as another program may have made it
+    with pytest.raises(UserError, match="biases were trained"):
+        loralib_pairs(biased, "--to")
+    uneven = adapt(tiny.gpt2(), LoraOptions(use_peft=True, lora_r=2))
+    adapted_attention(uneven)[0].scaling["default"] *= 2
+    with pytest.raises(UserError, match="one rank and one alpha"):
+        loralib_pairs(uneven, "--to")
     with pytest.raises(UserError, match="of a llama"):
         loralib_pairs(adapt(tiny.llama(), LoraOptions(use_peft=True, lora_r=2)), "--to")
 

@@ -22,7 +22,7 @@ def logits(model, ids):
 @pytest.mark.parametrize("kind", sorted(PURPOSE))
 def test_what_is_saved_loads_with_the_library_alone_and_computes_the_same(tmp_path, kind):
     model, tokenizer = make(kind, tmp_path / "t")
-    files = save_model(model, tokenizer, tmp_path / "run")
+    files = save_model(model, tokenizer, str(tmp_path / "run"))
     auto = AutoModelForCausalLM if PURPOSE[kind] == "clm" else AutoModelForMaskedLM
     ids = torch.tensor([tokenizer("the fox").input_ids])
     assert torch.equal(logits(auto.from_pretrained(tmp_path / "run"), ids), logits(model, ids))

@@ -78,10 +78,10 @@ def test_the_folders_name_and_a_page_of_ones_own(hub: Hub, folder: Path) -> None
     assert hub.repositories["me/book"].branches["main"]["README.md"] == b"# mine\n"
 
 
-def test_a_second_upload_sends_what_changed_and_removes_weights_without_a_successor(hub: Hub, folder: Path) -> None:
+def test_a_second_upload_sends_what_changed_and_removes_a_model_without_a_successor(hub: Hub, folder: Path) -> None:
     upload(folder, Destination("me/book", TOKEN))
     there = hub.repositories["me/book"].branches["main"]
-    there["model-00001-of-00002.safetensors"] = there["adapter_model.safetensors"] = b"old"
+    there["model-00001-of-00002.safetensors"] = there["adapter_model.safetensors"] = there["adapter_config.json"] = b"o"
     there["picture.png"] = b"theirs"
     hub.requests.clear()
     upload(folder, Destination("me/book", TOKEN))

@@ -17,6 +17,7 @@ from transformers import GPT2LMHeadModel
 from interrupting import logged_losses, signalled
 from lmtrain.cli.arguments import parse
 from lmtrain.cli.main import main
+from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions
 from lmtrain.core.console import silent
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.runlog import read_events
@@ -63,6 +64,19 @@ def run(*given: str) -> int:
     return main(["gpt2-ft", *given])
 
 
+# The parser's defaults in gpt2_ft.py, optimizer.py and gpu.py, but --work_dir, which is $PT_OUTPUT_DIR or gpt2_model.
+ORIGINAL = {
+    "train_data": None, "valid_data": None, "train_batch_size": 8, "valid_batch_size": 4, "grad_acc": 1, "clip": 0.0,
+    "seq_len": 512, "model_card": "gpt2.md", "init_checkpoint": None, "fp16": False, "log_interval": 100,
+    "eval_interval": 2000, "save_interval": 500, "work_dir": None, "lora_dim": 0, "lora_alpha": 128, "obj": "clm",
+    "lora_dropout": 0.0, "label_smooth": 0.0, "roll_interval": -1, "roll_lr": 1e-5, "roll_step": 100, "eval_epoch": 1,
+    "lr": 1e-5, "weight_decay": 0.01, "correct_bias": False, "adam_epislon": 1e-6, "no_decay_bias": False,
+    "adam_beta1": 0.9, "adam_beta2": 0.98, "scheduler": "linear", "max_step": None, "max_epoch": None, "warmup_step": 0,
+    "i_steps": "0", "i_lrs": "0.00025", "platform": "k8s", "local_rank": 0, "rank": 0, "device": 0, "world_size": 0,
+    "random_seed": 10,
+}  # fmt: skip
+
+
 def test_the_readmes_command_line_is_understood() -> None:
     line = (
         "--train_data ./data/e2e/train.jsonl --valid_data ./data/e2e/valid.jsonl --train_batch_size 8 --grad_acc 1 "
@@ -72,6 +86,7 @@ def test_the_readmes_command_line_is_understood() -> None:
         "--lora_dropout 0.1 --label_smooth 0.1 --work_dir ./trained_models/GPT2_M/e2e --random_seed 110 --local_rank=0"
     )
     options = parse("gpt2-ft", line.split()).options
+    assert vars(Gpt2FtOptions()) == ORIGINAL | {"precision": "fp32", "overwrite_work_dir": False}
     assert (options.lora_dim, options.correct_bias, options.adam_beta2, options.warmup_step) == (4, True, 0.999, 500)
     assert options.random_seed == 110
 
@@ -234,6 +249,16 @@ def test_all_that_is_missing_is_said_at_once(capsys: Any) -> None:
         assert text in capsys.readouterr().err
 
 
+def test_files_model_and_format_are_refused_together(files: Path, capsys: Any) -> None:
+    """Before a model is made, which takes its time, and not one after the other."""
+    wrong = ["--train_data", files / "none.jsonl", "--init_checkpoint", files / "none.pt"]
+    (files / "valid.jsonl").write_text('{"context": "text", "completion": "text"}\n')
+    assert run(*words(files, *wrong, "--fp16")) == ExitCode.WRONG_INPUT
+    said = capsys.readouterr().err
+    flags = ["--train_data", "--valid_data", "--init_checkpoint", *([] if torch.cuda.is_available() else ["--fp16"])]
+    assert f"{len(flags)} things" in said and all(flag in said for flag in flags)
+
+
 def test_options_of_lora_without_a_rank_are_refused(files: Path, capsys: Any) -> None:
     assert run(*words(files, "--lora_dim", 0)) == ExitCode.WRONG_INPUT
     said = capsys.readouterr().err
@@ -256,6 +281,14 @@ def test_nothing_is_dropped_but_in_lora(files: Path, capsys: Any) -> None:
 def test_fp16_is_refused_on_a_cpu(files: Path, capsys: Any) -> None:
     assert run(*words(files, "--fp16")) == ExitCode.WRONG_INPUT
     assert re.search(r"--fp16 +fp16 is not trained on a CPU", capsys.readouterr().err)
+
+
+def test_corners_take_the_place_of_a_longest_run(files: Path, capsys: Any) -> None:
+    given = ["--scheduler", "cycle", "--i_steps", "0,3", "--i_lrs", "0.1,0.2", "--max_step", 9]
+    assert run(*words(files, *given)) == ExitCode.OK
+    told = capsys.readouterr()
+    assert "3 micro-batches" in told.err and "the last of --i_steps takes the place of --max_step" in told.err
+    assert "model.3.pt" in told.out
 
 
 def test_options_without_effect_are_accepted_with_a_line(files: Path, capsys: Any) -> None:

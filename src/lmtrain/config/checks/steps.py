@@ -29,6 +29,12 @@ def check_batch(options: Resolved, problems: Problems) -> None:
             if name in given:
                 problems.add(f"sizes the step, and so does --{name}; give one of them", flag="--batch_tokens")
     sharding = sharding_of(given)
+    if sharding and options.data.isolate_documents:
+        problems.add(
+            f"is proven on the whole model in one process, and {sharding.who} divides it; leave it out, or "
+            f"{sharding.without}",
+            flag="--isolate_documents",
+        )
     if sharding and (run.auto_batch or run.batch_tokens is not None):
         flag = "--auto_batch" if run.auto_batch else "--batch_tokens"
         problems.add(
@@ -81,6 +87,10 @@ def check_schedule(options: Resolved, problems: Problems) -> None:
     """Conflicts that ``TrainingArguments`` would find too, but seconds later and one at a time."""
     given = options.training
     strategy = given.get("eval_strategy", "no")
+    if options.run.train_tokens is not None:
+        for name in ("num_train_epochs", "max_steps"):
+            if name in given:
+                problems.add(f"says how long to train, and so does --{name}; give one of them", flag="--train_tokens")
     if given.get("max_steps") == 0:
         problems.add("0 steps is no training; give at least 1, or evaluate with lmtrain evaluate", flag="--max_steps")
     for name in ("logging_steps", "eval_steps", "save_steps"):

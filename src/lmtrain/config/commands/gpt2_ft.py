@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-from lmtrain.config.about import option
+from lmtrain.config.about import SEEDS, option
 from lmtrain.core.errors import Problems
 
 _LAUNCHER = "Of the original's launchers; accepted without effect."
@@ -111,7 +111,7 @@ class Gpt2FtOptions:
     rank: int = option(0, _LAUNCHER)
     device: int = option(0, _LAUNCHER)
     world_size: int = option(0, _LAUNCHER)
-    random_seed: int = option(10, "Seed of the order, of new weights and of dropout.", at_least=0)
+    random_seed: int = option(10, "Seed of the order, of new weights and of dropout.", **SEEDS)
 
 
 def check_gpt2_ft(options: Gpt2FtOptions) -> None:

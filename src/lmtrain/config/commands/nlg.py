@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lmtrain.config.about import option
+from lmtrain.config.about import SEEDS, option
 
 _BY_TASK = "the task's"
 
@@ -73,7 +73,7 @@ class NlgTrainOptions(NlgTraining):
         aliases=("train_data",),
     )
     valid: str | None = option(None, "Data to evaluate on, as --train.", metavar="FILE", aliases=("valid_data",))
-    seed: int = option(110, "Seed of everything drawn at random.", at_least=0, aliases=("random_seed",))
+    seed: int = option(110, "Seed of everything drawn at random.", **SEEDS, aliases=("random_seed",))
 
 
 @dataclass
@@ -127,5 +127,5 @@ class NlgDemoOptions:
 
     output_dir: str = option("runs/nlg-demo", "Folder for everything.", metavar="FOLDER")
     minutes: float = option(1.5, "Time to train.", unit="minutes", above=0)
-    seed: int = option(110, "Seed of everything drawn at random.", at_least=0)
+    seed: int = option(110, "Seed of everything drawn at random.", **SEEDS)
     overwrite_output_dir: bool = option(False, "Start anew when the folder holds an earlier demo.")

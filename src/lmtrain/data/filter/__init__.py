@@ -7,7 +7,7 @@
     segment      what is kept of a stretch; account counts what became of the rest
     pool         tasks done by several processes, in order; meter counts what is read, and stops it
     duplicates   what was kept before is dropped (:mod:`lmtrain.data.duplicates`)
-    shards       the spool, and the files made of it
+    shards       what is kept, in spools; packing makes the files of the output of them
     mixing       several sources in their shares, once all is read
     state        how far it came, for the same command to go on
     report       what a person reads at the end

@@ -12,7 +12,7 @@ from lmtrain.data.filter.state import FOLDER, State
 
 
 @contextmanager
-def claimed(output: Path, *, overwrite: bool) -> Iterator[None]:
+def claimed(output: Path) -> Iterator[None]:
     """The output folder for this process alone; other people's folders are left alone."""
     from filelock import FileLock, Timeout
 
@@ -31,8 +31,6 @@ def claimed(output: Path, *, overwrite: bool) -> Iterator[None]:
         raise UserError(f"another lmtrain filter writes to {output}; wait for it, or name another folder",
                         flag="--output") from None  # fmt: skip
     try:
-        if overwrite:
-            clear(output)
         yield
     except UserError:
         if State.load(folder) is None and made:

@@ -8,7 +8,6 @@ they are spawned. They end with their parent, also when it is killed, and in the
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import sys
 import threading
@@ -79,11 +78,6 @@ def run_tasks(
     finally:
         meter.stop()
         executor.shutdown(wait=True, cancel_futures=True)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run_here(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from lmtrain.config.commands.filter import FilterOptions
 from lmtrain.config.mix import Mix
 from lmtrain.config.values import user_path
+from lmtrain.core.children import cores
 from lmtrain.core.console import Say, amount, counted, silent
 from lmtrain.core.errors import Interrupted
 from lmtrain.core.files import read_json, sync_folder, write_json
@@ -27,17 +27,19 @@ from lmtrain.data.filter.inputs import named_inputs, passed_over
 from lmtrain.data.filter.meter import Read
 from lmtrain.data.filter.mixing import LEFT_OUT, Kept, mixed, require_one_column, taken_of
 from lmtrain.data.filter.output import claimed, clear, disk_problems
-from lmtrain.data.filter.pool import cores, run_tasks
+from lmtrain.data.filter.packing import Packer, as_text, schema_from
+from lmtrain.data.filter.pool import run_tasks
 from lmtrain.data.filter.progress import Progress
 from lmtrain.data.filter.report import Report, keeps_nothing, report_of
 from lmtrain.data.filter.rules import Rules
 from lmtrain.data.filter.segment import SEGMENT, Job, Segment
 from lmtrain.data.filter.settings import settings_of
-from lmtrain.data.filter.shards import Format, Shard, Spool, as_text, pack, schema_from, schema_of, spool_path
+from lmtrain.data.filter.shards import Format, Shard, Spool, spool_path
 from lmtrain.data.filter.state import FOLDER, State
 from lmtrain.data.filter.tables_agree import columns_of
 from lmtrain.data.filter.tasks import Input, Task, all_tables, files_of, tasks_of
-from lmtrain.data.sources import Reading
+from lmtrain.data.named_text import reading_of
+from lmtrain.data.sources.changes import Stamps
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,13 +57,7 @@ def filter_corpus(options: FilterOptions, *, say: Say = silent, segment_bytes: i
     Raises :class:`~lmtrain.core.errors.UserError`, and :class:`Interrupted` when asked to stop.
     """
     rules = Rules.of(options)
-    reading = Reading(
-        documents=options.documents,
-        text_column=options.text_column,
-        encoding=options.encoding,
-        encoding_errors=options.encoding_errors,
-        on_bad_record=options.on_bad_record,
-    )
+    reading = reading_of(options)
     bands = None
     if options.deduplicate == "near":
         from lmtrain.data.duplicates.bands import Bands, minhash
@@ -75,9 +71,9 @@ def filter_corpus(options: FilterOptions, *, say: Say = silent, segment_bytes: i
     arrow = tables and form == "parquet"
     job = Job(rules, reading, "arrow" if arrow else "lines", options.deduplicate != "none", bands, segment_bytes)
     output = user_path(options.output or "")
-    with claimed(output, overwrite=options.overwrite):
+    with claimed(output):
         settings, files = settings_of(options, job, form), [list(entry) for entry in files_of(inputs)]
-        state = State.load(output / FOLDER)
+        state = None if options.overwrite else State.load(output / FOLDER)
         if state is None:
             state = State(settings, files, [passed_over(each, say) for each in inputs], spans=[0 for _ in inputs])
         else:
@@ -89,6 +85,8 @@ def filter_corpus(options: FilterOptions, *, say: Say = silent, segment_bytes: i
         tasks = tasks_of(inputs, job, path_column=options.path_column)
         if mix:
             require_one_column(tasks, mix)
+        if options.overwrite:  # not before it is known that something new can be made
+            clear(output)
         with disk_problems(output):
             return _Filter(options, job, inputs, tasks, form, schema, state, output, say, mix).run()
 
@@ -104,8 +102,8 @@ class _Filter:
         self._state, self._output, self._say, self._mix = state, output, say, mix
         self._folder = output / FOLDER
         self._kept: Kept | None = None
-        self._schema = schema if schema is not None else schema_from(state.schema)
-        self._packing: list[tuple[Shard, Future[None]]] = []
+        schema = schema if schema is not None else schema_from(state.schema)
+        self._packer = Packer(self._folder, output, job.spooled, form, schema)
         self._total = state.total
         self._began = time.monotonic()
         self._seconds_before = state.seconds
@@ -126,7 +124,7 @@ class _Filter:
         with ExitStack() as stack:
             stop = stack.enter_context(Stop(say=silent).listening())
             stack.enter_context(stop.deferred())
-            self._packer = stack.enter_context(ThreadPoolExecutor(1))
+            stack.callback(self._packer.close)
             self._spool = Spool(self._folder, self._job.spooled, len(state.shards), state.bytes)
             stack.callback(self._spool.close)
             if self._mix:
@@ -134,7 +132,7 @@ class _Filter:
                 stack.callback(self._kept.close)
             self._duplicates = self._opened_duplicates(stack)
             for shard in state.shards[state.packed :]:
-                self._pack(shard)
+                self._packer.add(shard)
             progress = stack.enter_context(Progress(sum(task.size for task in tasks), done, self._say))
 
             def pause() -> None:
@@ -147,6 +145,7 @@ class _Filter:
                 progress.show(read, self._total)
                 pause()
 
+            stamps = Stamps([source for each in self._inputs for source in each.sources])
             try:
                 reading = run_tasks(tasks[state.task :], self._job, self._processes, self._folder, tick)
                 with closing(reading):
@@ -154,12 +153,15 @@ class _Filter:
                         self._task(segments)
                 left_out = self._mixed(self._mix, self._kept, pause) if self._mix and self._kept else []
                 self._close_shard()
-                for _, packed in self._packing:
-                    packed.result()
+                while self._packer.made(wait=True):
+                    pass
                 state.packed = len(state.shards)
             except Interrupted:
                 self._checkpoint()
                 raise
+            if names := stamps.changed():
+                self._say("attention", f"{names} changed while it was read: what is kept may be of the old text and of "
+                                       "the new; --overwrite begins anew")  # fmt: skip
             return self._finish(left_out)
 
     def _opened_duplicates(self, stack: ExitStack) -> Duplicates | None:
@@ -168,12 +170,11 @@ class _Filter:
         from lmtrain.data.filter.duplicates import Duplicates
 
         state = self._state
-        return stack.enter_context(
-            Duplicates(
-                self._folder / "duplicates", self._job.spooled, self._job.bands, self._options.near_threshold,
-                kept=self._total.kept.documents, removed=state.removed, samples=state.samples,
-            )
+        found = Duplicates(
+            self._folder / "duplicates", self._job.spooled, self._job.bands, self._options.near_threshold,
+            kept=self._total.kept.documents, removed=state.removed, samples=state.samples,
         )  # fmt: skip
+        return stack.enter_context(found)
 
     def _task(self, segments: Iterator[Segment]) -> None:
         state = self._state
@@ -196,6 +197,8 @@ class _Filter:
 
     def _write(self, payload: bytes, documents: int) -> None:
         self._spool.write(payload)
+        if payload:  # the reading processes are there by then: no thread may run when they are forked
+            self._packer.grow(self._spool.number)
         self._state.documents += documents
         self._state.bytes = self._spool.bytes
 
@@ -220,7 +223,7 @@ class _Filter:
         self._spool.flush()
         self._close_shard()
         self._checkpoint()
-        while len(self._packing) > _PACKING:
+        while len(self._packer) > _PACKING:
             self._packed(wait=True)
 
     def _close_shard(self) -> None:
@@ -234,23 +237,11 @@ class _Filter:
         state.shards.append(shard)
         state.documents = state.bytes = 0
         self._spool.open(shard.number + 1)
-        self._pack(shard)
-
-    def _pack(self, shard: Shard) -> None:
-        self._packing.append((shard, self._packer.submit(self._make, shard)))
-
-    def _make(self, shard: Shard) -> None:
-        """In the packing thread, one shard after another."""
-        spool = spool_path(self._folder, shard.number)
-        if self._form == "parquet" and self._schema is None:
-            self._schema = schema_of(spool)
-        pack(spool, self._output / shard.name(self._form), self._job.spooled, self._form, self._schema)
+        self._packer.add(shard)
 
     def _packed(self, *, wait: bool) -> None:
         """Take note of the oldest shard that was packed."""
-        if self._packing and (wait or self._packing[0][1].done()):
-            shard, future = self._packing.pop(0)
-            future.result()
+        if shard := self._packer.made(wait=wait):
             self._state.packed = shard.number + 1
             self._save()
             spool_path(self._folder, shard.number).unlink(missing_ok=True)
@@ -266,8 +257,8 @@ class _Filter:
                 written.flush()  # first: what the state tells of is on disk
         state = self._state
         state.seconds = self._seconds_before + time.monotonic() - self._began
-        if self._schema is not None and self._job.spooled == "lines":
-            state.schema = as_text(self._schema)
+        if self._packer.schema is not None and self._job.spooled == "lines":
+            state.schema = as_text(self._packer.schema)
         state.save(self._folder)
         self._saved = time.monotonic()
 

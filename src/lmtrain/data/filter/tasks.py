@@ -20,6 +20,7 @@ from lmtrain.data.sources.paths import RECORDS_WITHOUT_TEXT
 from lmtrain.data.sources.records import RecordSource
 from lmtrain.data.sources.saved import Shards
 from lmtrain.data.sources.segments import byte_spans, file_of, group_spans
+from lmtrain.data.sources.stores import StoreSource
 from lmtrain.data.sources.tables import TableRows
 
 Form = Literal["lines", "stream", "json", "csv", "tsv", "table", "texts"]
@@ -75,7 +76,7 @@ def inputs_of(paths: Sequence[str], reading: Reading) -> list[Input]:
     for path in paths:
         with problems.collect():
             sources = resolve_sources([path], reading, flag="--source")
-            _require_all(sources)
+            _require_readable(sources)
             found.append(Input(shown(path), list(_single(sources))))
     problems.raise_if_any()
     if not found:
@@ -83,9 +84,11 @@ def inputs_of(paths: Sequence[str], reading: Reading) -> list[Input]:
     return found
 
 
-def _require_all(sources: Sequence[Source]) -> None:
+def _require_readable(sources: Sequence[Source]) -> None:
     """A filter says of each document why it went, so no file is passed over for what its records lack."""
     for source in sources:
+        if isinstance(source, StoreSource):
+            raise source.without_text()
         over = getattr(source, "passed_over", None)
         if over is not None and over.skipped[RECORDS_WITHOUT_TEXT]:
             raise UserError(f"{'; '.join(over.notes)}; a filter reads all, so name the others alone", flag="--source")
@@ -111,13 +114,14 @@ def files_of(inputs: Sequence[Input]) -> list[tuple[str, int, int]]:
     for each in inputs:
         for source in each.sources:
             file = _file(source)
-            found.append((file.name, file.size, file.changed))
+            with file.explained():
+                found.append((file.name, file.size, file.changed))
     return found
 
 
 def _file(source: Source) -> File:
-    if (file := file_of(source)) is None:
-        raise UserError(f"{source.name} is no file; save it as files first", flag="--source")
+    file = file_of(source)
+    assert file is not None  # of a data set those are the sources that it lies in
     return file
 
 

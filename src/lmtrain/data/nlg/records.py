@@ -70,6 +70,15 @@ def unusable(file: File, line: int | None, reason: str) -> UserError:
     return UserError(f"{file.name}{f':{line}' if line else ''}: {reason}")
 
 
+def broken_character(text: str) -> str | None:
+    r"""What is wrong where JSON wrote half a surrogate pair (``"\ud83d"``), which has no UTF-8; None elsewhere."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"half a surrogate pair (\\u{ord(text[error.start]):04x}), which is no character"
+    return None
+
+
 def lines_of(file: File) -> Iterator[tuple[int, str]]:
     """The lines of a text in UTF-8 and their numbers, from 1; ``\\n``, ``\\r\\n`` and ``\\r`` end one."""
     source = TextSource(file, Reading(documents="lines", keep_blank_lines=True))
@@ -99,6 +108,8 @@ def read_records(path: str | Path) -> list[Record]:
             raise unusable(file, number, 'not a record {"context": "text", "completion": "text"}')
         if not value["completion"].strip():
             raise unusable(file, number, "the completion is empty")
+        if why := broken_character(value["context"] + value["completion"]):
+            raise unusable(file, number, why)
         seen = value.get("cate")
         found.append(Record(value["context"], value["completion"], seen if isinstance(seen, bool) else None))
     if not found:

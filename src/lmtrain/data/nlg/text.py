@@ -17,7 +17,6 @@ from lmtrain.data.nlg.records import Group, Record
 
 Filter = Literal["all", "seen", "unseen"]
 _NOT_WORD = re.compile(r"(\W)")
-_BREAKS = re.compile(r"[\r\n]+")
 
 
 def ended(text: str) -> str:
@@ -34,7 +33,7 @@ def processed(text: str, *, tokenize: bool = False, lower: bool = False) -> str:
     """The text as it is scored, in one line."""
     text = text.lower() if lower else text
     text = split_at_marks(text) if tokenize else text
-    return _BREAKS.sub(" ", text)  # a line break would make two texts of one, and shift all that follow
+    return " ".join(text.splitlines())  # a line break of any kind would make it two texts, and shift all that follow
 
 
 def chosen(records: Iterable[Record], which: Filter = "all") -> list[Record]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmtrain.data.nlg.records import opened, unusable
+from lmtrain.data.nlg.records import broken_character, opened, unusable
 from lmtrain.data.sources.decoding import decode_chunks, misfit
 from lmtrain.data.sources.json_values import JsonError, JsonText
 from lmtrain.data.sources.opening import File
@@ -28,7 +28,10 @@ def linearized(triples: Sequence[Sequence[Any]]) -> str:
         if len(triple) != 3 or not all(isinstance(part, str) for part in triple):
             raise WrongEntryError(f"a fact is subject, relation and object, three texts, and not {list(triple)!r}")
         parts.append(" : ".join(triple))
-    return " | ".join(parts)
+    context = " | ".join(parts)
+    if why := broken_character(context):
+        raise WrongEntryError(why)
+    return context
 
 
 @contextmanager
@@ -68,8 +71,10 @@ def field_of(entry: Any, name: str, kind: type) -> Any:
 
 
 def text_of(entry: Any, name: str) -> str:
-    """The text of a reference; raises :class:`WrongEntryError` when it is empty."""
+    """The text of a reference; raises :class:`WrongEntryError` when it is empty or broken."""
     text: str = field_of(entry, name, str)
     if not text.strip():
         raise WrongEntryError(f"the text {name!r} is empty")
+    if why := broken_character(text):
+        raise WrongEntryError(f"the text {name!r} holds {why}")
     return text

@@ -20,6 +20,7 @@ from lmtrain.data.preparing.finding import find, require_free, still_to_make
 from lmtrain.data.preparing.manifest import finish, said_of
 from lmtrain.data.preparing.plan import Segment, segments_of
 from lmtrain.data.preparing.request import Prepared, Request, flag_of
+from lmtrain.data.sources.changes import Stamps
 from lmtrain.data.store import TokenStore, explaining_disks
 from lmtrain.data.store_writer import StoreWriter
 from lmtrain.data.tokenization import DiffersError
@@ -37,6 +38,7 @@ def prepare(
         from lmtrain.data.preparing.merging import merge
 
         return merge(request, cache, folder=folder, overwrite=overwrite, say=say)
+    stamps = Stamps(request.sources)
     hashes = _hashes(request)
     plain_key = request.key(hashes, 0.0)
     cut_key = request.key(hashes, request.cut_percentage)
@@ -55,7 +57,7 @@ def prepare(
             if folder:
                 require_free(folder, overwrite)
             target.parent.mkdir(parents=True, exist_ok=True)
-            made = _Making(request, hashes, key, target, cut, flag_of(folder)).make(say)
+            made = _Making(request, stamps, hashes, key, target, cut, flag_of(folder)).make(say)
         if folder:
             remember_elsewhere(cache, key, folder)
         return made
@@ -71,9 +73,11 @@ def _hashes(request: Request) -> list[str]:
 
 @dataclass(frozen=True)
 class _Making:
-    """One store to make of its sources. ``flag``: what the user says to have it made at another place."""
+    """One store to make of its sources. ``stamps``: of before they were hashed. ``flag``: what the user says to have it
+    made at another place."""
 
     request: Request
+    stamps: Stamps
     hashes: Sequence[str]
     key: str
     target: Path
@@ -107,6 +111,7 @@ class _Making:
         with atomic_folder(self.target) as scratch, StoreWriter(scratch, request.tokenizer.n_ids) as writer:
             work = Work.of(segments, request.sources, self.cut)
             account = fill(writer, request, work, engine, self.key, crew)
+            self.stamps.require_unchanged()
             name, why = engine.encoder.name, [engine.claim]
             return finish(writer, request, self.hashes, self.key, self.cut, account, name, why), account
 

@@ -12,7 +12,7 @@ from typing import Any
 from lmtrain.core.console import Say, counted, silent
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.files import atomic_folder, sha256_json
-from lmtrain.data.cache import locked, remember_elsewhere, store_folder
+from lmtrain.data.cache import locked, parts_under_way, remember_elsewhere, store_folder
 from lmtrain.data.cutting import Cut, find_cut
 from lmtrain.data.preparing.filling import append_parts
 from lmtrain.data.preparing.finding import find, require_free
@@ -37,6 +37,7 @@ def merge(
             keys = request.key(hashes, 0.0), request.key(hashes, request.cut_percentage)
             if found := find(request, cache, folder, *keys, say):
                 return found
+        _require_none_under_way(cache, place)
         cut = find_cut(request.sources, request.cut_percentage)
         shards = _all_right(place, count, about_of(request, cut))
         hashes = _hashes(shards, request)
@@ -57,6 +58,17 @@ def merge(
                 remember_elsewhere(cache, key, folder)
             _remove(place)
     return made
+
+
+def _require_none_under_way(cache: Path, place: Path) -> None:
+    """What is made now would take the place of what is being read, and be removed with it."""
+    if numbers := parts_under_way(cache, lock_of(place)):
+        named = ", ".join(map(str, numbers[:20])) + (", …" if len(numbers) > 20 else "")
+        verb = "is" if len(numbers) == 1 else "are"
+        raise UserError(
+            f"{counted(len(numbers), 'shard')} in {place} {verb} being made: {named}; merge when that has ended",
+            flag="--merge",
+        )
 
 
 def _merged(

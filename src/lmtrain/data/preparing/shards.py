@@ -39,6 +39,7 @@ from lmtrain.data.preparing.filling import PARTS, Crew, crew_for, fill
 from lmtrain.data.preparing.parts import PartRecord
 from lmtrain.data.preparing.plan import ranges_of, segments_of
 from lmtrain.data.preparing.request import Request, flag_of
+from lmtrain.data.sources.changes import Stamps
 from lmtrain.data.sources.segments import file_of, size_of
 from lmtrain.data.store import BIN, DOCUMENTS, FORMAT, explaining_disks
 from lmtrain.data.store import RECORD as DOCUMENT
@@ -47,6 +48,7 @@ from lmtrain.data.tokenization import DiffersError
 
 RECORD = "part.json"
 DIFFERS = "engines-differ.json"  # says where they do: the shards made after that are made with the plain engine
+_CONTENDED = 2.0  # seconds for which other shards that begin may hold a lock
 _WORDS = {
     "text": "another text",
     "reading": "other settings of how the text is read",
@@ -100,7 +102,7 @@ def make_shard(
     say: Say = silent,
 ) -> tuple[Shard, bool]:
     """Shard ``number`` of ``count``, from 0, and whether it was there. Raises :class:`UserError`."""
-    place = place_of(request, cache, folder)
+    place, stamps = place_of(request, cache, folder), Stamps(request.sources)
     target = place / name_of(number, count)
     cut = find_cut(request.sources, request.cut_percentage)
     about = about_of(request, cut)
@@ -111,6 +113,8 @@ def make_shard(
         locked(cache, lock_of(place), "another process is making this shard; waiting for it", part=number),
         _hashing(work) as hashes,
     ):
+        with locked(cache, lock_of(place), "the shards are being merged; waiting for that", patience=_CONTENDED):
+            pass  # who merges holds it, and begins where no shard is under way
         differ = read_record(place / DIFFERS).get("differ")
         if (there := Shard.read(target)) and not overwrite:
             wrong = differences(there.about, about)
@@ -140,6 +144,7 @@ def make_shard(
                 for left in scratch.glob(f"{PARTS}*"):  # of the first attempt
                     shutil.rmtree(left, ignore_errors=True)
                 made = {source: found.result() for source, found in hashes.items()}
+                stamps.require_unchanged()
                 shard = Shard(scratch, number, about, made, sha256_file(scratch / BIN), record)
                 shard.write()
         say("tokenizer", engine.line)

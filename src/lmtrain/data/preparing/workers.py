@@ -21,13 +21,14 @@ from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.children import begin_child
 from lmtrain.core.errors import Problem, UserError
 from lmtrain.core.files import sha256_json
+from lmtrain.data.fast_engine import Loading, load_fastokens
 from lmtrain.data.preparing.encoding import Work
 from lmtrain.data.preparing.engine import Engine
 from lmtrain.data.preparing.parts import PartRecord, write_part
 from lmtrain.data.preparing.plan import Segment
 from lmtrain.data.preparing.request import SEGMENT
 from lmtrain.data.tokenization import DiffersError, FastokensEncoder, Proof, reference_encoder
-from lmtrain.data.tokenizer_files import Loading, TokenizerFiles, load_fastokens
+from lmtrain.data.tokenizer_files import TokenizerFiles
 
 _LARGEST = 64 << 20  # bytes of source in one part
 _TURNS = 128  # parts for each worker, where there is that much text: they end at nearly the same time
@@ -168,31 +169,37 @@ def local_workers(job: Job, workers: int, fast: Loading[Any] | None) -> Iterator
         executor.submit(os.getpid)  # begins a process
 
     @contextmanager
-    def explained() -> Iterator[None]:
+    def explained(task: Task) -> Iterator[None]:
         try:
             yield
         except BrokenProcessPool:
+            named = next((source.name for source in task.work.sources.values()), "text")
             raise UserError(
-                "a process that prepares was ended from outside, perhaps because memory ran out (try fewer), or "
-                "never began: a program that starts some keeps what it runs under if __name__ == '__main__'",
+                f"a process that prepares was ended from outside, while {named} or what follows on it was read, "
+                "perhaps because memory ran out (try fewer), or never began: a program that starts some keeps what it "
+                "runs under if __name__ == '__main__'",
                 flag="--preprocessing_num_workers",
             ) from None
 
     @dataclass(frozen=True)
     class Submitted:
         future: Future[Outcome]
-        place: Path
+        task: Task
+
+        @property
+        def place(self) -> Path:
+            return self.task.place
 
         def ready(self) -> bool:
             return self.future.done()
 
         def result(self) -> Outcome:
-            with explained():
+            with explained(self.task):
                 return self.future.result()
 
     def submit(task: Task) -> Underway:
-        with explained():
-            return Submitted(executor.submit(do, task), task.place)
+        with explained(task):
+            return Submitted(executor.submit(do, task), task)
 
     try:
         yield submit

@@ -83,6 +83,15 @@ class File:
         which is new every time."""
         return 0 if self.owned else os.stat(self.path).st_mtime_ns
 
+    def stamp(self) -> tuple[int, int] | None:
+        """Its bytes and the time of its last change (ns), which is another one once it was written to. None: gone, or
+        on a storage that is not asked for such a thing."""
+        try:
+            about = os.stat(self.path)
+        except OSError:
+            return None
+        return about.st_size, about.st_mtime_ns
+
     @property
     def suffix(self) -> str:
         """The suffix that tells the format, in lower case: ``.jsonl`` for ``a/b.JSONL.gz``."""

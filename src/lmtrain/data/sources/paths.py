@@ -28,7 +28,7 @@ from lmtrain.data.sources.records import RecordSource
 from lmtrain.data.sources.saved import is_saved, saved_splits
 from lmtrain.data.sources.segments import size_of
 from lmtrain.data.sources.stores import StoreSource, is_store, refuse_stores_in, store_among
-from lmtrain.data.sources.text import PassedOver, TextSource
+from lmtrain.data.sources.text import INTO_FOLDERS, PassedOver, TextSource
 
 Opener = partial[tuple[File, bytes]]  # opens a file; its first argument names it
 
@@ -95,12 +95,13 @@ def _single(file: File, head: bytes, reading: Reading, form: str | None = None) 
 def _at_address(typed: str, reading: Reading, flag: str, token: str | None) -> list[Source]:
     from lmtrain.data.sources.remote import find_files
 
-    files, by_itself = find_files(typed, flag, token)
+    over = PassedOver()
+    files, by_itself = find_files(typed, flag, token, over)
     if by_itself:
         return [_single(*begun(files[0]), reading)]
     if (name := store_among([file.name for file in files], shown(typed), flag)) is not None:
         return [StoreSource(name, typed, flag, token)]
-    return _taken([partial(begun, file) for file in files], shown(typed), PassedOver(), reading, flag)
+    return _taken([partial(begun, file) for file in files], shown(typed), over, reading, flag)
 
 
 RECORDS_WITHOUT_TEXT = "file of records without text"  # in what was passed over
@@ -129,17 +130,12 @@ def _from_glob(typed: str, reading: Reading, flag: str) -> list[Source]:
     # Not Path.glob: its pattern must be relative, and it takes hidden files.
     found = glob.glob(str(user_path(typed)), recursive=True)
     files = sorted(filter(os.path.isfile, found), key=_parts)
-    folders = counted(sum(map(os.path.isdir, found)), "folder") if len(found) > len(files) else ""
-    how = "name a folder itself, or end the pattern with /**"
+    folders = sum(map(os.path.isdir, found)) if len(found) > len(files) else 0
     if not files:
-        raise UserError(
-            f"the pattern {typed!r} matches {f'{folders} and no file; {how}' if folders else 'no file'} "
-            f"(looked from {Path.cwd()})",
-            flag=flag,
-        )
+        matched = f"{counted(folders, 'folder')} and no file; {INTO_FOLDERS}" if folders else "no file"
+        raise UserError(f"the pattern {typed!r} matches {matched} (looked from {Path.cwd()})", flag=flag)
     over = PassedOver()
-    if folders and "**" not in typed:  # which a shell would have handed over by name, and they would be read
-        over.notes.append(f"of what {typed!r} matches, {folders} and what is in them are left out; {how}")
+    over.leave_out(folders, typed)
     return _taken(_openers(files, flag), typed, over, reading, flag)
 
 

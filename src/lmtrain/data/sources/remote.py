@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 from lmtrain.core.addresses import HIDDEN, shown
+from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_json
 from lmtrain.data.remote.failures import explain, scheme_of
 from lmtrain.data.remote.places import Place, in_time, mark_of, place_of
 from lmtrain.data.remote.retrying import patiently
 from lmtrain.data.sources.opening import HEAD, File
+from lmtrain.data.sources.text import INTO_FOLDERS, PassedOver
 
 _READ_AHEAD = 8 << 20  # bytes asked for at once: fewer requests, each of which takes about as long as 1 MB
 _PATTERN = "*?["
@@ -64,6 +66,9 @@ class RemoteFile(File):
     @property
     def changed(self) -> int:
         return int(self.content_hash()[:15], 16)
+
+    def stamp(self) -> None:
+        """None: to ask a storage for each of many files takes long."""
 
     @property
     def suffix(self) -> str:
@@ -177,17 +182,23 @@ def _first(place: Place, size: int) -> Any:
             return stream.read(size)
 
 
-def find_files(address: str, flag: str, token: str | None = None) -> tuple[list[RemoteFile], bool]:
+def find_files(address: str, flag: str, token: str | None, over: PassedOver) -> tuple[list[RemoteFile], bool]:
     """The files that an address names, sorted by path, and whether it named one by itself and not a folder or pattern.
 
-    Raises :class:`UserError` where there is none, or the storage cannot be asked.
+    Folders that a pattern matches are left out, which is noted in ``over``. Raises :class:`UserError` where there is no
+    file, or the storage cannot be asked.
     """
     place = place_of(address, flag, token=token)
     web = scheme_of(address) == "https"
     signs = "*" if web else _PATTERN  # ? begins a web address's query
     if any(sign in place.path for sign in signs):
         found = patiently(lambda: place.files.glob(place.path, detail=True), address, flag, patience=0)
-        return _files(place, found, token, f"the pattern {place.name!r} matches no file"), False
+        folders = sum(about.get("type") == "directory" and not _is_hidden(path, place.path)
+                      for path, about in found.items())  # fmt: skip
+        matched = f"{counted(folders, 'folder')} and no file; {INTO_FOLDERS}" if folders else "no file"
+        files = _files(place, found, token, f"the pattern {place.name!r} matches {matched}")
+        over.leave_out(folders, place.name)
+        return files, False
     if web and place.path.partition("?")[0].endswith("/"):
         raise UserError(
             f"{place.name}: a web server has no folders; name its files, or a pattern such as …/*.txt",

@@ -24,12 +24,12 @@ class StoreSource:
     token: str | None = field(default=None, repr=False)  # of the hub
 
     def content_hash(self) -> str:
-        raise self._without_text()
+        raise self.without_text()
 
     def pieces(self, tally: Tally) -> Iterator[Piece]:
-        raise self._without_text()
+        raise self.without_text()
 
-    def _without_text(self) -> UserError:
+    def without_text(self) -> UserError:
         return UserError(
             f"{self.name} is a token store (made by lmtrain prepare) and holds no text; name the text it was made of",
             flag=self.flag,

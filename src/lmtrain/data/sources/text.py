@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from lmtrain.core.console import counted
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data.sources.cutting import cut_at, pieces_of
 from lmtrain.data.sources.decoding import byte_order_mark, decode_chunks, misfit, utf8_length
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.reading import Reading
+
+INTO_FOLDERS = "name a folder itself, or end the pattern with /**"
 
 
 @dataclass(slots=True)
@@ -20,6 +23,15 @@ class PassedOver:
 
     skipped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+
+    def leave_out(self, folders: int, pattern: str) -> None:
+        """Note that ``pattern`` matches ``folders``, which are not entered: a shell would hand them over by name, and
+        then they are read."""
+        if folders and "**" not in pattern:
+            self.notes.append(
+                f"of what {pattern!r} matches, {counted(folders, 'folder')} and what is in them are left out; "
+                f"{INTO_FOLDERS}"
+            )
 
     def count_in(self, tally: Tally) -> None:
         tally.skipped.update(self.skipped)

@@ -165,7 +165,8 @@ class Guarded:
     def __init__(self, collator: Callable[[list[Any]], Any], limits: Limits | None = None) -> None:
         self.collator = collator
         self.limits = limits or Limits()
-        self._restores = isinstance(collator, DataCollatorForLanguageModeling) and not collator.mlm
+        # Not of kinds of it: those are made to mask more, such as what was asked.
+        self._restores = type(collator) is DataCollatorForLanguageModeling and not collator.mlm
         _give_pad_token(getattr(collator, "tokenizer", None))
 
     def __call__(self, items: list[Any]) -> Any:

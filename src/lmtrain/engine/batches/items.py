@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from lmtrain.core.errors import UserError
 from lmtrain.models import max_positions
@@ -44,10 +45,16 @@ class Columns:
 def as_dataset(data: Any, argument: str = "train_dataset") -> Any:
     """``data`` as something with items; for ``eval_dataset`` also a mapping of such by name.
 
-    Raises :class:`UserError` for text, and for several data sets where there can be one.
+    Raises :class:`UserError` for text, for what has no items, and for several data sets where there can be one.
     """
     if isinstance(data, str):
         raise UserError(f"{argument} is the text {_short(data)}; {_TOKENIZE.format(column='text')}")
+    has_items = any(hasattr(data, name) for name in ("__getitem__", "__getitems__"))
+    if not (data is None or has_items or isinstance(data, IterableDataset)):
+        raise UserError(
+            f"{argument} is a {type(data).__name__}, which has no items; give a list, a torch or datasets data set of "
+            "{'input_ids': …} (batches are made here, and a collator is data_collator=…)"
+        )
     if not isinstance(data, Mapping):
         return data
     if "input_ids" in data:
@@ -138,7 +145,9 @@ class Limits:
             if isinstance(module, torch.nn.Embedding) and module is not embedding
         )
         table = any("position" in name or name == "wpe" for name in tables)
-        return cls(getattr(embedding, "num_embeddings", None), max_positions(model.config) if table else None)
+        config = getattr(model, "config", None)
+        bounded = table and hasattr(config, "get_text_config")  # else it is of someone's own making
+        return cls(getattr(embedding, "num_embeddings", None), max_positions(config) if bounded else None)
 
     def check(self, ids: np.ndarray, length: int, index: Sequence[int] | np.ndarray | None = None) -> None:
         """Raise :class:`UserError` where ``ids`` (B, T), of which a row has up to ``length``, do not fit the model.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json
+from lmtrain.core.files import put_back, read_json
 from lmtrain.engine.checkpoints.manifest import MANIFEST, damage, is_inside, read_manifest
 
 STATE = "trainer_state.json"  # the Trainer's own record
@@ -56,7 +56,9 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def newest(folder: Path) -> Newest:
-    """The newest checkpoint in ``folder`` that verifies and has optimizer state."""
+    """The newest checkpoint in ``folder`` that verifies and has optimizer state, one that a killed save was replacing
+    among them. Nobody else may be saving there."""
+    put_back(folder, "checkpoint-*")
     passed_over, light = [], []
     for step, checkpoint in reversed(checkpoints(folder)):
         wrong = problem(checkpoint)

@@ -16,6 +16,7 @@ own format keeps what it knows in ``.metadata``, a pickle, and reading a pickle 
 from __future__ import annotations
 
 import errno
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -36,6 +37,7 @@ from lmtrain.engine.distributed.processes import noticing_lost_ones
 
 _T = TypeVar("_T")
 _INTERRUPTED = -1  # among the numbers of errors
+_SEEN_WITHIN, _LOOK_EVERY = 20.0, 0.5  # seconds
 
 
 class _Writer(HuggingFaceStorageWriter):
@@ -177,10 +179,14 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _require_seen(scratch: Path, described: Mapping[str, Mapping[str, Any]]) -> None:
-    """The first process has to see what the others wrote."""
+    """The first process has to see what the others wrote; a disk of the network may show it a little later."""
+    until = time.monotonic() + _SEEN_WITHIN
     for name, about in described.items():
         path = scratch / name
-        if not path.is_file() or path.stat().st_size != about["size"]:
+        while not path.is_file() or path.stat().st_size != about["size"]:
+            if time.monotonic() < until:
+                time.sleep(_LOOK_EVERY)
+                continue
             raise UserError(
                 f"the first process does not see {name}, which another one wrote to {scratch.parent}: a sharded "
                 "checkpoint needs a folder that all machines of the run share",

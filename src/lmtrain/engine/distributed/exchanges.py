@@ -86,7 +86,7 @@ class Exchanges:
                     model.module.register_forward_pre_hook(self._after_buffers),
                 ]
         else:
-            self._groups = list(_parameter_groups(model))
+            self._groups = list({id(group): group for group in _parameter_groups(model)}.values())
             for group in self._groups:
                 for name in _SHARDED:
                     setattr(group, name, self._counted(getattr(group, name)))
@@ -157,7 +157,8 @@ class Exchanges:
 
 
 def _parameter_groups(model: Any) -> Iterator[Any]:
-    """Of a model that ``fully_shard`` cut; none where this version of torch has no such methods."""
+    """Of a model that ``fully_shard`` cut, those of several modules several times; none where this version of torch has
+    no such methods."""
     if not torch.distributed.is_available():
         return
     from torch.distributed.fsdp import FSDPModule

@@ -129,15 +129,15 @@ def _launchers() -> Any:
 
 
 def make_group(backend: str, seconds: float) -> None:
-    """The processes' group on CPUs, in which an exchange may take so many ``seconds``; alone it does nothing.
+    """The processes' group, in which an exchange may take so many ``seconds``; alone it does nothing.
 
-    ``TrainingArguments`` makes one too, where there is none, but on CPUs without the limit (transformers 5.23).
+    ``TrainingArguments`` makes one where there is none, but on CPUs without the limit (transformers 5.23), and
+    everywhere by torch's own way to a store, which finds what an earlier life left where torchrun started anew.
     """
     if _are_several() and not torch.distributed.is_initialized():
         if not _stores:
             _join(None, say)
         limit = timedelta(seconds=seconds)
-        # Torch's own way to a store would find the addresses of an earlier life where torchrun started anew.
         store = torch.distributed.PrefixStore(_place("group"), _stores[0].clone())
         store.set_timeout(limit)
         torch.distributed.init_process_group(backend, store=store, rank=rank(), world_size=processes(), timeout=limit)

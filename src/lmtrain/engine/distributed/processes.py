@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -89,7 +90,9 @@ def leave_together() -> None:
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         gc.collect()  # a model wrapped in DDP is part of cycles and has to go before its group
-        torch.distributed.barrier()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"barrier\(\): using the device")  # of NCCL: it is this process's own
+            torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     else:  # every training was finished before: no group was made, and the first process may serve the others' store
         leave_the_meeting(_FAREWELL)

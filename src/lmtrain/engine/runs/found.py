@@ -18,7 +18,7 @@ from lmtrain.config.save import defaults
 from lmtrain.config.values import user_path
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json
+from lmtrain.core.files import put_back, read_json
 from lmtrain.core.launching import processes, rank
 from lmtrain.engine.checkpoints.read import checkpoints, newest
 from lmtrain.engine.runs.run_folder import CHECKPOINT, DECISIONS, LOCK, METRICS, MODEL_FILES, RUN, STATUS
@@ -40,7 +40,7 @@ FREE_OPTIONS = frozenset(
     }
 )  # fmt: skip
 _STEP = "a step"  # stands for the options that size it, where none of them but the number of processes changed
-_LENGTH = {"num_train_epochs": 3.0, "max_steps": 0}  # of a run; where none is given, what the library takes
+_LENGTH = {"num_train_epochs": 3.0, "max_steps": 0, "train_tokens": 0}  # of a run; without one what the library takes
 _DYING = 30.0  # seconds for which the lock of a process that a launcher has given up may still be held
 
 
@@ -155,7 +155,8 @@ def require_usable(folder: Path, found: Found, options: dict[str, Any]) -> None:
 
 
 def look(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool, again: bool = False) -> Found:
-    """Look at ``folder`` without changing it, and refuse what would write over something else.
+    """Look at ``folder``, and refuse what would write over something else. All that is changed: a checkpoint that a
+    killed save was replacing gets its name back.
 
     ``again``: this launch has begun the run; a process of it that was given up may go on holding it for a while.
 
@@ -167,10 +168,12 @@ def look(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool
         raise UserError(f"{folder} is a file; give the name of a folder", flag=flag)
     _require_writable(folder, flag)
     _refuse_links(folder, flag)
-    if is_first_process() and _is_locked(folder, _DYING if again else 0):  # the other ranks find the first one's lock
-        raise UserError(
-            f"another process is working on the run in {folder}; wait for it or choose another folder", flag=flag
-        )
+    if is_first_process():  # the other ranks find the first one's lock
+        if _is_locked(folder, _DYING if again else 0):
+            raise UserError(
+                f"another process is working on the run in {folder}; wait for it or choose another folder", flag=flag
+            )
+        put_back(folder, "checkpoint-*")
     seen = fingerprint(folder)
     if overwrite or not folder.is_dir():
         return Found("new", overwrites=overwrite, seen=seen)

@@ -34,7 +34,7 @@ from lmtrain import __version__
 from lmtrain.core import ranklog
 from lmtrain.core.console import say
 from lmtrain.core.errors import Interrupted, Lost, UserError
-from lmtrain.core.files import read_json, write_json
+from lmtrain.core.files import clear_scratch, read_json, write_json
 from lmtrain.core.launching import launcher, processes
 from lmtrain.core.runlog import RunLog
 from lmtrain.core.secrets import without_keys
@@ -104,6 +104,8 @@ class RunFolder:
         try:
             if self._still is not None:
                 self._still()
+            for name in (RUN, DECISIONS, DATA, STATUS, EXPORT, "*_results.json"):
+                clear_scratch(self.path, name)
             if self._overwrite:
                 self._clear()
             for checkpoint in self._set_aside:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from lmtrain.core.errors import first_line
 from lmtrain.engine.speed.fast_paths import FastPaths
 from lmtrain.engine.speed.proof import prove_compiled
 from lmtrain.models.layers import compile_layers, has_compiled_layers, leave_uncompiled, repeated_layers
@@ -128,7 +129,7 @@ def choose_compiling(
         once()
         difference = prove()
     except Exception as error:  # the compiler's own: of many kinds
-        difference = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        difference = f"{type(error).__name__}: {first_line(error)}"
     if difference:
         leave_uncompiled(model)
         return Compiling(False, f"compiled layers give {difference}")

@@ -126,8 +126,8 @@ def _with_packing(
 ) -> FastPaths:
     packing = None
     if ragged and isolation.possible:
-        aligned = 8 if trainer.args.device.type == "cuda" else 1
-        packing = Packing(break_even(trainer.model.config), alignment=aligned, one_row=isolation.one_row)
+        even = break_even(getattr(trainer.model, "config", None))
+        packing = Packing(even, alignment=8 if trainer.args.device.type == "cuda" else 1, one_row=isolation.one_row)
     return FastPaths(
         scoring,
         isolation,
@@ -226,6 +226,8 @@ def choose_scoring(
     except LookupError as error:
         return _all_positions(str(error))
     positions = int(objective.count(batch["labels"]))
+    if not positions:
+        return _all_positions("nothing is predicted in the first examples, so that nothing can be tried on them")
     vocabulary, width = head.output.weight.shape
     if passes * positions < _FEW_POSITIONS:
         choice = Choice(DEFAULT, f"{passes * positions:,} predicted positions are too few to try others")
@@ -246,7 +248,10 @@ def choose_scoring(
         fused, dropout = (), False
         difference = prove_scoring(scoring, model, batch, objective, gradients=trains)
     if difference:
-        return _all_positions(f"the shorter way gives {difference}")
+        reason = f"the shorter way gives {difference}"
+        if difference.startswith("a loss") and prove_scoring(Scoring(), model, batch, objective, gradients=False):
+            reason += ", and so do all logits: the model's own loss is another one, which is not trained"
+        return _all_positions(reason)
     decisions = {
         "activations": {"choice": "fused" if fused else "as they are"},
         "dropout": {"choice": _BITS if dropout else "as it is"},

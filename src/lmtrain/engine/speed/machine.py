@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from lmtrain.models.formats import FORMATS
+
 _BUDGET_S = 0.15
 _EACH_S = 0.03  # for each size but the last
 _SMALLEST, _LARGEST = 256, 8192  # sides of the square matrices; at 8,192 three of them take 0.8 GB in fp32
@@ -90,7 +91,7 @@ class _Product:
         self._device = device
         draw = torch.Generator(device).manual_seed(0)  # the run's own stream is left alone
         self._left, self._right = (
-            torch.randn(side, side, generator=draw, device=device, dtype=_DTYPES[precision]) for _ in range(2)
+            torch.randn(side, side, generator=draw, device=device, dtype=FORMATS[precision]) for _ in range(2)
         )
         self._out = torch.empty_like(self._left)
         self.seconds()  # the first one prepares the kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from lmtrain.core.allocator import release_freed_memory
 from lmtrain.core.launching import processes_here
+from lmtrain.models.sharding import part_here
 
 _CLEAR = Path("/proc/self/clear_refs")  # proc(5): writing 5 sets the peak to what is resident now
 _STATUS = Path("/proc/self/status")
@@ -76,19 +78,23 @@ def free_here(device: torch.device) -> int:
 
 
 def needed_by(model: torch.nn.Module, optimizer: Any = None) -> dict[str, int]:
-    """Bytes that stay from step to step: ``weights``, ``gradients`` and ``optimizer`` state.
+    """Bytes that stay on this process from step to step: ``weights``, ``gradients`` and ``optimizer`` state.
 
     Without an ``optimizer`` its state is taken as AdamW's: two numbers for each trained weight.
     """
-    tensors = [*model.parameters(), *model.buffers()]
-    trained = [p for p in model.parameters() if p.requires_grad]
-    gradients = sum(p.numel() * p.element_size() for p in trained)
+    weights = _bytes_of([*model.parameters(), *model.buffers()])
+    gradients = _bytes_of(p for p in model.parameters() if p.requires_grad)
     state = getattr(optimizer, "optimizer", optimizer)  # inside Accelerate's wrapper
     kept = 2 * gradients
     if state is not None and getattr(state, "state", None):
         values = [value for entry in state.state.values() for value in entry.values()]
-        kept = sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))
-    return {"weights": sum(t.numel() * t.element_size() for t in tensors), "gradients": gradients, "optimizer": kept}
+        kept = _bytes_of(v for v in values if isinstance(v, torch.Tensor))
+    return {"weights": weights, "gradients": gradients, "optimizer": kept}
+
+
+def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Of what this process holds of them."""
+    return sum(part.numel() * part.element_size() for part in map(part_here, tensors))
 
 
 def memory_in_use() -> int:

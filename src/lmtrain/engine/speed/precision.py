@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 
 from lmtrain.core.errors import UserError
+from lmtrain.models.formats import FORMATS, Precision, sixteen_bits
 from lmtrain.models.still import format_held
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 _WORTHWHILE = 1.5  # autocast costs conversions: a smaller gain in the products is lost again
 _SIDE = 256  # a product of 256³ takes 1 ms at 30 GFLOP/s
@@ -42,7 +41,7 @@ def choose_precision(requested: str, device: torch.device, flag: str = "--precis
     """
     if requested == "auto":
         return _automatic(device)
-    if requested not in ("fp32", "bf16", "fp16"):
+    if requested not in FORMATS:
         raise UserError(f"{requested} is not one of auto, fp32, bf16, fp16", flag="--precision")
     if requested == "fp16" and device.type == "cpu":
         instead = "use auto, bf16 or fp32" if flag == "--precision" else "leave it out, or give --bf16"
@@ -115,7 +114,9 @@ def require_format(model: Any, decision: Decision) -> None:
 
 def compute_dtype(args: Any, model: Any) -> torch.dtype:
     """What the products of a run with these ``TrainingArguments`` are made in."""
-    if args.bf16:
-        return torch.bfloat16
-    dtype: torch.dtype = torch.float16 if args.fp16 else model.dtype
-    return dtype
+    return sixteen_bits(precision_of(args)) or next(w.dtype for w in model.parameters() if w.is_floating_point())
+
+
+def precision_of(args: Any) -> Precision:
+    """What these ``TrainingArguments`` ask for; fp32 also stands for whatever format the weights have."""
+    return "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"

@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmtrain.core.errors import first_line
 from lmtrain.engine.speed.scoring import Scoring
 from lmtrain.models.activations import Replaced, fuse_activations, put_back
 from lmtrain.models.comparison import attending_in_fp32
 from lmtrain.models.fast_dropout import dropping_fast
+from lmtrain.models.head import Head, logits_of_values
 from lmtrain.models.still import format_held, still
-from lmtrain.objectives import LossSums, Objective, loss_sums
+from lmtrain.objectives import IGNORED, LossSums, Objective, loss_sums
 from lmtrain.objectives.base import inputs_of
+from lmtrain.objectives.loss import logits_in, with_router_loss
 
 _ROWS, _POSITIONS = 2, 128  # of the batch that is tried: enough to tell, little enough to cost nothing
 # Relative differences that rounding explains: of the loss, and of a gradient's norm.
 _BOUNDS = {torch.float32: (1e-5, 1e-3), torch.float64: (1e-10, 1e-8)}
 _COARSE = (2e-2, 1e-1)  # weights kept in bf16 or fp16
+_FAILURES = (LookupError, RuntimeError, TypeError, ValueError, AttributeError)  # of models whose parts are others
 
 
 def prove_scoring(
@@ -54,7 +58,8 @@ def prove_scoring(
             return _mean(scoring(model, batch, objective))
 
     with attending_in_fp32(model):
-        return _difference(model, own, other, gradients=gradients)
+        difference = _difference(model, own, other, gradients=gradients)
+        return difference or _after_the_head(scoring.head, model, batch, objective)
 
 
 def prove_compiled(scoring: Scoring, model: Any, batch: Mapping[str, Tensor], objective: Objective) -> str | None:
@@ -89,8 +94,8 @@ def _difference(
             if gradients:
                 (-loss).backward()  # what is left in each gradient is the difference: no second copy of them
             left = {name: _norm(weight.grad) for name, weight in weights.items()}
-        except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        except _FAILURES as error:
+            return f"{type(error).__name__}: {first_line(error)}"
         finally:
             for weight in weights.values():
                 weight.grad = None
@@ -103,18 +108,39 @@ def _difference(
     return None
 
 
+def _after_the_head(head: Head | None, model: Any, batch: Mapping[str, Tensor], objective: Objective) -> str | None:
+    """What the model makes of its output layer's values otherwise than ``head`` says, large ones among them: a new
+    model has none, so a cap that nobody looked for would not be seen in its loss."""
+    if head is None:
+        return None
+    dtype = format_held(model)
+    weight = head.output.weight
+    values = torch.linspace(-10, 10, weight.shape[0], device=weight.device).pow(3).to(dtype)
+    with still(model), torch.no_grad():
+        try:
+            made = logits_in(logits_of_values(head, model, inputs_of(batch), values)).flatten(0, -2)
+            found = made[objective.targets(batch["labels"]).flatten().ne(IGNORED)][0].cpu().double()
+        except _FAILURES as error:
+            return f"{type(error).__name__}: {first_line(error)}"
+    expected = head.logits(values.cpu().double())
+    bound, _ = _BOUNDS.get(dtype, _COARSE)
+    if found.shape == expected.shape and (found - expected).abs().max() <= bound * expected.abs().max():
+        return None
+    return "other logits once they are large"
+
+
 def _part(batch: Mapping[str, Tensor], objective: Objective) -> dict[str, Tensor]:
-    """The beginning of a batch, as long as something is predicted in it; whom a token sees is no matter here."""
+    """The rows of a batch in which most is predicted, and their beginning where something is predicted in that; whom a
+    token sees is no matter here."""
     batch = {name: value for name, value in batch.items() if name not in ("segments", "position_ids")}
-    length = batch["input_ids"].shape[1]
-    for width in (_POSITIONS, length):
-        part = {
-            name: value[:_ROWS, :width] if value.ndim == 2 and value.shape[1] == length else value[:_ROWS]
-            for name, value in batch.items()
-        }
-        if objective.count(part["labels"]):
+    shape = batch["labels"].shape
+    for width in (_POSITIONS, shape[1]):
+        predicted = objective.targets(batch["labels"][:, :width]).ne(IGNORED).sum(1)
+        if predicted.any():
             break
-    return part
+    rows = predicted.argsort(descending=True, stable=True)[:_ROWS]
+    of_rows = {name: value[rows] if value.shape[:1] == shape[:1] else value for name, value in batch.items()}
+    return {name: value[:, :width] if value.shape[1:] == shape[1:] else value for name, value in of_rows.items()}
 
 
 def _own_loss(model: Any, batch: Mapping[str, Tensor], objective: Objective) -> Tensor:
@@ -124,7 +150,8 @@ def _own_loss(model: Any, batch: Mapping[str, Tensor], objective: Objective) -> 
     if getattr(outputs, "loss", None) is not None:
         own: Tensor = outputs.loss
         return own
-    return _mean(loss_sums(outputs["logits"], batch["labels"], objective, weights=weights))
+    sums = loss_sums(logits_in(outputs), batch["labels"], objective, weights=weights)
+    return _mean(with_router_loss(sums, model, outputs))
 
 
 def _norm(gradient: Tensor | None) -> float:

@@ -13,7 +13,7 @@ from lmtrain.models.head import Head, scored_at
 from lmtrain.objectives import IGNORED, LossSums, Objective, model_loss_sums
 from lmtrain.objectives.base import inputs_of
 from lmtrain.objectives.linear_cross_entropy import DEFAULT, Kernel, bounded, linear_cross_entropy
-from lmtrain.objectives.loss import keyed_in
+from lmtrain.objectives.loss import keyed_in, with_router_loss
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class Scoring:
     ) -> LossSums:
         """The sums over the predicted positions of ``batch``, which has ``labels`` beside the model's inputs.
 
-        ``weighted``: with the objective's weights, as training has them; without, examples with key tokens are summed
-        apart too. ``label_smoothing`` ε: (1 − ε)·nll + ε·mean over V of −log p. ``z_loss`` ζ: ζ·logsumexp² is added.
-        ``accuracy``: also count the labels that are the most likely token. ``dtype`` is that of the sum.
+        ``weighted``: as training has them, with the objective's weights and a router's loss; without, examples with key
+        tokens are summed apart too. ``label_smoothing`` ε: (1 − ε)·nll + ε·mean over V of −log p. ``z_loss`` ζ:
+        ζ·logsumexp² is added. ``accuracy``: also count the labels that are the most likely token. ``dtype`` is that of
+        the sum.
         """
         asked: dict[str, Any] = {
             "label_smoothing": label_smoothing,
@@ -86,10 +87,10 @@ class Scoring:
             return made[-1].loss
 
         with scored_at(head, positions, score):
-            model(**inputs_of(batch))
+            outputs = model(**inputs_of(batch))
         if len(made) != 1:
             raise LookupError(f"its output layer was used {len(made)} times in one forward pass")
-        return made[0]
+        return with_router_loss(made[0], model, outputs) if weighted else made[0]
 
 
 def _joined(keyed: LossSums, others: LossSums) -> LossSums:

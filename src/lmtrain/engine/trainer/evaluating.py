@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class EvaluatingTrainer(SettlingTrainer):
         with torch.no_grad(), self._rounding_once(scoring) as scoring:
             for batch, counts in dataloader:
                 inputs = self._prepare_inputs(batch)
-                with self.accelerator.autocast():
+                with self._as_in_training():
                     kind = running.values.dtype
                     sums = scoring(model, inputs, self.objective, weighted=False, accuracy=True, dtype=kind)
                 if counts:
@@ -82,6 +82,10 @@ class EvaluatingTrainer(SettlingTrainer):
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         nothing: Any = None  # the Trainer's own loop leaves it out too, for want of logits
         return EvalLoopOutput(nothing, label_ids=None, metrics=named, num_samples=totals.examples)
+
+    def _as_in_training(self) -> AbstractContextManager[Any]:
+        """What Accelerate puts around the forward pass in training: nothing where FSDP2 casts unit by unit."""
+        return nullcontext() if self.accelerator.is_fsdp2 else self.accelerator.autocast()
 
     @contextmanager
     def _rounding_once(self, scoring: Scoring) -> Iterator[Scoring]:
@@ -137,7 +141,10 @@ class EvaluatingTrainer(SettlingTrainer):
         model = self._wrap_model(self.model, training=False)
         by_library = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if by_library and not self.accelerator._models and model is self.model:
-            if self.is_deepspeed_enabled or not args.torch_compile:
+            if self.accelerator.is_fsdp2:  # Accelerate takes no model without an optimizer; this one holds nothing
+                model, _ = self.accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
+                self.accelerator._optimizers.clear()
+            elif self.is_deepspeed_enabled or not args.torch_compile:
                 model = self.accelerator.prepare(model)
             else:
                 model = self.accelerator.prepare_model(model, evaluation_mode=True)

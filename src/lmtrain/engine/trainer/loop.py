@@ -31,7 +31,6 @@ progress                  a bar in a terminal, plain lines elsewhere
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -63,8 +62,6 @@ from lmtrain.engine.trainer.guarding import spoil_gradient
 from lmtrain.engine.trainer.pace import Pace
 from lmtrain.engine.trainer.stopping import StopWhenAsked
 from lmtrain.engine.trainer.timing import TimingTrainer
-from lmtrain.models.flops import ModelFlops
-from lmtrain.models.layers import no_more_compiling
 from lmtrain.objectives import Objective, model_loss_sums
 
 
@@ -203,7 +200,12 @@ class LMTrainer(TimingTrainer):
         """None: the meter counts them, for all processes and by what is predicted."""
         return 0
 
+    def store_flos(self) -> None:
+        """Called before a checkpoint is written, whoever asked for it."""
+        self.meter.read(self.state)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        self.meter.read(self.state)
         if "loss" in logs:
             logs.update(self.meter.lap(self.state))
         super().log(logs, start_time)
@@ -257,14 +259,11 @@ class LMTrainer(TimingTrainer):
         self._evaluated = None
         point = self._begin(resume_from_checkpoint)
         self._begin_saving()
-        _ = self.fast_paths  # tried before the model is wrapped for several processes
-        _ = self.peak
-        if self.meter.flops is None and hasattr(self.model, "config"):
-            self.meter.flops = ModelFlops.of(self.model, causal=self.objective.shifted)
         try:
-            with no_more_compiling() if self.fast_paths.compiled else nullcontext(), self._evaluating_once(point):
+            with self._evaluating_once(point):
                 return super().train(point, *args, **kwargs)
         finally:
+            self.is_in_train = False  # else an evaluation after an interrupt would be taken for a part of it
             self._close_displays()
             self._end_saving()
 

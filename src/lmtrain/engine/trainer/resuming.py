@@ -210,7 +210,7 @@ class ResumingTrainer(ShardingTrainer):
             self.train_dataset,
             batch_size=self._train_batch_size,
             steps=self.state.max_steps,
-            optimizer=named if maker is None else getattr(maker, "__name__", str(maker)),
+            optimizer=named if maker is None else getattr(maker, "__name__", type(maker).__name__),
             parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         ) | {"z_loss": self.z_loss}
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 from transformers.utils import logging as transformers_logging
@@ -27,7 +28,7 @@ from lmtrain.engine.checkpoints.write import Contents, write_checkpoint
 from lmtrain.engine.runs.versions import machine, versions
 from lmtrain.engine.speed.memory import available
 from lmtrain.engine.trainer.pace import Pace
-from lmtrain.engine.trainer.resuming import ResumingTrainer
+from lmtrain.engine.trainer.resuming import WEIGHTS, ResumingTrainer
 from lmtrain.models.loading.vocabulary import make_generation_config_valid
 
 _log = logging.getLogger(__name__)
@@ -187,8 +188,13 @@ class SavingTrainer(ResumingTrainer):
         if not writes and not getattr(self, "is_distributed_loading_by_transformers", False):
             return
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        with _no_bar():
-            model.save_pretrained(place, state_dict=state_dict, is_main_process=writes)
+        if hasattr(model, "save_pretrained"):
+            with _no_bar():
+                model.save_pretrained(place, state_dict=state_dict, is_main_process=writes)
+        else:  # a module of one's own
+            Path(place).mkdir(parents=True, exist_ok=True)
+            parts = _each_once(model.state_dict() if state_dict is None else state_dict)
+            save_file(parts, Path(place) / WEIGHTS, metadata={"format": "pt"})
         tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
         if writes and tokenizer is not None:
             tokenizer.save_pretrained(place)
@@ -250,6 +256,12 @@ class SavingTrainer(ResumingTrainer):
             self._settle_save(ending=True)
         finally:
             self._buffers = Buffers()
+
+
+def _each_once(parts: dict[str, Any]) -> dict[str, Any]:
+    """By their first names, as safetensors takes them: no two for the same memory."""
+    first = {(part.data_ptr() if part.numel() else name, part.shape): name for name, part in reversed(parts.items())}
+    return {name: parts[name].contiguous() for name in first.values()}
 
 
 def _changing(parts: dict[str, Any]) -> dict[str, Any]:

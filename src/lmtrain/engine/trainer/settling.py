@@ -21,9 +21,11 @@ from lmtrain.engine.distributed.ddp import settle_ddp
 from lmtrain.engine.speed.compiling import Compile, with_compiling
 from lmtrain.engine.speed.fast_paths import FastPaths, settle
 from lmtrain.engine.speed.machine import Peak, peak_of
+from lmtrain.engine.speed.precision import precision_of
 from lmtrain.engine.trainer.reading import ReadingTrainer
 from lmtrain.models.fast_dropout import dropping_fast
-from lmtrain.models.layers import has_compiled_layers
+from lmtrain.models.flops import ModelFlops
+from lmtrain.models.layers import has_compiled_layers, no_more_compiling
 from lmtrain.models.sharding import is_sharded
 from lmtrain.objectives import EVALUATION_EPOCH
 
@@ -52,12 +54,24 @@ class SettlingTrainer(ReadingTrainer):
                 _log.info(line)
         return self._fast_paths
 
+    def call_model_init(self, trial: Any = None) -> Any:
+        """A model for this training alone: what was found of the one before does not hold for it."""
+        self._fast_paths = self.meter.flops = None
+        return super().call_model_init(trial)
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """By now the model is the one to be trained, and not wrapped for several processes yet."""
+        paths, _ = self.fast_paths, self.peak
+        if self.meter.flops is None and hasattr(self.model, "get_output_embeddings"):
+            self.meter.flops = ModelFlops.of(self.model, causal=self.objective.shifted)
+        with no_more_compiling() if paths.compiled else nullcontext():
+            return super()._inner_training_loop(*args, **kwargs)
+
     @property
     def peak(self) -> Peak:
         """What this machine multiplies at best in the run's precision; measured when it is first asked for."""
         if self.meter.peak is None:
-            precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "fp32"
-            self.meter.peak = peak_of(self.args.device, precision, self._decided.get("peak"))
+            self.meter.peak = peak_of(self.args.device, precision_of(self.args), self._decided.get("peak"))
         return self.meter.peak
 
     @property

@@ -12,7 +12,9 @@ import torch
 from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.read import OPTIMIZER_GROUPS, SHARDED_OPTIMIZER, SHARDED_WEIGHTS, has_shards
 from lmtrain.engine.checkpoints.write import Contents
+from lmtrain.engine.speed.batch_size import CHECKPOINTING
 from lmtrain.engine.trainer.seeding import SeedingTrainer
+from lmtrain.models.dropout import drops
 from lmtrain.models.sharding import class_name, gathered, is_sharded, put_away
 
 _PATIENCE = timedelta(days=1)  # --ddp_timeout is for steps, and writing a large model takes longer than one
@@ -31,6 +33,9 @@ class ShardingTrainer(SeedingTrainer):
         super().__init__(*args, **kwargs)
         if self._is_sharded_by_caller:
             _require_same_processes(self.model, self.args.world_size)
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.activation_checkpointing:
+            require_no_dropout(self.model)
 
     @property
     def _saves_shards(self) -> bool:
@@ -71,6 +76,10 @@ class ShardingTrainer(SeedingTrainer):
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
+    def _inner(self) -> Any:
+        """The model without what compiles or wraps it, whose weights would have other names."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
     def _writing_shards(
         self, target: Path, step: int, small: dict[str, Any], records: dict[str, Any], about: dict[str, Any]
     ) -> Callable[[], int]:
@@ -78,7 +87,7 @@ class ShardingTrainer(SeedingTrainer):
         from lmtrain.engine.checkpoints.sharded import write_sharded
         from lmtrain.engine.checkpoints.sharded_state import optimizer_of, weights_of
 
-        model = self.accelerator.unwrap_model(self.model)
+        model = self._inner()
         put_away(model)
         parts = {SHARDED_WEIGHTS: weights_of(model)}
         if small:
@@ -90,7 +99,7 @@ class ShardingTrainer(SeedingTrainer):
 
     def _save_around(self, place: Path) -> None:
         """What lies around the weights: settings and tokenizer."""
-        model = self.accelerator.unwrap_model(self.model)
+        model = self._inner()
         for adapter in getattr(model, "peft_config", {}).values():
             adapter.save_pretrained(str(place))
         if not hasattr(model, "peft_config"):
@@ -108,12 +117,23 @@ class ShardingTrainer(SeedingTrainer):
     def _load_weights(self, checkpoint: str | Path) -> None:
         from lmtrain.engine.checkpoints.sharded_state import load_weights
 
-        load_weights(self.accelerator.unwrap_model(self.model), Path(checkpoint))
+        load_weights(self._inner(), Path(checkpoint))
 
     def _load_optimizer(self, checkpoint: str | Path) -> None:
         from lmtrain.engine.checkpoints.sharded_state import load_optimizer
 
-        load_optimizer(self.accelerator.unwrap_model(self.model), self.optimizer, Path(checkpoint))
+        load_optimizer(self._inner(), self.optimizer, Path(checkpoint))
+
+
+def require_no_dropout(model: Any) -> None:
+    """Refuse what Accelerate's FSDP does to layers that it computes again: it keeps no random state for them
+    (``preserve_rng_state=False`` in ``fsdp2_apply_ac``), so the backward pass would drop other values."""
+    if drops(model):
+        raise UserError(
+            "activation_checkpointing of FSDP draws other dropout when it computes a layer again, so the gradients "
+            f"would be wrong; set it to false there and give --{CHECKPOINTING}, or train without dropout",
+            flag="--fsdp_config",
+        )
 
 
 def _require_same_processes(model: Any, world: int) -> None:

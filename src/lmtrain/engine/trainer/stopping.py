@@ -16,6 +16,7 @@ from lmtrain.data.remote.failures import UnreachableError
 from lmtrain.engine.checkpoints.read import problem
 from lmtrain.engine.evaluation import EvaluationLoader
 from lmtrain.engine.trainer.choosing import ChoosingTrainer
+from lmtrain.models.sharding import count_of
 
 _ASK_EVERY: Final = 4
 """Batches of an evaluation between two exchanges, whose answer is read at the next: about a step's time later."""
@@ -129,11 +130,10 @@ class StoppingTrainer(ChoosingTrainer):
         if self.save_seconds or not self.state.global_step:
             return self.save_seconds
         if self._bytes_of_a_save is None:
-            weights = list(self.model.parameters())
-            trained = [p for p in weights if p.requires_grad]
-            written = trained if hasattr(self.model, "peft_config") else weights  # an adapter is saved without the rest
-            moments = 0 if self.args.save_only_model else sum(8 * p.numel() for p in trained)
-            self._bytes_of_a_save = moments + sum(p.numel() * p.element_size() for p in written)
+            trained = count_of(self.model, trained=True)
+            written = trained if hasattr(self.model, "peft_config") else count_of(self.model)  # an adapter alone
+            moments = 0 if self.args.save_only_model else 8 * trained
+            self._bytes_of_a_save = moments + 4 * written
         return self._bytes_of_a_save / _SLOW_DISK
 
     def is_anyone_asked(self) -> bool:

@@ -19,6 +19,12 @@ _METEOR = "meteor/meteor-1.5.jar"
 _STANFORD = "tokenizer/stanford-corenlp-3.4.1.jar"
 
 
+def require_meteor() -> None:
+    """Raise :class:`NotComputableError` where what :func:`meteor_statistics` starts is not on this machine."""
+    _find(_METEOR)
+    _java()
+
+
 def meteor_statistics(requests: list[str]) -> list[str]:
     """An answer line of METEOR 1.5 (English, normalized) for each ``SCORE ||| reference ||| ... ||| prediction``."""
     jar = _find(_METEOR)

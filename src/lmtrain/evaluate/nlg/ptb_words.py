@@ -4,7 +4,7 @@ The COCO caption scorers cut text with Stanford's ``PTBTokenizer -preserveLines 
 is a port for the part of its grammar that data-to-text needs: words, numbers, prices, hyphens, slashes, quotes,
 contractions. Whatever lies outside (abbreviations, addresses, telephone numbers, smileys, rare characters) is not
 guessed: :func:`words` answers None and the caller takes the Java program or leaves the score out.
-What is inside was compared with the Java program line by line (tests/evaluate/nlg/test_ptb.py).
+What is inside was compared with the Java program line by line (tests/evaluate/nlg/test_ptb_words.py).
 
 The grammar is Stanford's ``PTBLexer.flex`` at CoreNLP v3.4.1: at each place the longest match wins, the text looked
 ahead at included, and of equally long ones the first rule.

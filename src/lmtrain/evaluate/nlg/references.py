@@ -1,7 +1,8 @@
 """Predictions and references as the official scorers' files hold them.
 
 - E2E (measure_scores.py): one prediction a line; references one a line, a blank line between inputs. A file of
-  references without a blank line has one for each input. Lines are stripped.
+  references without a blank line has one for each input. Lines are stripped. Beyond the original, a blank line behind
+  the references of a single input is one too: there is none to stand between.
 - WebNLG, DART (GenerationEval): one prediction a line; one file for each rank of references, line by line, with an
   empty line where an input has fewer. Such a line counts as an empty reference there, and so it does here.
 """
@@ -12,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 
 _IDS: Final = re.compile(r'\s*\{\s*"id"\s*:\s*\d+\s*,\s*"predict"\s*:\s*\[')
@@ -19,7 +21,7 @@ _IDS: Final = re.compile(r'\s*\{\s*"id"\s*:\s*\d+\s*,\s*"predict"\s*:\s*\[')
 
 def read_predictions(task: str, name: str, *, flag: str = "--predictions") -> list[str]:
     """The predictions of a file; :class:`UserError` when it cannot be read, is empty or holds token ids."""
-    predictions = _lines(task, Path(name), flag)
+    predictions = _lines(task, user_path(name), flag)
     if not predictions:
         raise UserError(f"{name} is empty: there is nothing to score", flag=flag)
     if _IDS.match(predictions[0]):
@@ -33,7 +35,7 @@ def read_predictions(task: str, name: str, *, flag: str = "--predictions") -> li
 
 def read_references(task: str, names: list[str], count: int, predictions: str) -> list[list[str]]:
     """The references of ``count`` inputs; ``predictions`` names the file they must fit, for the error."""
-    found = _read_e2e(names) if task == "e2e" else _read_ranks(task, names)
+    found = _read_e2e(names, count) if task == "e2e" else _read_ranks(task, names)
     if len(found) != count:
         raise UserError(
             f"{predictions} has {count:,} predictions, {' '.join(names)} has references for {len(found):,} inputs; "
@@ -43,14 +45,15 @@ def read_references(task: str, names: list[str], count: int, predictions: str) -
     return found
 
 
-def _read_e2e(names: list[str]) -> list[list[str]]:
+def _read_e2e(names: list[str], count: int) -> list[list[str]]:
     if len(names) != 1:
         raise UserError("E2E has its references in one file, a blank line between inputs", flag="--references")
-    path = Path(names[0])
+    path = user_path(names[0])
     if path.suffix.lower() in (".csv", ".tsv"):
         raise UserError(f"{path}: tables are not read; write one reference a line, a blank line between inputs",
                         flag="--references")  # fmt: skip
     lines = _lines("e2e", path, "--references")
+    ended = lines[-1:] == [""]
     while lines and not lines[-1]:
         lines.pop()
     groups: list[list[str]] = [[]]
@@ -64,7 +67,9 @@ def _read_e2e(names: list[str]) -> list[list[str]]:
                             "between inputs", flag="--references")  # fmt: skip
     if groups == [[]]:
         raise UserError(f"{path} is empty: there are no references", flag="--references")
-    return groups if len(groups) > 1 else [[line] for line in groups[0]]
+    if len(groups) > 1 or (count == 1 and ended):
+        return groups
+    return [[line] for line in groups[0]]
 
 
 def _read_ranks(task: str, names: list[str]) -> list[list[str]]:
@@ -83,7 +88,7 @@ def _read_ranks(task: str, names: list[str]) -> list[list[str]]:
 
 def _ranks(name: str) -> list[Path]:
     """The files of one name: itself, or ``name0``, ``name1``, ... as GenerationEval counts them."""
-    path = Path(name)
+    path = user_path(name)
     if path.is_dir():
         path = path / "reference"
     if path.exists() or not Path(f"{path}0").exists():

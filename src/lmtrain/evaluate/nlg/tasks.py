@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmtrain.evaluate.nlg import mteval, multi_bleu_detok, nltk_words
+from lmtrain.evaluate.nlg import java, mteval, multi_bleu_detok, nltk_words
 from lmtrain.evaluate.nlg.cider import cider
 from lmtrain.evaluate.nlg.meteor import meteor
 from lmtrain.evaluate.nlg.ptb import captions
@@ -53,6 +53,15 @@ class Scores:
             raise ValueError("a part of E2E's sentences has scores of its own")
         chosen = {n: Statistics(found.rows[list(sentences)], found.figure) for n, found in self.statistics.items()}
         return _scores(self.task, chosen, self.reasons)
+
+
+def missing() -> dict[str, str]:
+    """The scores that no text can have on this machine, whatever the task, and why."""
+    try:
+        java.require_meteor()
+    except NotComputableError as error:
+        return {"METEOR": str(error)}
+    return {}
 
 
 def score(task: str, predictions: list[str], references: list[list[str]]) -> Scores:

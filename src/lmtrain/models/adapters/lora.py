@@ -10,10 +10,10 @@ import importlib.util
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.config.adapter import ALL_LINEAR
+from lmtrain.config.values import user_path
 from lmtrain.core.console import amount
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.models.loading.build import LoadedModel
@@ -38,7 +38,7 @@ def adapted(loaded: LoadedModel, options: Any, precision: str = "fp32") -> Loade
 
     ``options`` are ``config.adapter.LoraOptions``. Raises :class:`UserError` in flag names.
     """
-    import torch
+    from lmtrain.models.formats import sixteen_bits
 
     if loaded.adapter is not None:
         raise UserError(
@@ -46,7 +46,7 @@ def adapted(loaded: LoadedModel, options: Any, precision: str = "fp32") -> Loade
             f"write the merged model first: lmtrain export {loaded.adapter} MERGED --to merged",
             flag="--model_name_or_path",
         )
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    low = sixteen_bits(precision)
     model: Any = loaded.model
     if options.lora_query_value and model.config.model_type == "gpt2":
         model = _merged(loaded, options, low)
@@ -142,7 +142,7 @@ def trained_line(model: Any) -> str:
 
 def place_of(name: str | None) -> str | None:
     """Where a base model lies: an absolute path, so that its adapter finds it from any folder, or a hub name."""
-    path = Path(name or "").expanduser()
+    path = user_path(name or "")
     return str(path.resolve()) if name and path.exists() else name or None
 
 

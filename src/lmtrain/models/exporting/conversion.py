@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import OwnResultWrong, UserError
 from lmtrain.core.files import sync_folder, sync_tree
 from lmtrain.models.adapters.lora import place_of
@@ -78,7 +79,7 @@ class _Source:
 def export(options: Any) -> Exported:
     """Do what a ``config.export.ExportOptions`` asks. Raises :class:`UserError`, and
     :class:`OwnResultWrong` where what was written differs; then nothing is left at ``out``."""
-    out = Path(options.out).expanduser()
+    out = user_path(options.out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} is there already; name another, nothing is written over", flag="OUT")
     source = _open(options)
@@ -93,7 +94,7 @@ def export(options: Any) -> Exported:
 
 
 def _open(options: Any) -> _Source:
-    path = Path(options.model).expanduser()
+    path = user_path(options.model)
     if path.is_file() and path.suffix in _FILES:
         return _open_loralib(path, options)
     if options.lora_alpha is not None:

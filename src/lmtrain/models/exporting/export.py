@@ -28,7 +28,7 @@ REJECTED = "export-rejected"  # what a check refused: the weights of a training 
 def save_model(
     model: PreTrainedModel,
     tokenizer: Any | None,
-    folder: Path,
+    folder: str | Path,
     *,
     check: Callable[[Path], None] | None = None,
     state: dict[str, Any] | None = None,
@@ -48,6 +48,7 @@ def save_model(
     moment can a mixture of two models be loaded. Other files are left alone. Raises ``OSError`` when it cannot be
     written.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     scratch = Path(tempfile.mkdtemp(prefix=".model.", suffix=".tmp", dir=folder))

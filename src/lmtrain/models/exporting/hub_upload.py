@@ -15,7 +15,7 @@ from typing import Any
 
 from lmtrain.core.errors import ExitCode, UserError, one_line
 from lmtrain.core.hub import why_unreachable
-from lmtrain.models.exporting.exported_files import CARD, WEIGHTS, exported_files
+from lmtrain.models.exporting.exported_files import CARD, CONFIGS, WEIGHTS, exported_files
 from lmtrain.models.exporting.model_card import model_card
 from lmtrain.models.quiet import quiet_libraries
 
@@ -56,9 +56,10 @@ class Uploaded:
 def upload(folder: Path, to: Destination) -> Uploaded:
     """Make the repository if need be, and upload the model in ``folder`` in one commit.
 
-    One commit, so that at no moment a mixture of two models can be loaded from there; weights of an earlier model that
-    have no successor go with it. What lies there already is not sent again. Raises :class:`UserError` for a folder
-    without a complete model, and :class:`HubError` with the reason where the hub does not take it.
+    One commit, so that at no moment a mixture of two models can be loaded from there; weights and configuration of an
+    earlier model that have no successor go with it. What lies there already is not sent again. Raises
+    :class:`UserError` for a folder without a complete model, and :class:`HubError` with the reason where the hub does
+    not take it.
     """
     files = exported_files(folder)
     name = repo_name(to.repo_id, folder)
@@ -74,7 +75,8 @@ def upload(folder: Path, to: Destination) -> Uploaded:
         content: dict[str, Any] = dict(names)
         content.setdefault(CARD, model_card(folder, repository).encode("utf-8"))
         there = api.list_repo_files(repository, revision=to.revision)
-        gone = [old for old in there if old not in names and any(fnmatch.fnmatchcase(old, one) for one in WEIGHTS)]
+        earlier = (*CONFIGS, *WEIGHTS)  # an adapter_config.json beside a whole model would be read in its place
+        gone = [old for old in there if old not in names and any(fnmatch.fnmatchcase(old, one) for one in earlier)]
         done = api.create_commit(
             repository,
             [

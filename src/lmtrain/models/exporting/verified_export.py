@@ -33,13 +33,7 @@ from lmtrain.config.groups import ModelOptions
 from lmtrain.core.errors import OwnResultWrong, one_line
 from lmtrain.core.files import as_os_errors
 from lmtrain.models.activations import fuse_activations, is_fused
-from lmtrain.models.comparison import (
-    cast_weights,
-    difference,
-    logits_of,
-    plain_attention,
-    probe_ids,
-)
+from lmtrain.models.comparison import cast_weights, difference, logits_of, plain_attention, probe_ids
 from lmtrain.models.exporting.export import save_model
 from lmtrain.models.exporting.same_tokenizer import same_tokenizer
 from lmtrain.models.exporting.same_weights import (

@@ -94,10 +94,12 @@ def _config_of(options: Any) -> Any:
 
 def describe(model: PreTrainedModel) -> str:
     """A model in one line: ``gpt2, 6 layers × 256, 6.9 M parameters``. Tied weights count once."""
+    from lmtrain.models.sharding import count_of
+
     config = model.config.get_text_config()
     layers, width = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
     shape = f"{layers} layers × {width}, " if layers and width else ""
-    return f"{config.model_type}, {shape}{amount(sum(p.numel() for p in model.parameters()), 'parameters')}"
+    return f"{config.model_type}, {shape}{amount(count_of(model), 'parameters')}"
 
 
 def _load_checkpoint(options: Any, purpose: Purpose) -> LoadedModel:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError, first_line
 from lmtrain.core.hub import why_unreachable
 
@@ -47,7 +48,7 @@ def locate(name: str, options: Any, flag: str, probe_file: str = "config.json") 
     ``options`` is a ``config.options.ModelOptions``; ``probe_file`` is the file whose presence in the local
     hub cache shows that the name can be used without a network.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.exists():
         return Origin(str(path), path)
     if _looks_like_path(name):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, counted
-from lmtrain.core.errors import Problem, Problems, UserError
+from lmtrain.core.errors import Problems, UserError, about
 from lmtrain.core.files import read_json, sha256_file, write_json
 from lmtrain.data.nlg.encoding import encode_file
 from lmtrain.data.nlg.formats import FORMATS, convert
@@ -26,6 +27,14 @@ class Prepared:
 
     records: dict[str, Path]
     ids: dict[str, Path]
+
+
+def look_through(form: str, files: Mapping[str, str], folder: Path, problems: Problems) -> None:
+    """Add all that is wrong with the texts of ``files``, by split, that :func:`prepare` is to read."""
+    for split, source in files.items():
+        with problems.collect(), _about(split, folder):
+            if not is_made(folder / f"{split}.jsonl", _made_of(form, source)):
+                records_of(form, source)
 
 
 def prepare(
@@ -56,7 +65,7 @@ def as_ids(
     problems = Problems()
     for split, source in files.items():
         with problems.collect(), _about(split, folder):
-            found[split] = Path(source).expanduser()
+            found[split] = user_path(source)
             form = form_of(source)
             if form == "texts":
                 found[split] = _encoded(found[split], folder / f"{split}.ids.jsonl", tokenizer(), begun)
@@ -92,8 +101,7 @@ def records_of(form: str, source: str) -> list[Record]:
 
 
 def _converted(form: str, split: str, source: str, folder: Path, say: Say, begun: bool) -> Path:
-    target = folder / f"{split}.jsonl"
-    key = {"source": opened(source).content_hash(), "format": form}
+    target, key = folder / f"{split}.jsonl", _made_of(form, source)
     if not is_made(target, key):
         if begun and split != "test":  # another test set is decoded and scored beside the first
             _require_unmade(target)
@@ -105,6 +113,10 @@ def _converted(form: str, split: str, source: str, folder: Path, say: Say, begun
                 count, contexts = write_records(target, found), len({record.context for record in found})
         say("data", f"{split}: {counted(count, 'text')} for {counted(contexts, 'input')}")
     return target
+
+
+def _made_of(form: str, source: str) -> dict[str, str]:
+    return {"source": opened(source).content_hash(), "format": form}
 
 
 def _require_unmade(target: Path) -> None:
@@ -138,9 +150,8 @@ def first_of_each(records: list[Record], most: int | None = None) -> list[int]:
 def _about(split: str, folder: Path) -> Iterator[None]:
     """Let errors name the flag of the split, or that of ``folder`` where it cannot be written."""
     try:
-        yield
-    except UserError as error:
-        raise UserError(problems=tuple(Problem(p.text, p.flag or f"--{split}") for p in error.problems)) from error
+        with about(f"--{split}", where_none=True):
+            yield
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}", flag="--output_dir") from error
 

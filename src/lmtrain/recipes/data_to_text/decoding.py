@@ -18,10 +18,11 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_file, sha256_json
 from lmtrain.engine.speed.machine import best_device
 from lmtrain.engine.speed.memory import available
-from lmtrain.engine.speed.precision import choose_precision
+from lmtrain.engine.speed.precision import choose_precision, require_format
 from lmtrain.generate import beam_search
 from lmtrain.generate.token_files import read_predictions, write_predictions
 from lmtrain.models import load_model, load_tokenizer
+from lmtrain.models.formats import products_in
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.recipes.data_to_text.data import is_made, noted
 from lmtrain.recipes.data_to_text.inputs import require_known
@@ -100,7 +101,7 @@ def decode(
     require_known(contexts, model, flag)
     device = best_device(use_cpu=use_cpu)
     chosen = choose_precision(precision, device)
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(chosen.name)
+    require_format(model, chosen)
     first: dict[tuple[int, ...], int] = {}
     for number, context in contexts.items():
         first.setdefault(tuple(context), number)
@@ -120,7 +121,7 @@ def decode(
 
     began = time.perf_counter()
     writes = unfinished.going_on() if is_first_process() else nullcontext(lambda number, ids: None)
-    with writes as add, torch.autocast(device.type, low or torch.bfloat16, low is not None):
+    with writes as add, products_in(chosen.name, device):
 
         def on_found(context: Sequence[int], ids: list[int]) -> None:
             found[tuple(context)] = ids

@@ -14,6 +14,7 @@ from typing import Any
 from lmtrain.config.commands.nlg import NlgDemoOptions, NlgTraining
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.config.save import as_dict
+from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, counted, say
 from lmtrain.core.files import write_json, write_text
 from lmtrain.core.stopping import Stop
@@ -34,7 +35,7 @@ from lmtrain.recipes.data_to_text.table import before_and_after
 from lmtrain.recipes.data_to_text.tasks import TASKS
 from lmtrain.recipes.data_to_text.training import resolved_training
 from lmtrain.recipes.flags import as_a_part
-from lmtrain.recipes.trainings import look_at
+from lmtrain.recipes.several_trainings import look_at
 from lmtrain.rehearsal.rehearse import rehearse
 
 _TASK = TASKS["e2e"]  # whose scores are reported
@@ -57,7 +58,7 @@ class Shown:
 
 def run_nlg_demo(options: NlgDemoOptions, *, stop: Stop | None = None, say: Say = say, inputs: int = _INPUTS) -> Shown:
     """Run the demo into ``options.output_dir``; the same call again takes over what was done."""
-    folder = Path(options.output_dir).expanduser()
+    folder = user_path(options.output_dir)
     base, adapted = folder / "base", folder / "adapted"
     trainings = look_at(folder, "nlg demo", as_dict(options), sys.argv[1:], [base.name, adapted.name], say)
     anew = {run: trainings.begins_anew(run.name) for run in (base, adapted)}

@@ -6,7 +6,7 @@
                        and references as the official scorers read them, ``scores.json``
 ``scores.json``        those of all seeds so far, with the settings and the table
 ``table.txt``          the table, which is printed at the end
-``run.json`` …         which command works here, and whether it has ended (:mod:`lmtrain.recipes.trainings`)
+``run.json`` …         which command works here, and whether it has ended (:mod:`lmtrain.recipes.several_trainings`)
 =====================  ====================================================================
 """
 
@@ -19,11 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lmtrain.config.about import SEEDS
 from lmtrain.config.commands.nlg import NlgOptions, NlgTraining, NlgTrainOptions
 from lmtrain.config.options import ModelOptions
 from lmtrain.config.save import as_dict
+from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, is_first_process, say
-from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.errors import Problems
 from lmtrain.core.files import read_json, write_json, write_text
 from lmtrain.core.stopping import Stop
 from lmtrain.data.nlg.records import read_records
@@ -33,9 +35,13 @@ from lmtrain.engine.distributed.meeting import telling_others
 from lmtrain.engine.distributed.processes import by_the_first
 from lmtrain.engine.measuring import Outcome
 from lmtrain.engine.runs.run_folder import DECISIONS, RUN
+from lmtrain.engine.speed.machine import best_device
+from lmtrain.engine.speed.precision import choose_precision
+from lmtrain.evaluate.nlg import missing
 from lmtrain.generate.token_files import read_contexts
 from lmtrain.models import load_tokenizer, positions_of
-from lmtrain.recipes.data_to_text.data import as_ids, first_of_each, prepare
+from lmtrain.models.adapters.lora import require_peft
+from lmtrain.recipes.data_to_text.data import as_ids, first_of_each, look_through, prepare
 from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
 from lmtrain.recipes.data_to_text.inputs import fitting
 from lmtrain.recipes.data_to_text.scoring import SCORES, PartScores, parts_of, score_texts
@@ -43,7 +49,7 @@ from lmtrain.recipes.data_to_text.table import table
 from lmtrain.recipes.data_to_text.tasks import TASKS, Task
 from lmtrain.recipes.data_to_text.training import resolved_training, said_training
 from lmtrain.recipes.flags import as_a_part, in_flags, saying
-from lmtrain.recipes.trainings import look_at
+from lmtrain.recipes.several_trainings import Trainings, look_at
 from lmtrain.rehearsal.rehearse import rehearse
 
 _FLAGS = {"--train_file": "--train", "--validation_file": "--valid"}
@@ -60,32 +66,28 @@ def run_task(
 
     Several processes train together; the first alone decodes and scores, and the others return nothing.
     """
-    seeds = _checked(options)
     with in_flags(_FLAGS, "nlg"), telling_others():
-        return _run_task(options, seeds, stop, saying(say, _FLAGS, "nlg"), on_progress)
+        return _run_task(options, stop, saying(say, _FLAGS, "nlg"), on_progress)
 
 
 def _run_task(
-    options: NlgOptions, seeds: list[int], stop: Stop | None, say: Say, on_progress: Callable[[int, int], None] | None
+    options: NlgOptions, stop: Stop | None, say: Say, on_progress: Callable[[int, int], None] | None
 ) -> dict[int, dict[str, PartScores]]:
-    task, folder = TASKS[str(options.task)], Path(str(options.output_dir)).expanduser()
-    names = [f"seed-{seed}" for seed in seeds]
-    trainings = look_at(folder, "nlg", as_dict(options), sys.argv[1:], names, say)
+    seeds, tokenizer, positions, trainings = _looked_at(options, say)
+    task, folder = TASKS[str(options.task)], trainings.folder
+    for name, reason in missing().items():
+        say("attention", f"scores made on this machine will lack {name}: {reason}")
+    names = [_run_of(seed) for seed in seeds]
     anew = {name: trainings.begins_anew(name) for name in names}
-    model = _model(options)
-    files = {"train": str(options.train), "valid": options.valid, "test": str(options.test)}
-    named = {split: file for split, file in files.items() if file}
     begun = any(not anew.get(run.parent.name, options.overwrite_output_dir) for run in folder.glob(f"seed-*/{RUN}"))
-    data = prepare(task.name, named, _tokenizer(options), folder / "data", say, begun=begun)
+    data = prepare(task.name, _files(options), tokenizer, folder / "data", say, begun=begun)
     records = read_records(data.records["test"])
     if parts_of(task, records) != task.parts:
         say("data", f"test: not all records say whether their category was seen ('cate'), so {task.name}'s parts are "
                     "not scored apart")  # fmt: skip
     contexts = read_contexts(data.ids["test"], "--test")
     asked = {number: contexts[number] for number in first_of_each(records, options.max_test_inputs)}
-    inputs = fitting(
-        asked, positions_of(model), options.max_new_tokens, on_long=options.on_long, flag="--test", say=say
-    )
+    inputs = fitting(asked, positions, options.max_new_tokens, on_long=options.on_long, flag="--test", say=say)
     search = Search(
         options.num_beams,
         task.length_penalty if options.length_penalty is None else options.length_penalty,
@@ -101,7 +103,7 @@ def _run_task(
         )  # fmt: skip
         found[seed] = score_texts(task, records, texts, run, bootstrap=options.bootstrap, seed=seed)
         resolved = resolved_training(options, task, data.ids["train"], data.ids.get("valid"), folder, seeds[0])
-        decisions = read_json(folder / f"seed-{seeds[0]}" / DECISIONS)
+        decisions = read_json(folder / names[0] / DECISIONS)
         settings = {"training": said_training(resolved, decisions), "beam search": search.line}
         shown = table(task.name, found, _what(options), settings)
         write_json(folder / SCORES, {**_summary(options, found), "table": shown.as_json()})
@@ -142,7 +144,7 @@ def run_training(options: NlgTrainOptions, *, stop: Stop | None = None, say: Say
     problems = Problems()
     _require(options, problems, "train")
     problems.raise_if_any()
-    folder = Path(str(options.output_dir)).expanduser()
+    folder = user_path(str(options.output_dir))
     named = {split: str(file) for split, file in (("train", options.train), ("valid", options.valid)) if file}
     with in_flags(_FLAGS, "nlg train"):
         say = saying(say, _FLAGS, "nlg train")
@@ -154,24 +156,61 @@ def run_training(options: NlgTrainOptions, *, stop: Stop | None = None, say: Say
         return train_task(options, task, ids["train"], ids.get("valid"), folder, options.seed, stop=stop, say=say)
 
 
-def _checked(options: NlgOptions) -> list[int]:
-    """The seeds. Raises :class:`UserError` with everything that is missing."""
+def _looked_at(options: NlgOptions, say: Say) -> tuple[list[int], TokenizerFiles, int | None, Trainings]:
+    """The seeds, the model's tokenizer and positions, and what to do with the folder.
+
+    Raises :class:`UserError` with all that stands in the way, in the data too; nothing is written before.
+    """
     problems = Problems()
     if options.task is None:
         problems.add(f"say which corpus: lmtrain nlg {'|'.join(TASKS)} --train …")
     _require(options, problems, "train", "test")
+    seeds = _seeds(options, problems)
+    folder = user_path(options.output_dir or "")
+    if options.task is not None:
+        look_through(options.task, _files(options), folder / "data", problems)
+    if options.use_peft:
+        with problems.collect():
+            require_peft()
+    if options.precision != "auto":
+        with problems.collect():
+            choose_precision(options.precision, best_device(use_cpu=options.use_cpu))
+    if options.model_name_or_path:
+        with problems.collect():
+            tokenizer, positions = _tokenizer(options), positions_of(_model(options))
+    if options.output_dir and seeds:
+        with problems.collect():
+            names = [_run_of(seed) for seed in seeds]
+            trainings = look_at(folder, "nlg", as_dict(options), sys.argv[1:], names, say)
+    problems.raise_if_any()
+    return seeds, tokenizer, positions, trainings
+
+
+def _files(options: NlgOptions) -> dict[str, str]:
+    """Those that are named, by split."""
+    files = {"train": options.train, "valid": options.valid, "test": options.test}
+    return {split: file for split, file in files.items() if file}
+
+
+def _run_of(seed: int) -> str:
+    """The folder of a seed's training, in that of the command."""
+    return f"seed-{seed}"
+
+
+def _seeds(options: NlgOptions, problems: Problems) -> list[int]:
     words = [word for given in options.seeds for word in given.split(",") if word]
     seeds = []
     for word in words:
-        if word.isdecimal():
+        if word.isdecimal() and int(word) > SEEDS["at_most"]:
+            problems.add(f"{word} is more than {SEEDS['at_most']}, the largest seed there is", flag="--seeds")
+        elif word.isdecimal():
             seeds.append(int(word))
         else:
             problems.add(f"{word!r} is not a whole number; several look like --seeds 110,111,112", flag="--seeds")
     if len(set(seeds)) < len(seeds):
         problems.add("the same seed twice would count one training twice", flag="--seeds")
-    problems.raise_if_any()
-    if not seeds:
-        raise UserError("name at least one, such as --seeds 110", flag="--seeds")
+    if not words:
+        problems.add("name at least one, such as --seeds 110", flag="--seeds")
     return seeds
 
 

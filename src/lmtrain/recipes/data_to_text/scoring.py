@@ -120,10 +120,11 @@ def as_in_lora_chain(
     """What the LoRA paper's chain makes of texts before it scores them. Doing it twice changes nothing.
 
     Source: microsoft/LoRA c4593f0, examples/NLG/src/gpt2_decode.py with ``--tokenize --lower --ref_num 6``, as that
-    example's README runs it for WebNLG and DART. Further references are left out; fewer it fills up with the first,
-    which changes no score. E2E is scored as it is.
+    example's README runs it for WebNLG and DART. Further references are left out; in place of one that is not there (an
+    empty line of a file) it has the first again, which changes no score. E2E is scored as it is.
     """
     chain = TASKS[task]
     how = {"tokenize": chain.tokenize, "lower": chain.lower}
-    kept = [[processed(text, **how) for text in texts[: chain.references]] for texts in references]
+    there = ([text for text in texts if text.strip()] for texts in references)
+    kept = [[processed(text, **how) for text in texts[: chain.references]] for texts in there]
     return [processed(text, **how) for text in predictions], kept

@@ -54,7 +54,7 @@ class Table:
 def table(
     task: str, by_seed: Mapping[int, Mapping[str, PartScores]], what: str, settings: Mapping[str, str] | None = None
 ) -> Table:
-    """One row for each part of the test set, then the published ones; ``what`` names the model and its training.
+    """One row for each part of the test set, then what is published; ``what`` names the model and its training.
 
     Of several seeds the mean ± the standard deviation (n − 1), then each; of one the value with its 95 % interval below
     it. A row of a part of its inputs says of how many. The notes end with the ``settings``, a line by its name.
@@ -74,7 +74,7 @@ def table(
         rows.append(Row(name, [_cell([each.values[column] for each in scores.values()]) for column in columns], below))
         for seed, each in scores.items() if several else ():
             rows.append(Row(f"seed {seed}", [_cell([each.values[column]]) for column in columns], kind="seed"))
-    published = [row for row in PUBLISHED if row.task == task]
+    published = [row for part in parts for row in PUBLISHED if (row.task, row.part) == (task, part)]
     rows += [Row(_name(row), [_published(row, column) for column in columns], kind="published") for row in published]
     reasons = {c: r for found in by_seed.values() for scores in found.values() for c, r in scores.reasons.items()}
     spread = "mean ± standard deviation" if several else "in brackets 95 % of bootstrap resamples"
@@ -104,14 +104,15 @@ def _interval(bounds: tuple[float, float] | None) -> str:
 
 
 def _name(row: Published) -> str:
-    return f"{row.model}, {'LoRA r=4' if row.method == 'lora' else 'all weights'} (published)"
+    part = "" if row.part == "all" else f", {row.part}"
+    return f"{row.model}, {'LoRA r=4' if row.method == 'lora' else 'all weights'}{part} (published)"
 
 
 def _published(row: Published, column: str) -> str:
-    value, spread = row.values.get(column), row.spread.get(column)
-    if value is None:
-        return ""
-    return f"{value:g}" if spread is None else f"{value:g} ± {spread:g}"
+    """With the digits of the paper: one behind the point in per cent, two elsewhere."""
+    value, spread = row.values[column], row.spread.get(column)
+    digits = 1 if value > 10 else 2
+    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def _laid_out(head: list[str], rows: list[tuple[str, list[str]]]) -> list[str]:

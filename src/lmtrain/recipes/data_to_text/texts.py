@@ -3,16 +3,16 @@ and of the recipes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmtrain.config.commands.nlg_data import NlgTextOptions
 from lmtrain.config.options import ModelOptions
+from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, counted
-from lmtrain.core.errors import Problem, Problems, UserError
+from lmtrain.core.errors import Problems, UserError, about
 from lmtrain.data.nlg.records import Group, grouped
 from lmtrain.data.nlg.text import (
     by_context,
@@ -56,11 +56,9 @@ class Processing:
         return processed(text, tokenize=self.tokenize, lower=self.lower)
 
     def references_of(self, group: Group) -> list[str]:
-        """Those of an input as the files have them: with fewer than ``references`` the first one again."""
-        texts = group.completions
-        if self.references is not None:
-            texts = [texts[number if number < len(texts) else 0] for number in range(self.references)]
-        return [self(ended(text)) for text in texts]
+        """Those of an input that are scored. With fewer than ``references`` the files have the first one again, which
+        changes no score."""
+        return [self(ended(text)) for text in group.completions[: self.references]]
 
 
 def write_texts(
@@ -92,11 +90,11 @@ def texts_of_files(options: NlgTextOptions, say: Say) -> tuple[Path, Path]:
     """
     task = _task(options)
     tokenizer: Any = load_tokenizer(ModelOptions(tokenizer_name=options.tokenizer_name), "clm")
-    results = read_predictions(Path(str(options.predictions)).expanduser(), "--predictions")
+    results = read_predictions(user_path(str(options.predictions)), "--predictions")
     _require_known(results, tokenizer)
-    with _flag("--records"):
+    with about("--records", where_none=True):
         records = records_of(task.name, str(options.records))
-    with _flag("--predictions"):
+    with about("--predictions", where_none=True):
         by_input = by_context(records, ((number, text_of(tokenizer, ids)) for number, ids in results.items()))
     groups = grouped(chosen(records, options.filter))
     if not groups:
@@ -109,7 +107,7 @@ def texts_of_files(options: NlgTextOptions, say: Say) -> tuple[Path, Path]:
             raise UserError(f"{missing}; --on_missing skip leaves them out", flag="--predictions")
         say("input", f"{missing}: left out, with their references")
     how = Processing.of(task, tokenize=options.tokenize, lower=options.lower, references=options.ref_num)
-    folder = Path(str(options.output_dir)).expanduser()
+    folder = user_path(str(options.output_dir))
     try:
         files = write_texts(folder, there, by_input, how)
     except OSError as error:
@@ -146,11 +144,3 @@ def _require_known(results: Mapping[int, Sequence[int]], tokenizer: Any) -> None
             f"which goes up to {token} of {known:,}; name the tokenizer that encoded the inputs",
             flag="--tokenizer_name",
         )
-
-
-@contextmanager
-def _flag(flag: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise UserError(problems=tuple(Problem(p.text, p.flag or flag) for p in error.problems)) from error

@@ -11,6 +11,7 @@ from typing import Any
 
 from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.save import as_dict, without_secrets
+from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
 from lmtrain.engine.runs.found import Found
@@ -32,7 +33,7 @@ _FREE = (
 
 
 def path_of(options: Gpt2FtOptions) -> Path:
-    return Path(options.work_dir or os.environ.get("PT_OUTPUT_DIR") or "gpt2_model").expanduser()
+    return user_path(options.work_dir or os.environ.get("PT_OUTPUT_DIR") or "gpt2_model")
 
 
 def look(options: Gpt2FtOptions, argv: Sequence[str]) -> Found:

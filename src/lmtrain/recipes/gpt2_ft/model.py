@@ -10,8 +10,9 @@ import torch
 
 from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.options import ModelOptions
+from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, amount
-from lmtrain.core.errors import UserError
+from lmtrain.core.errors import UserError, about
 from lmtrain.models import load_model
 from lmtrain.models.adapters.loralib import (
     LoralibFile,
@@ -23,6 +24,7 @@ from lmtrain.models.adapters.loralib import (
 )
 from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora
 from lmtrain.models.exporting.verified_export import export_verified
+from lmtrain.models.formats import sixteen_bits
 from lmtrain.models.loading.configuration import read_config
 from lmtrain.models.loading.gpt2_checkpoint import SIZES, fill, gpt2_config
 from lmtrain.models.loading.hub import Origin
@@ -87,13 +89,13 @@ def new_model(options: Gpt2FtOptions, say: Say, precision: str = "fp32") -> Made
         say("model", "--lora_dim 0: all weights are trained, and --save_interval saves them all")
         return Made(base)
     frozen = {name: weight.detach() for name, weight in base.transformer.named_parameters()}
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     if file.pairs:
         model = _go_on_with(file, base, options)
     else:
         model = merged_lora(
-            base, options.lora_dim, options.lora_alpha, options.lora_dropout, frozen=low, flag="--lora_dim"
-        )
+            base, options.lora_dim, options.lora_alpha, options.lora_dropout,
+            frozen=sixteen_bits(precision), flag="--lora_dim",
+        )  # fmt: skip
         _share_first_draw(model)
     say("model", _trained(model, options.lora_dim))
     return Made(model, frozen)
@@ -130,8 +132,8 @@ def _base(options: Gpt2FtOptions, say: Say) -> tuple[Any, LoralibFile]:
 
     file = LoralibFile()
     if options.init_checkpoint:
-        file = read_loralib(Path(options.init_checkpoint).expanduser(), _INIT)
-    folder = Path(options.model_card).expanduser()
+        file = read_loralib(user_path(options.init_checkpoint), _INIT)
+    folder = user_path(options.model_card)
     if options.model_card in SIZES:
         config: Any = gpt2_config(options.model_card)
     elif folder.is_dir():
@@ -165,10 +167,8 @@ def _config_of(folder: Path) -> Any:
 
 
 def _from_folder(folder: Path) -> Any:
-    try:
+    with about(_CARD):
         model = load_model(ModelOptions(model_name_or_path=str(folder)), "clm", None).model
-    except UserError as error:
-        raise UserError("; ".join(problem.text for problem in error.problems), flag=_CARD) from error
     model.config.update(_NO_DROPOUT)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

@@ -13,13 +13,28 @@ from lmtrain.data.sources import resolve_sources
 from lmtrain.data.sources.pairs import PairReading, PairSource
 
 
-def read_pairs(path: str, length: int, config: Any, flag: str, say: Say) -> tuple[Pairs, str]:
-    """The pairs of a file, cut to ``length`` tokens, and a hash of the file.
+def encoded_sources(path: str, flag: str) -> list[PairSource]:
+    """Where the pairs of a file are; raises :class:`UserError` where there are none, or where they are no token ids."""
+    found = []
+    for source in resolve_sources([path], PairReading(), flag=flag):
+        if not isinstance(source, PairSource) or source.form != "ids":
+            raise UserError(
+                f'{source.name} does not hold token ids: its lines should be {{"context": [ids], "completion": '
+                "[ids]}; encode text first: lmtrain nlg encode",
+                flag=flag,
+            )
+        found.append(source)
+    return found
+
+
+def read_pairs(
+    path: str, sources: list[PairSource], length: int, config: Any, flag: str, say: Say
+) -> tuple[Pairs, str]:
+    """The pairs of ``sources``, which are those of ``path``, cut to ``length`` tokens, and a hash of them.
 
     ``config`` is the model's, for its vocabulary and positions. Raises :class:`UserError`.
     """
-    sources = resolve_sources([path], PairReading(), flag=flag)
-    pairs = [ids for source in sources for ids in _encoded(source, config.vocab_size, flag)]
+    pairs = [ids for source in sources for ids in source.encoded(Tally(), config.vocab_size)]
     if not pairs:
         raise UserError(f"{path} holds no pairs", flag=flag)
     empty = next((number for number, (context, _) in enumerate(pairs, start=1) if not context), None)
@@ -49,13 +64,3 @@ def read_pairs(path: str, length: int, config: Any, flag: str, say: Say) -> tupl
     cut = f" · {counted(layout.n_cut, 'pair')} cut to {length} tokens" if layout.n_cut else ""
     say("data", f"{flag}: {counted(len(layout), 'pair')}, {learned}{cut}")
     return layout, sha256_json([source.content_hash() for source in sources])
-
-
-def _encoded(source: Any, n_ids: int, flag: str) -> Any:
-    if not isinstance(source, PairSource) or source.form != "ids":
-        raise UserError(
-            f'{source.name} does not hold token ids: its lines should be {{"context": [ids], "completion": [ids]}}; '
-            "encode text first: lmtrain nlg encode",
-            flag=flag,
-        )
-    return source.encoded(Tally(), n_ids)

@@ -15,9 +15,10 @@ from transformers import TrainingArguments
 from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions, check_gpt2_ft, corners, without_effect
 from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.console import Say, counted, say
-from lmtrain.core.errors import Interrupted, Problem, Problems, UserError
+from lmtrain.core.errors import Interrupted, Problems, about
 from lmtrain.core.stopping import Stop
 from lmtrain.data.layouts import Pairs
+from lmtrain.data.sources.pairs import PairSource
 from lmtrain.engine.arguments import OURS
 from lmtrain.engine.runs.found import require_unchanged
 from lmtrain.engine.runs.resume import goes_on_with_it
@@ -31,10 +32,10 @@ from lmtrain.recipes.flags import saying
 from lmtrain.recipes.gpt2_ft import folder as work_dir
 from lmtrain.recipes.gpt2_ft import schedules
 from lmtrain.recipes.gpt2_ft.log import RULE, show
-from lmtrain.recipes.gpt2_ft.model import new_model
+from lmtrain.recipes.gpt2_ft.model import Made, new_model
 from lmtrain.recipes.gpt2_ft.optimizer import DecayAfterAdam, groups
 from lmtrain.recipes.gpt2_ft.order import Plan, plan
-from lmtrain.recipes.gpt2_ft.pairs import read_pairs
+from lmtrain.recipes.gpt2_ft.pairs import encoded_sources, read_pairs
 from lmtrain.recipes.gpt2_ft.recorder import Intervals, Recorder
 from lmtrain.recipes.gpt2_ft.trainer import Gpt2FtTrainer, Observer
 
@@ -64,10 +65,9 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
         torch.set_num_threads(threads)
         if otherwise:
             say("attention", otherwise)
-    precision = _precision(options, device, before)
-    made = new_model(options, say, precision.name)
+    made, precision, sources = _looked_at(options, device, before, say)
     say("model", f"{describe(made.model)} · {precision.name} ({precision.reason})")
-    train, valid, hashes = _pairs(options, made.model.config, say)
+    train, valid, hashes = _pairs(options, sources, made.model.config, say)
     if goes_on_with_it(found):
         work_dir.require_same_pairs(options, hashes)
     length = plan_of(options, len(train))
@@ -117,6 +117,8 @@ def _said(length: Plan, options: Gpt2FtOptions) -> str:
         f"{length.total:,} micro-batches of {counted(options.train_batch_size, 'example')} "
         f"({length.an_epoch:,} an epoch), {counted(length.total // options.grad_acc, 'update')}"
     )
+    if options.scheduler == "cycle" and options.max_step not in (None, length.max_step):
+        text += "; the last of --i_steps takes the place of --max_step"
     left = length.total % options.grad_acc
     return text + (f"; the last {left} do not fill a window of --grad_acc and make none" if left else "")
 
@@ -203,22 +205,41 @@ def plan_of(options: Gpt2FtOptions, examples: int) -> Plan:
     return plan(examples, options.train_batch_size, max_step, options.max_epoch)
 
 
+def _looked_at(
+    options: Gpt2FtOptions, device: torch.device, decided: dict[str, Any], say: Say
+) -> tuple[Made, Decision, dict[str, list[PairSource]]]:
+    """The model, the format of its products and the files of pairs by split. Raises :class:`UserError` with what stands
+    in the way of any of them."""
+    problems, chosen = Problems(), "fp32"
+    sources: dict[str, list[PairSource]] = {}
+    for split, path in (("train", options.train_data), ("valid", options.valid_data)):
+        with problems.collect():
+            sources[split] = encoded_sources(str(path), f"--{split}_data")
+    with problems.collect():
+        precision = _precision(options, device, decided)
+        chosen = precision.name
+    with problems.collect():
+        made = new_model(options, say, chosen)
+    problems.raise_if_any()
+    return made, precision, sources
+
+
 def _precision(options: Gpt2FtOptions, device: torch.device, decided: dict[str, Any]) -> Decision:
     if options.precision == "auto" and (before := decided.get("precision", {}).get("choice")):
         return Decision(before, "as this run began")
-    try:
+    with about("--fp16" if options.fp16 else "--precision"):
         return choose_precision("fp16" if options.fp16 else options.precision, device)
-    except UserError as error:
-        flag = "--fp16" if options.fp16 else "--precision"
-        raise UserError(problems=tuple(Problem(p.text, flag) for p in error.problems)) from error
 
 
-def _pairs(options: Gpt2FtOptions, config: Any, say: Say) -> tuple[Pairs, Pairs, dict[str, str]]:
+def _pairs(
+    options: Gpt2FtOptions, sources: dict[str, list[PairSource]], config: Any, say: Say
+) -> tuple[Pairs, Pairs, dict[str, str]]:
     """Of training and validation, and a hash of each."""
     problems, found, hashes = Problems(), [], {}
     for split, path in (("train", options.train_data), ("valid", options.valid_data)):
         with problems.collect():
-            layout, hashes[split] = read_pairs(str(path), options.seq_len, config, f"--{split}_data", say)
+            flag = f"--{split}_data"
+            layout, hashes[split] = read_pairs(str(path), sources[split], options.seq_len, config, flag, say)
             found.append(layout)
     problems.raise_if_any()
     train, valid = found

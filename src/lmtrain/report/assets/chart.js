@@ -81,6 +81,7 @@ class Chart {
     this.node.id = `plot-${plot.id}`;
     this.title.textContent = plot.title;
     this.unit.textContent = plot.unit;
+    this.key();
     this.render();
   }
 
@@ -166,13 +167,14 @@ class Chart {
     this.svg.replaceChildren();
     this.grid();
     const clip = draw("clipPath", { id: `clip-${this.serial}` });
-    clip.append(draw("rect", { x: LEFT, y: TOP - 2, width: this.width - LEFT - RIGHT, height: HEIGHT - BOTTOM - TOP + 4 }));
+    // Wider than the axes by a dot, which may stand at their very end.
+    clip.append(draw("rect", { x: LEFT - 4, y: TOP - 4, width: this.width - LEFT - RIGHT + 8, height: HEIGHT - BOTTOM - TOP + 8 }));
     const group = draw("g", { "clip-path": `url(#clip-${this.serial})` });
     this.marks(group);
     for (const curve of this.drawn) if (curve.shown) this.curve(group, curve);
     this.cursor = draw("g", { class: "cursor" });
     this.svg.append(clip, group, this.cursor);
-    this.key();
+    if (this.at !== undefined) this.point(this.at, !this.tip.hidden);
   }
 
   grid() {
@@ -240,16 +242,20 @@ class Chart {
     return node;
   }
 
+  // The legend. Its buttons stay while their lines do: one of them may have the focus.
   key() {
-    const alone = this.plot.lines.length === 1;
-    this.legend.hidden = alone;
-    if (alone) return;
-    this.legend.replaceChildren(...this.plot.lines.map((line) => {
-      const toggle = () => {
+    const { lines } = this.plot, text = JSON.stringify(lines);
+    if (this.keyed === text) return;
+    this.keyed = text;
+    this.legend.hidden = lines.length === 1;
+    this.legend.replaceChildren(...lines.map((line) => {
+      const pressed = () => String(!this.hidden.has(line.label));
+      const button = make("button", { type: "button", "aria-pressed": pressed(), onclick: () => {
         if (!this.hidden.delete(line.label)) this.hidden.add(line.label);
+        button.setAttribute("aria-pressed", pressed());
         this.render();
-      };
-      return make("button", { type: "button", "aria-pressed": String(!this.hidden.has(line.label)), onclick: toggle }, swatch(line), line.label);
+      } }, swatch(line), line.label);
+      return button;
     }));
   }
 

@@ -138,26 +138,32 @@ const BUSY = 2000, QUIET = 10000;  // milliseconds between two questions
 
 async function follow(stamp) {
   const light = byId("live");
-  const tell = (on, text) => { light.className = `live ${on ? "on" : "off"}`; light.textContent = text; };
-  let working = true;
+  const tell = (on, text) => {
+    light.className = `live ${on ? "on" : "off"}`;
+    if (light.textContent !== text) light.textContent = text;  // which is read aloud
+  };
+  let working = true, wait = BUSY;
   tell(true, "live");
   for (;;) {
-    await new Promise((done) => setTimeout(done, working ? BUSY : QUIET));
+    await new Promise((done) => setTimeout(done, wait));
+    let status = 0, text = "";
     try {
       const answer = await fetch(`data.json?since=${encodeURIComponent(stamp)}`, { cache: "no-store" });
-      if (answer.status === 200) {
-        const news = await answer.json();
-        stamp = news.stamp;
-        working = news.working;
-        document.title = news.title;
-        showDrawing(news.drawing);
-        showSections(news.sections);
-      } else if (answer.status !== 204) throw new Error(String(answer.status));
-      tell(true, working ? "live" : "live, nothing is at work");
-    } catch {
-      working = false;
-      tell(false, "not live any more: lmtrain report --live has ended");
+      text = await answer.text();
+      status = answer.status;
+    } catch { /* nobody answers */ }
+    if (status === 200) {
+      const news = JSON.parse(text);
+      stamp = news.stamp;
+      working = news.working;
+      document.title = byId("title").textContent = news.title;
+      showDrawing(news.drawing);
+      showSections(news.sections);
     }
+    const on = status === 200 || status === 204;
+    if (on) tell(true, working ? "live" : "live, nothing is at work");
+    else tell(false, status ? `not live: ${text.trim()}` : "not live any more: lmtrain report --live has ended");
+    wait = on && working ? BUSY : QUIET;
   }
 }
 

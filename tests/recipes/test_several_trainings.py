@@ -10,7 +10,7 @@ import pytest
 from lmtrain.core.console import silent
 from lmtrain.core.errors import UserError
 from lmtrain.engine.runs.run_folder import RunFolder
-from lmtrain.recipes.trainings import Trainings, look_at
+from lmtrain.recipes.several_trainings import Trainings, look_at
 
 ARGV, NAMES = ["nlg", "e2e"], ["seed-1", "seed-2"]
 

@@ -21,8 +21,8 @@ from lmtrain.data.preparing import Request, prepare
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.engine.parts import Parts
-from lmtrain.engine.speed.memory import needed_by
 from lmtrain.engine.trainer import LMTrainer
+from lmtrain.models.sharding import count_of
 from lmtrain.rehearsal.anatomy import Anatomy
 from lmtrain.rehearsal.scale.exchange import Step
 from lmtrain.rehearsal.scale.network import Link, Network
@@ -49,7 +49,7 @@ class Measured:
     start: float
 
 
-def look_ahead(
+def on_other_machines(
     asked: OutlookOptions, resolved: Resolved, parts: Parts, trainer: LMTrainer, measured: Measured
 ) -> Outlook:
     """The outlook of the run on the machines ``asked`` for.
@@ -115,14 +115,15 @@ def _run(asked: OutlookOptions, resolved: Resolved, trainer: LMTrainer, measured
     there = factor * (seconds["forward"] + seconds["head"] / 3) / passes  # a third of the head's time is its loss
     back = factor * (seconds["backward"] + seconds["head"] * 2 / 3) / passes
     wire = 4 if anatomy.precision == "fp32" else 2
-    parameters = list(trainer.model.parameters())
+    trained = count_of(trainer.model, trained=True)
+    a_weight = next((p.element_size() for p in trainer.model.parameters() if p.requires_grad), 4)
     step = Step(
         forward=there,
         backward=back,
         update=factor * anatomy.step_seconds - passes * (there + back),
-        gradients=needed_by(trainer.model)["gradients"],
-        weights=wire * sum(p.numel() for p in parameters),
-        sums=wire * sum(p.numel() for p in parameters if p.requires_grad),
+        gradients=a_weight * trained,
+        weights=wire * count_of(trainer.model),
+        sums=wire * trained,
         layers=getattr(trainer.model.config.get_text_config(), "num_hidden_layers", None) or 1,
         passes=passes,
     )
