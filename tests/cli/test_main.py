@@ -106,7 +106,7 @@ def test_under_a_launcher_one_process_of_a_machine_complains(
     assert ("--lerning_rate" in capsys.readouterr().err) == speaks
 
 
-@pytest.mark.parametrize("command", ["demo", "nlg demo", "gpt2-ft", "verify-resume clm"])
+@pytest.mark.parametrize("command", ["demo", "nlg demo", "nlg decode", "gpt2-ft", "verify-resume clm"])
 def test_what_works_in_one_process_is_not_started_in_several(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

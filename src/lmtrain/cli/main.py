@@ -25,7 +25,8 @@ from lmtrain.core.ranklog import is_told
 
 # Commands whose processes work on one thing; others that srun starts several times know nothing of each other.
 SHARED = frozenset({"clm", "mlm", "sft", "evaluate", "check", "profile", "nlg", "nlg train"})
-_ALONE = frozenset({"demo", "nlg demo", "gpt2-ft", "verify-resume", "tokenizer", "filter", "export", "push"})
+_STAGES = frozenset(f"nlg {stage}" for stage in ("demo", "convert", "encode", "decode", "text", "score"))
+_ALONE = _STAGES | {"demo", "gpt2-ft", "verify-resume", "tokenizer", "filter", "export", "push"}
 
 _BROKEN_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
 _REPORT = "Please report the lines above to its maintainers."

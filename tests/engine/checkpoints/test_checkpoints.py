@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from lmtrain.core.files import atomic_folder, clear_scratch, read_json
+from lmtrain.core.files import atomic_folder, clear_scratch, read_json, sha256_json, write_json
 from lmtrain.engine.checkpoints import manifest as manifests
 from lmtrain.engine.checkpoints import read, write
 from lmtrain.engine.checkpoints.background import Buffers, Writer
@@ -110,6 +110,12 @@ def test_a_newer_format_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = newest(tmp_path)
     assert found.step == 2
     assert found.passed_over == ("checkpoint-3: manifest.json was written by a newer lmtrain (format 9)",)
+
+
+def test_another_file_under_the_name_of_a_manifest_is_passed_over(tmp_path: Path) -> None:
+    make(tmp_path, 2)
+    write_json(make(tmp_path, 3) / MANIFEST, {"steps": 3, "sha256": sha256_json({"steps": 3})})
+    assert newest(tmp_path).passed_over == ("checkpoint-3: manifest.json is no manifest of a checkpoint",)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     whole = isinstance(content, dict) and text == json_text(content)
     if not whole or content.pop("sha256", None) != sha256_json(content):
         raise ValueError(f"{MANIFEST} is damaged")
+    if not isinstance(content.get("format"), int) or not isinstance(content.get("files"), dict):
+        raise ValueError(f"{MANIFEST} is no manifest of a checkpoint")
     if content["format"] > _FORMAT:
         raise ValueError(f"{MANIFEST} was written by a newer lmtrain (format {content['format']})")
     return content

@@ -259,6 +259,8 @@ class LMTrainer(TimingTrainer):
         self._evaluated = None
         point = self._begin(resume_from_checkpoint)
         self._begin_saving()
+        if self.model_init is None:  # else the model is made in there
+            _ = self.fast_paths  # tried before the library hangs on to the modules (--debug) and reads a checkpoint
         try:
             with self._evaluating_once(point):
                 return super().train(point, *args, **kwargs)
