@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -13,7 +14,7 @@ from lmtrain.cli.output_file import writable
 from lmtrain.cli.progress_bar import progress_bar
 from lmtrain.cli.startup import heavy_imports
 from lmtrain.config.flags import option_flags
-from lmtrain.core.console import counted, say
+from lmtrain.core.console import counted, for_reader, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
 from lmtrain.core.files import atomic_file
 from lmtrain.generate.prompt_files import read_prompts, read_stdin
@@ -147,7 +148,7 @@ def _fill(model: Any, tokenizer: Any, texts: list[str], context: int | None, opt
             if options.json:
                 print(json_line(record), end="", flush=True)
             elif options.output is None:
-                print(filled_page(result), flush=True)
+                print(for_reader(filled_page(result), sys.stdout), flush=True)
         return records
 
     if options.interactive:

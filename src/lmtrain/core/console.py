@@ -7,9 +7,10 @@ first process speaks.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
-from typing import Protocol, TextIO
+from typing import IO, Protocol, TextIO
 
 _listeners: list[Callable[[str], None]] = []
 
@@ -60,6 +61,16 @@ def counted(number: int, noun: str) -> str:
 
 def silent(topic: str, text: str) -> None:
     """For callers that want no lines."""
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but line breaks and tabs
+
+
+def for_reader(text: str, stream: IO[str]) -> str:
+    """``text`` as ``stream`` gets it: a terminal obeys control characters (its title, its clipboard), and a model
+    writes what it was taught by anybody, so there they are spelled out.
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text) if stream.isatty() else text
 
 
 def is_first_process() -> bool:

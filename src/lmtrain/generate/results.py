@@ -6,6 +6,8 @@ import json
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
+from lmtrain.core.console import for_reader
+
 if TYPE_CHECKING:
     from lmtrain.generate.complete import Completion
     from lmtrain.generate.fill import FilledText
@@ -29,7 +31,7 @@ class Printed:
         self.write(prompt)
 
     def write(self, text: str) -> None:
-        print(text, end="", file=self._file, flush=True)
+        print(for_reader(text, self._file), end="", file=self._file, flush=True)
 
     def end(self, completion: Completion) -> None:
         print("\n" if self._headings else "", file=self._file, flush=True)

@@ -16,7 +16,7 @@ from typing import Any
 from lmtrain.config.options import DataOptions, DemoOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.config.save import as_dict
 from lmtrain.config.values import user_path
-from lmtrain.core.console import Say, amount, counted, say
+from lmtrain.core.console import Say, amount, counted, for_reader, say
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_record, write_json
 from lmtrain.core.stopping import Stop
@@ -183,7 +183,7 @@ def _show(outcome: Outcome, folder: Path, corpus: DemoCorpus, prompts: tuple[str
     )
     for completion in _completions(folder, prompts, seed):
         print("  ┌" + "─" * 76)
-        for line in (completion.prompt + completion.text).splitlines():
+        for line in for_reader(completion.prompt + completion.text, sys.stdout).splitlines():
             print(f"  │ {line}")
         print("  └" + "─" * 76)
     command = ".venv/bin/lmtrain" if Path(".venv/bin/lmtrain").exists() else "lmtrain"

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
+from transformers import DataCollatorForLanguageModeling, DataCollatorWithFlattening, PreTrainedTokenizerFast
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.batches import items as module
 from lmtrain.engine.batches.collate import Collate, EpochExamples, Guarded, rows_of
+from lmtrain.engine.batches.items import Limits
 from lmtrain.objectives import IGNORED, Causal
 from tiny import MemoryLayout
 
@@ -59,6 +60,13 @@ def test_other_collators_keep_their_labels(tokenizer: PreTrainedTokenizerFast) -
 
     batch = Guarded(answer_only)([{"input_ids": torch.tensor([5, 6, 7])}])
     assert batch["labels"].tolist() == [[IGNORED, IGNORED, 7]]
+
+
+def test_examples_that_a_collator_joins_to_one_row_count_one_by_one() -> None:
+    guarded = Guarded(DataCollatorWithFlattening(), Limits(rows=9, positions=4))
+    assert guarded([{"input_ids": [1, 2, 3]}, {"input_ids": [4, 5, 6, 7]}])["input_ids"].shape == (1, 7)
+    with pytest.raises(UserError, match="an example has 5 tokens and the model 4 positions"):
+        guarded([{"input_ids": [1, 2]}, {"input_ids": [4, 5, 6, 7, 8]}])
 
 
 def test_items_of_shape_1_t_are_squeezed_and_it_is_said_once(

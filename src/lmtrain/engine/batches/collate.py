@@ -183,7 +183,8 @@ class Guarded:
             batch["labels"] = torch.where(erased, batch["input_ids"], batch["labels"])
         ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
         if isinstance(ids, Tensor) and ids.ndim == 2 and ids.device.type == "cpu":
-            self.limits.check(ids.numpy(), ids.shape[1])
+            positions = batch.get("position_ids")  # of rows that hold several examples: each begins at 0
+            self.limits.check(ids.numpy(), ids.shape[1] if positions is None else int(positions.max()) + 1)
         return batch
 
     def _problem(self, items: list[Any]) -> UserError | None:
