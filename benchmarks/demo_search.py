@@ -14,11 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lmtrain.config.options import DemoOptions
+from lmtrain.config.commands.demo import DemoOptions
 from lmtrain.core.console import silent
 from lmtrain.recipes.demo import Shape, run_demo
 
 CANDIDATES = (
+    "n_embd=128,n_layer=4,n_head=2,n_positions=64:64:12:muon:0.02:adam_ratio=0.5",
+    "n_embd=128,n_layer=4,n_head=2,n_positions=64:64:12:muon:0.02:adam_ratio=0.5,momentum=0.9",
+    "n_embd=128,n_layer=4,n_head=2,n_positions=64:64:12:muon:0.03:adam_ratio=0.5,momentum=0.9",
     "n_embd=128,n_layer=4,n_head=2,n_positions=256:256:4:muon:0.02:adam_ratio=0.5",
     "n_embd=192,n_layer=3,n_head=3,n_positions=256:256:4:muon:0.02:adam_ratio=0.4",
     "n_embd=256,n_layer=4,n_head=4,n_positions=256:256:4:muon:0.02:adam_ratio=0.2",

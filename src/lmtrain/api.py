@@ -26,7 +26,7 @@ from lmtrain.core.console import say
 from lmtrain.core.errors import Problems, UserError
 
 if TYPE_CHECKING:
-    from lmtrain.config.options import PrepareOptions
+    from lmtrain.config.commands.prepare import PrepareOptions
     from lmtrain.data.corpus import Corpus
     from lmtrain.engine.measuring import Outcome
     from lmtrain.generate import Completion, FilledText

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmtrain.cli.arguments import parse, split_words
+from lmtrain.config.commands.evaluate import EvaluateOptions
+from lmtrain.config.commands.generate import GenerateOptions
 from lmtrain.config.flags import flag_table
-from lmtrain.config.options import EvaluateOptions, GenerateOptions, Resolved
+from lmtrain.config.options import Resolved
 from lmtrain.core.errors import UserError
 from parsing import parse_command, parse_training
 

@@ -13,7 +13,8 @@ import pytest
 from lmtrain.cli import options_page
 from lmtrain.cli.commands import COMMANDS, find_command
 from lmtrain.cli.help import command_help, found_help, grouped, overview
-from lmtrain.config.flags import TRAINING_COMMANDS, flag_table
+from lmtrain.config.commands import TRAINING_COMMANDS
+from lmtrain.config.flags import flag_table
 from lmtrain.config.training_arguments import installed_version
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.core.errors import UserError

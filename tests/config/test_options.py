@@ -8,19 +8,13 @@ from dataclasses import fields
 import pytest
 
 from lmtrain.config import options
-from lmtrain.config.flags import (
-    COMMAND_OPTIONS,
-    NOT_IN,
-    TRAINING_COMMANDS,
-    TRAINING_GROUPS,
-    flag_table,
-    option_flags,
-)
-from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
+from lmtrain.config.commands import OTHER_COMMANDS, TRAINING_COMMANDS, options_of
+from lmtrain.config.flags import NOT_IN, flag_table, option_flags
+from lmtrain.config.options import TRAINING_GROUPS, DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.config.training_arguments import installed_fields
 from lmtrain.config.values import from_file
 
-OWNERS = [*TRAINING_GROUPS.values(), *COMMAND_OPTIONS.values()]
+OWNERS = [*TRAINING_GROUPS.values(), *map(options_of, OTHER_COMMANDS)]
 
 
 @pytest.mark.parametrize("owner", OWNERS, ids=lambda owner: owner.__name__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,3 +36,26 @@ def test_large_tensors_are_not_fetched_from_the_kernel_again(tmp_path: Path) -> 
         return int(forked.run([tmp_path / "faults.py", mode]).stdout)
 
     assert faults("kept") < faults("plain") / 10
+
+
+LARGE_PAGES = """
+import mmap
+from lmtrain.cli.startup import heavy_imports
+with heavy_imports():
+    import torch
+tensors = [torch.empty(size) for size in (3 << 20, 1 << 20, 700_000)]
+print(*(tensor.data_ptr() % mmap.PAGESIZE for tensor in tensors))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux alone")
+def test_in_a_command_large_tensors_begin_at_a_page_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "pages.py").write_text(LARGE_PAGES)
+
+    def offsets(**environment: str) -> list[int]:
+        command = [sys.executable, str(tmp_path / "pages.py")]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **environment})
+        return [int(word) for word in done.stdout.split()]
+
+    assert offsets() == [0, 0, 0]
+    assert any(offsets(THP_MEM_ALLOC_ENABLE="0"))

@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from lmtrain.config.options import DataOptions, EvaluateOptions
+from lmtrain.config.commands.evaluate import EvaluateOptions
+from lmtrain.config.options import DataOptions
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data import tokenization

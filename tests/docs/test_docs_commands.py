@@ -26,7 +26,8 @@ from hub_stand_in import TOKEN, serving
 from lmtrain.cli.arguments import parse, split_words
 from lmtrain.cli.commands import find_command
 from lmtrain.cli.main import main
-from lmtrain.config.flags import ABOUT_A_RUN, FlagTable, flag_table
+from lmtrain.config.commands import ABOUT_A_RUN
+from lmtrain.config.flags import FlagTable, flag_table
 from lmtrain.config.load import gather
 from lmtrain.core.errors import Problems
 

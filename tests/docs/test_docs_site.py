@@ -12,11 +12,12 @@ import pytest
 import yaml
 from documents import ROOT, anchors, links, pages
 
-from lmtrain.config.flags import COMMAND_OPTIONS, TRAINING_COMMANDS, flag_table
+from lmtrain.config.commands import OTHER_COMMANDS, TRAINING_COMMANDS
+from lmtrain.config.flags import flag_table
 from lmtrain.config.legacy import LEGACY, TWINS
 
 DOCS = ROOT / "docs"
-TABLES = [flag_table(command) for command in (*TRAINING_COMMANDS, *COMMAND_OPTIONS)]
+TABLES = [flag_table(command) for command in (*TRAINING_COMMANDS, *OTHER_COMMANDS)]
 # Options of other programs that the pages speak of.
 OTHERS = {
     "max_restarts", "rdzv_endpoint", "rdzv_id", "rdzv_conf", "local_addr",

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, FlagTable, flag_table
+from lmtrain.config.commands import ABOUT_A_RUN, TRAINING_COMMANDS
+from lmtrain.config.flags import FlagTable, flag_table
 from lmtrain.config.legacy import LEGACY
 from lmtrain.config.load import Gathered, Setting, check_understood, gather, read_settings, resolve
-from lmtrain.config.options import AboutRun
 from lmtrain.config.values import is_truth_word, repeatable, user_path
 from lmtrain.core.errors import Problems, UserError
 
@@ -128,6 +128,8 @@ def _parse_about(command: str, argv: Sequence[str]) -> Parsed:
     if not argv or argv[0] not in TRAINING_COMMANDS:
         kinds = " or ".join(f"lmtrain {command} {kind} ..." for kind in TRAINING_COMMANDS)
         raise UserError(f"say of which training, with its options behind it: {kinds}")
+    from lmtrain.config.options import AboutRun
+
     own, table, problems = flag_table(command), flag_table(argv[0]), Problems()
     words = split_words(FlagTable(argv[0], {**own.flags, **table.flags}), argv[1:])
     mine = [setting for setting in words.settings if own.find(setting.name)]

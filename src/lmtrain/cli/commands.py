@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmtrain.config.flags import TRAINING_COMMANDS
+from lmtrain.config.commands import TRAINING_COMMANDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmtrain.cli.startup import heavy_imports
-from lmtrain.config.options import DemoOptions
+from lmtrain.config.commands.demo import DemoOptions
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.stopping import Stop
 

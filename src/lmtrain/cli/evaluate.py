@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from lmtrain.cli.startup import heavy_imports
-from lmtrain.config.options import EvaluateOptions
+from lmtrain.config.commands.evaluate import EvaluateOptions
 from lmtrain.core.console import is_first_process, say
 from lmtrain.core.errors import ExitCode
 

@@ -20,7 +20,7 @@ from lmtrain.core.files import atomic_file
 from lmtrain.generate.prompt_files import read_prompts, read_stdin
 
 if TYPE_CHECKING:
-    from lmtrain.config.options import GenerateOptions
+    from lmtrain.config.commands.generate import GenerateOptions
 
 Record = dict[str, Any]
 _OF_MASKED_TOO = frozenset(

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from lmtrain.cli.commands import COMMANDS, Command, commands_under
-from lmtrain.config.flags import ABOUT_A_RUN, TRAINING_COMMANDS, flag_table, nearest
+from lmtrain.config.commands import ABOUT_A_RUN, TRAINING_COMMANDS
+from lmtrain.config.flags import flag_table, nearest
 from lmtrain.config.legacy import LEGACY, TWINS
 from lmtrain.config.treatment import GROUPS, TREATMENT
 from lmtrain.config.values import Flag

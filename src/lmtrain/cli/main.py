@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"\nlmtrain {name}: interrupted ({stopped}); {onward}", file=sys.stderr, flush=True)
         return ExitCode.INTERRUPTED
     except KeyboardInterrupt:
-        from lmtrain.config.flags import TRAINING_COMMANDS
+        from lmtrain.config.commands import TRAINING_COMMANDS
 
         if is_first_process():
             hint = "; the same command goes on with the run" if name in TRAINING_COMMANDS else ""

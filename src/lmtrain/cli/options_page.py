@@ -10,16 +10,10 @@ from collections.abc import Sequence
 
 from lmtrain.cli.commands import COMMANDS
 from lmtrain.cli.help import default_text, usage
-from lmtrain.config.flags import (
-    ABOUT_A_RUN,
-    COMMAND_OPTIONS,
-    NOT_IN,
-    TRAINING_COMMANDS,
-    TRAINING_GROUPS,
-    WITHOUT_GROUP,
-    option_flags,
-)
+from lmtrain.config.commands import ABOUT_A_RUN, OTHER_COMMANDS, TRAINING_COMMANDS, options_of
+from lmtrain.config.flags import NOT_IN, WITHOUT_GROUP, option_flags
 from lmtrain.config.legacy import LEGACY, Old
+from lmtrain.config.options import TRAINING_GROUPS
 from lmtrain.config.training_arguments import installed_version, training_flags
 from lmtrain.config.treatment import GROUPS, TREATMENT
 from lmtrain.config.values import Flag
@@ -63,10 +57,10 @@ def page() -> str:
     for group in GROUPS:
         members = [flag for flag in training_flags().values() if flag.group == group]
         parts.append(f"### {group}\n\n{_training_table(members)}")
-    for command, owner in COMMAND_OPTIONS.items():
+    for command in OTHER_COMMANDS:
         training = _IN_FRONT if command in ABOUT_A_RUN else ""
         parts.append(f"## lmtrain {command}\n\n{COMMANDS[command].summary}{training}\n")
-        parts.append(_own_table(list(option_flags(owner).values())))
+        parts.append(_own_table(list(option_flags(options_of(command)).values())))
     parts.append(_OLD)
     parts.append(_rows(("old name", "today"), [(f"`--{name}`", _today(old)) for name, old in LEGACY.items()]))
     return "\n".join(parts)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lmtrain.config.options import PrepareOptions
+from lmtrain.config.commands.prepare import PrepareOptions
 from lmtrain.config.values import user_path
 from lmtrain.core.addresses import is_address, shown
 from lmtrain.core.allocator import keep_freed_memory

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtrain.config.options import PrepareOptions
+from lmtrain.config.commands.prepare import PrepareOptions
 from lmtrain.config.shard import shard_of
 from lmtrain.core.console import counted, say
 from lmtrain.core.errors import ExitCode

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
+from lmtrain.core.allocator import use_large_pages
 from lmtrain.core.console import told_to
 
 
@@ -18,6 +19,7 @@ def heavy_imports() -> Iterator[None]:
     among what need not be looked at, which makes every later collection cheaper too. What a module prints while it is
     imported (transformers 5.23: that ``WANDB_MODE`` is offline) is kept out of a command's result.
     """
+    use_large_pages()
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.cli.startup import heavy_imports
-from lmtrain.config.options import TokenizerOptions
+from lmtrain.config.commands.tokenizer import TokenizerOptions
 from lmtrain.config.values import user_path
 from lmtrain.core.console import say
 from lmtrain.core.errors import ExitCode, Problems, UserError, about

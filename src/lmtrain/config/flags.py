@@ -11,62 +11,15 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lmtrain.config import options
 from lmtrain.config.about import About
-from lmtrain.config.commands.export import ExportOptions
-from lmtrain.config.commands.filter import FilterOptions
-from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions
-from lmtrain.config.commands.nlg import NlgDemoOptions, NlgOptions, NlgTrainOptions
-from lmtrain.config.commands.nlg_data import NlgConvertOptions, NlgEncodeOptions, NlgTextOptions
-from lmtrain.config.commands.nlg_decode import NlgDecodeOptions
-from lmtrain.config.commands.nlg_score import NlgScoreOptions
-from lmtrain.config.commands.push import PushOptions
-from lmtrain.config.commands.report import ReportOptions
-from lmtrain.config.commands.verify_resume import VerifyResumeOptions
-from lmtrain.config.training_arguments import training_flags
+from lmtrain.config.commands import TRAINING_COMMANDS, options_of
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag
 
-# Groups of the training commands, by their attribute in Resolved.
-TRAINING_GROUPS: dict[str, type] = {
-    "model": options.ModelOptions,
-    "data": options.DataOptions,
-    "pairs": options.PairOptions,
-    "masking": options.MaskingOptions,
-    "run": options.RunOptions,
-    "lora": options.LoraOptions,
-    "keys": options.KeyTokenOptions,
-    "samples": options.SampleOptions,
-}
-COMMAND_OPTIONS: dict[str, type] = {
-    "tokenizer": options.TokenizerOptions,
-    "filter": FilterOptions,
-    "prepare": options.PrepareOptions,
-    "evaluate": options.EvaluateOptions,
-    "generate": options.GenerateOptions,
-    "nlg": NlgOptions,
-    "nlg demo": NlgDemoOptions,
-    "nlg train": NlgTrainOptions,
-    "nlg convert": NlgConvertOptions,
-    "nlg encode": NlgEncodeOptions,
-    "nlg decode": NlgDecodeOptions,
-    "nlg text": NlgTextOptions,
-    "nlg score": NlgScoreOptions,
-    "demo": options.DemoOptions,
-    "profile": options.ProfileOptions,
-    "check": options.CheckOptions,
-    "verify-resume": VerifyResumeOptions,
-    "export": ExportOptions,
-    "report": ReportOptions,
-    "push": PushOptions,
-    "gpt2-ft": Gpt2FtOptions,
-}
-TRAINING_COMMANDS = ("clm", "mlm", "sft")
 # By command: groups that it has no option of.
 WITHOUT_GROUP: dict[str, tuple[str, ...]] = {
     "clm": ("pairs",), "mlm": ("pairs", "keys"), "sft": ("masking", "keys")
 }  # fmt: skip
-ABOUT_A_RUN = ("profile", "check", "verify-resume")  # commands in front of a training command, whose options follow
 
 # Options of its groups that a training has no use for, and what to say to who types them.
 NOT_IN: dict[str, dict[str, str]] = {
@@ -176,7 +129,10 @@ class FlagTable:
 def flag_table(command: str) -> FlagTable:
     """Every flag of ``lmtrain COMMAND``."""
     if command not in TRAINING_COMMANDS:
-        return FlagTable(command, option_flags(COMMAND_OPTIONS[command]))
+        return FlagTable(command, option_flags(options_of(command)))
+    from lmtrain.config.options import TRAINING_GROUPS
+    from lmtrain.config.training_arguments import training_flags
+
     flags: dict[str, Flag] = {}
     for attribute, owner in TRAINING_GROUPS.items():
         if attribute not in WITHOUT_GROUP.get(command, ()):

@@ -106,6 +106,7 @@ class TextOptions:
     """Which text, and how files become documents."""
 
     title: ClassVar[str] = "Data"
+    text_flag: ClassVar[str] = "--train_file"  # what messages call the text
 
     dataset_name: str | None = option(None, "A data set on the hub, or a folder made by save_to_disk.", metavar="NAME")
     dataset_config_name: str | None = option(None, "Configuration of the hub data set.", metavar="NAME")

@@ -10,19 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lmtrain.config.checks.everything import check
-from lmtrain.config.flags import (
-    COMMAND_OPTIONS,
-    NOT_IN,
-    TRAINING_COMMANDS,
-    TRAINING_GROUPS,
-    FlagTable,
-    flag_table,
-    nearest,
-)
+from lmtrain.config.commands import OTHER_COMMANDS, TRAINING_COMMANDS, options_of
+from lmtrain.config.flags import NOT_IN, FlagTable, flag_table, nearest
 from lmtrain.config.legacy import LEGACY, TWINS, Old
-from lmtrain.config.options import Resolved
-from lmtrain.config.training_arguments import installed_version
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag, from_file, from_words, user_path
 from lmtrain.core.errors import Problems, UserError
@@ -139,8 +129,10 @@ def resolve(command: str, sources: list[Gathered]) -> Any:
     values: dict[str, Any] = {}
     for source in sources:
         values.update(source.values)
-    if command in COMMAND_OPTIONS:
-        return COMMAND_OPTIONS[command](**values)
+    if command not in TRAINING_COMMANDS:
+        return options_of(command)(**values)
+    from lmtrain.config.options import TRAINING_GROUPS, Resolved
+
     groups: dict[str, Any] = {}
     ours: set[str] = set()
     for attribute, owner in TRAINING_GROUPS.items():
@@ -159,7 +151,8 @@ def resolve(command: str, sources: list[Gathered]) -> Any:
 def check_understood(options: Any, sources: list[Gathered], problems: Problems) -> None:
     """Contradictions, less those that only follow from an option that was not understood."""
     found = Problems()
-    check(options, found)
+    if hasattr(options, "check"):
+        options.check(found)
     failed = {f"--{name}" for source in sources for name in source.failed}
     for problem in found:
         if problem.flag not in failed:
@@ -259,8 +252,10 @@ def unknown_option(table: FlagTable, name: str) -> str:
     if hint:
         return hint
     if table.is_training and name in TREATMENT:
+        from lmtrain.config.training_arguments import installed_version
+
         return f"the installed transformers {installed_version()} has no such option; other versions do"
-    if owners := [c for c in (*TRAINING_COMMANDS, *COMMAND_OPTIONS) if name in flag_table(c).flags]:
+    if owners := [c for c in (*TRAINING_COMMANDS, *OTHER_COMMANDS) if name in flag_table(c).flags]:
         return f"no such option of {table.command}; it belongs to lmtrain {', '.join(owners)}"
     guess = nearest(name, [*table.names(), *_old_names(table)])
     if guess is None:

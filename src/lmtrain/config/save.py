@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from lmtrain.config.flags import TRAINING_GROUPS, flag_table
+from lmtrain.config.flags import flag_table
 from lmtrain.config.legacy import LEGACY
-from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
+from lmtrain.config.options import TRAINING_GROUPS, DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.core.addresses import shown as without_signature
 
 _HIDDEN = "..."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lmtrain.config.groups import DataOptions, TextOptions
 from lmtrain.config.mix import Mix
-from lmtrain.config.options import DataOptions, TextOptions
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Source

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmtrain.config.options import DataOptions, DemoOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
+from lmtrain.config.commands.demo import DemoOptions
+from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.config.save import as_dict
 from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, amount, counted, for_reader, say
@@ -54,8 +55,9 @@ class Shape:
 
 
 # Two cores without fast bf16 see about a million tokens in three minutes. Then short blocks from many files teach more
-# than long ones from few, a small model more than a large one that makes fewer steps, and Muon more than AdamW.
-SLOW = Shape("n_embd=128,n_layer=4,n_head=2,n_positions=64", 64, 12, "muon", 0.02, "adam_ratio=0.5")
+# than long ones from few, a small model more than a large one that makes fewer steps, and Muon more than AdamW
+# (in haste: docs/optimizers.md).
+SLOW = Shape("n_embd=128,n_layer=4,n_head=2,n_positions=64", 64, 12, "muon", 0.03, "adam_ratio=0.5,momentum=0.9")
 # Not compared on such a machine yet.
 FAST = Shape("n_embd=256,n_layer=4,n_head=4,n_positions=128", 128, 16, "muon", 0.02, "adam_ratio=0.3")
 _LEARNS = "demo.json"  # of which text, and how large a vocabulary, beside the run's own files

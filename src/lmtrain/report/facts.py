@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lmtrain.config.flags import COMMAND_OPTIONS, TRAINING_COMMANDS, flag_table
+from lmtrain.config.commands import OTHER_COMMANDS, TRAINING_COMMANDS
+from lmtrain.config.flags import flag_table
 from lmtrain.config.save import defaults
 from lmtrain.core.console import amount, duration
 from lmtrain.report.log import Column, History, listed, mapping, number
@@ -193,7 +194,7 @@ def configuration(runs: Sequence[Run]) -> tuple[list[Row], list[Row], list[Row]]
 def _defaults(command: str) -> dict[str, Any]:
     if command in TRAINING_COMMANDS:
         return {name: flag.default for name, flag in flag_table(command).flags.items()} | defaults(command)
-    if command in COMMAND_OPTIONS:
+    if command in OTHER_COMMANDS:
         return {name: flag.default for name, flag in flag_table(command).flags.items()}
     return {}
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import psutil
 
-from lmtrain.config.flags import COMMAND_OPTIONS, TRAINING_COMMANDS, flag_table
+from lmtrain.config.commands import OTHER_COMMANDS, TRAINING_COMMANDS
+from lmtrain.config.flags import flag_table
 from lmtrain.config.save import without_secrets
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
@@ -224,7 +225,7 @@ def _without_secrets(record: dict[str, Any]) -> dict[str, Any]:
     """``run.json`` holds none; one of another version, or edited by hand, may."""
     shown: dict[str, Any] = scrubbed(record)
     command, options, argv = shown.get("command"), shown.get("options"), shown.get("argv")
-    if command in COMMAND_OPTIONS or command in TRAINING_COMMANDS:
+    if command in OTHER_COMMANDS or command in TRAINING_COMMANDS:
         flags = flag_table(str(command)).flags
         if isinstance(options, dict):
             secret = {name for name, flag in flags.items() if flag.about.secret}

@@ -5,43 +5,32 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lmtrain.config.commands.filter import FilterOptions
+from lmtrain.config.groups import DataOptions, TextOptions
 from lmtrain.config.mix import Mix
-from lmtrain.config.options import (
-    DataOptions,
-    PrepareOptions,
-    Resolved,
-    TextOptions,
-)
-from lmtrain.config.shard import shard_of
 from lmtrain.config.values import user_path
 from lmtrain.core.addresses import is_address
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.missing import no_such
 
-_DATA_FILES = {
-    "train_file": "--train_file",
-    "validation_file": "--validation_file",
-    "test_file": "--test_file",
-}
+_DATA_FILES = {"train_file": "--train_file", "validation_file": "--validation_file", "test_file": "--test_file"}
 
 
 def check_data(data: TextOptions, problems: Problems) -> None:
     """What holds for every command that reads text."""
     named = [name for name in _DATA_FILES if getattr(data, name, None)]
-    flag_of = {**_DATA_FILES, "train_file": _text_flag(data)}
+    flag_of = {**_DATA_FILES, "train_file": data.text_flag}
     if data.dataset_name and named:
         flags = " and ".join(flag_of[name] for name in named)
         problems.add(f"comes with its own splits; give either it or {flags}", flag="--dataset_name")
     if data.dataset_config_name and not data.dataset_name:
         problems.add("chooses a configuration of --dataset_name, which is missing", flag="--dataset_config_name")
     if data.dataset_name and data.dataset_name.lower().endswith((".py", ".txt", ".csv", ".json", ".jsonl")):
-        problems.add(f"{data.dataset_name} is a file; give files with {_text_flag(data)}", flag="--dataset_name")
+        problems.add(f"{data.dataset_name} is a file; give files with {data.text_flag}", flag="--dataset_name")
     paths = {name: getattr(data, name) for name in named}
-    if isinstance(data, DataOptions | FilterOptions) and data.mix:
+    if shares := getattr(data, "mix", None):
         paths["train_file"] = []
         with problems.collect():
-            paths["train_file"] = _mixed_files(data)
+            paths["train_file"] = _mixed_files(data, shares)
     for name, found in paths.items():
         for path in found:
             _exists(path, flag_of[name], problems)
@@ -66,19 +55,13 @@ def check_linebreaks(data: DataOptions, problems: Problems) -> None:
         )
 
 
-def _mixed_files(data: DataOptions | FilterOptions) -> list[str]:
-    """The training files of a mix, without their names; none while something about it is wrong."""
+def _mixed_files(data: TextOptions, shares: list[str]) -> list[str]:
+    """The training files of a mix, without their names."""
     if data.dataset_name:
         raise UserError("mixes files; save the data sets as files first, and name these", flag="--mix")
-    mix = Mix.of(data.mix)
-    if mix is None:
-        return []
-    return [path for paths in mix.paths(data.train_file, flag=_text_flag(data)).values() for path in paths]
-
-
-def _text_flag(data: TextOptions) -> str:
-    """What the text is given with, as the docs of the command have it."""
-    return "--source" if isinstance(data, FilterOptions) else "--train_file"
+    mix = Mix.of(shares)
+    assert mix is not None
+    return [path for paths in mix.paths(data.train_file, flag=data.text_flag).values() for path in paths]
 
 
 def _exists(path: str, flag: str, problems: Problems) -> None:
@@ -109,7 +92,7 @@ def check_apart(data: TextOptions, output: str | None, flag: str, problems: Prob
                 continue
             folder = _really(typed)
             if folder in (place, *place.parents) and os.path.isdir(folder):  # noqa: PTH112 -- False of impossible names
-                source = _text_flag(data) if name == "train_file" else _DATA_FILES[name]
+                source = data.text_flag if name == "train_file" else _DATA_FILES[name]
                 problems.add(
                     f"{output} lies inside {path}, all of which is text ({source}), so the next start would read what "
                     "this one writes; name a folder outside",
@@ -124,26 +107,7 @@ def _really(path: str) -> Path:
 
 def check_has_text(data: TextOptions, problems: Problems) -> None:
     if not (data.train_file or data.dataset_name):
-        flag = _text_flag(data)
-        problems.add(f"no text; name a file or a folder: {flag} TEXT", flag=flag)
-
-
-def check_splits(options: Resolved, problems: Problems) -> None:
-    """Is there data for what is asked?"""
-    data, asked = options.data, options.training
-    if not (options.can_train or options.can_evaluate):
-        problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
-        return
-    if asked.get("do_train") and not options.can_train:
-        problems.add("nothing to train on; name a text: --train_file TEXT", flag="--do_train")
-    evaluates = "--do_eval" if asked.get("do_eval") else "--eval_strategy"
-    if options.do_eval and not options.can_evaluate:
-        problems.add(
-            "nothing to evaluate on: no --validation_file, and --validation_split_percentage is 0",
-            flag=evaluates,
-        )
-    if data.validation_split_percentage == 100 and options.do_train and not data.validation_file:
-        problems.add("100 leaves nothing to train on", flag="--validation_split_percentage")
+        problems.add(f"no text; name a file or a folder: {data.text_flag} TEXT", flag=data.text_flag)
 
 
 def check_chunking(data: DataOptions, problems: Problems) -> None:
@@ -155,47 +119,3 @@ def check_chunking(data: DataOptions, problems: Problems) -> None:
         problems.add("each window is of one document already; leave it out", flag="--isolate_documents")
     if not data.drop_remainder:
         problems.add("--chunking documents leaves out what fills no window; give one of them", flag="--drop_remainder")
-
-
-def _check_shards(options: PrepareOptions, problems: Problems) -> None:
-    if options.shard is None and options.merge is None:
-        return
-    if options.shard is not None:
-        with problems.collect():
-            shard_of(options.shard)
-    if options.shard is not None and is_address(options.output_dir or ""):
-        problems.add("parts are made in a folder that all machines see; name the address with --merge", flag="--shard")
-    if options.shard is not None and options.merge is not None:
-        problems.add("puts together what --shard makes; give one of them", flag="--merge")
-    for name in ("train_file", "validation_file"):
-        if "-" in getattr(options, name):
-            problems.add("standard input is read by one command; write it to a file first", flag=_DATA_FILES[name])
-
-
-def check_prepare(options: PrepareOptions, problems: Problems) -> None:
-    if options.list and options.clean:
-        problems.add("shows what --clean deletes; give one of them", flag="--list")
-    if options.list or options.clean:
-        return
-    check_data(options, problems)
-    check_apart(options, options.output_dir, "--output_dir", problems)
-    _check_shards(options, problems)
-    if not (options.train_file or options.validation_file or options.dataset_name):
-        problems.add("no text; name a file or a folder: --train_file TEXT", flag="--train_file")
-    if not (options.tokenizer_name or options.model_name_or_path):
-        problems.add("name a tokenizer: a folder, a tokenizer.json or a hub name", flag="--tokenizer_name")
-    if options.objective == "clm":
-        wrong = {"--max_seq_length": options.max_seq_length, "--line_by_line": options.line_by_line}
-        hint = "belongs to --objective mlm"
-    else:
-        wrong, hint = {"--block_size": options.block_size}, "masked training calls this --max_seq_length"
-    for flag, value in wrong.items():
-        if value:
-            problems.add(hint, flag=flag)
-    check_chunking(options, problems)
-    if options.chunking == "documents" and options.objective == "mlm":
-        problems.add("belongs to --objective clm", flag="--chunking")
-    if options.pad_to_max_length and not options.line_by_line:
-        problems.add("only lines can be padded; blocks are full. Add --line_by_line", flag="--pad_to_max_length")
-    if options.compat and options.compat != f"run_{options.objective}":
-        problems.add(f"{options.compat} prepares for --objective {options.compat[4:]}", flag="--compat")

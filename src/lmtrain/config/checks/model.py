@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lmtrain.config.groups import ModelOptions
 from lmtrain.config.model_size import parameters
-from lmtrain.config.options import (
-    ModelOptions,
-    Resolved,
-)
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import Problems
+
+if TYPE_CHECKING:
+    from lmtrain.config.options import Resolved
 
 _TENSORFLOW = (".ckpt", ".h5", ".pb", ".ckpt.index", ".ckpt.meta")
 

@@ -48,16 +48,15 @@ class ExportOptions(ModelOptions):
     )
     full: bool = option(False, "With --to loralib: all weights of the model too, as the original's last checkpoint.")
 
-
-def check_export(options: ExportOptions, problems: Problems) -> None:
-    """Add what is missing or has no meaning."""
-    if not options.model:
-        problems.add("name what to export: lmtrain export MODEL OUT --to merged", flag="MODEL")
-    elif not options.out:
-        problems.add(f"name where to: lmtrain export {options.model} OUT --to merged", flag="OUT")
-    if options.to is None:
-        problems.add(f"say as what: one of {', '.join(_TARGETS)}", flag="--to")
-    if options.full and options.to not in ("loralib", None):
-        problems.add("belongs to --to loralib; other whole models are --to merged", flag="--full")
-    if options.to == "loralib" and options.out and not options.out.endswith(".pt"):
-        problems.add(f"{options.out}: a loralib export is one file; call it something.pt", flag="OUT")
+    def check(self, problems: Problems) -> None:
+        """Add what is missing or has no meaning."""
+        if not self.model:
+            problems.add("name what to export: lmtrain export MODEL OUT --to merged", flag="MODEL")
+        elif not self.out:
+            problems.add(f"name where to: lmtrain export {self.model} OUT --to merged", flag="OUT")
+        if self.to is None:
+            problems.add(f"say as what: one of {', '.join(_TARGETS)}", flag="--to")
+        if self.full and self.to not in ("loralib", None):
+            problems.add("belongs to --to loralib; other whole models are --to merged", flag="--full")
+        if self.to == "loralib" and self.out and not self.out.endswith(".pt"):
+            problems.add(f"{self.out}: a loralib export is one file; call it something.pt", flag="OUT")

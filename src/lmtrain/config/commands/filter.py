@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lmtrain.config.about import option
+from lmtrain.config.checks.data import check_apart, check_data, check_has_text
 from lmtrain.config.groups import TextOptions
 from lmtrain.core.errors import Problems
 
@@ -21,6 +22,7 @@ class FilterOptions(TextOptions):
 
     without: ClassVar[frozenset[str]] = frozenset({"keep_linebreaks"})
     title: ClassVar[str] = "Filter"
+    text_flag: ClassVar[str] = "--source"
 
     train_file: list[str] = option(
         [],
@@ -95,6 +97,39 @@ class FilterOptions(TextOptions):
     json: bool = option(False, "Print the report as one JSON object.")
     overwrite: bool = option(False, "Delete what an earlier lmtrain filter wrote into --output, and begin anew.")
 
+    def check(self, problems: Problems) -> None:
+        """Add what is missing, has no meaning, or cannot keep anything."""
+        check_data(self, problems)
+        check_has_text(self, problems)
+        check_apart(self, self.output, "--output", problems)
+        if not self.output:
+            problems.add("say where to, such as --output filtered/", flag="--output")
+        if self.dataset_split != "train" and not self.dataset_name:
+            problems.add("chooses a split of --dataset_name, which is missing", flag="--dataset_split")
+        for name in ("keep_any", "drop_any"):
+            for text in listed(getattr(self, name)):
+                if not text:
+                    problems.add("an empty text is in every document; a comma too many?", flag=f"--{name}")
+                elif not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                    problems.add(f"{text!r} holds bytes that are not UTF-8", flag=f"--{name}")
+        for name in ("keep_regex", "drop_regex"):
+            for pattern in getattr(self, name):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    problems.add(f"{pattern!r} is no regular expression: {error}", flag=f"--{name}")
+        for suffix in listed(self.language_of_file):
+            if len(suffix) < 2 or not suffix.startswith("."):
+                problems.add(f"{suffix!r} is not how a file name ends; write it with its dot, such as .py",
+                             flag="--language_of_file")  # fmt: skip
+        if self.min_chars and self.max_chars and self.min_chars > self.max_chars:
+            problems.add(f"{self.min_chars} is above --max_chars {self.max_chars}: nothing could be kept",
+                         flag="--min_chars")  # fmt: skip
+        ruled = any(getattr(self, name) for name in RULES)
+        if not ruled and self.deduplicate == "none" and not self.mix:
+            problems.add("no rule is given; name what to keep, such as --keep_any pandas, or --deduplicate exact",
+                         flag="--keep_any")  # fmt: skip
+
 
 def listed(words: list[str]) -> list[str]:
     r"""The parts of words with commas between them, each once; ``\,`` is a comma.
@@ -104,34 +139,3 @@ def listed(words: list[str]) -> list[str]:
     """
     parts = [part.replace("\\,", ",") for word in words for part in re.split(r"(?<!\\),", word)]
     return list(dict.fromkeys(parts))
-
-
-def check_filter(options: FilterOptions, problems: Problems) -> None:
-    """Add what is missing, has no meaning, or cannot keep anything."""
-    if not options.output:
-        problems.add("say where to, such as --output filtered/", flag="--output")
-    if options.dataset_split != "train" and not options.dataset_name:
-        problems.add("chooses a split of --dataset_name, which is missing", flag="--dataset_split")
-    for name in ("keep_any", "drop_any"):
-        for text in listed(getattr(options, name)):
-            if not text:
-                problems.add("an empty text is in every document; a comma too many?", flag=f"--{name}")
-            elif not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                problems.add(f"{text!r} holds bytes that are not UTF-8", flag=f"--{name}")
-    for name in ("keep_regex", "drop_regex"):
-        for pattern in getattr(options, name):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                problems.add(f"{pattern!r} is no regular expression: {error}", flag=f"--{name}")
-    for suffix in listed(options.language_of_file):
-        if len(suffix) < 2 or not suffix.startswith("."):
-            problems.add(f"{suffix!r} is not how a file name ends; write it with its dot, such as .py",
-                         flag="--language_of_file")  # fmt: skip
-    if options.min_chars and options.max_chars and options.min_chars > options.max_chars:
-        problems.add(f"{options.min_chars} is above --max_chars {options.max_chars}: nothing could be kept",
-                     flag="--min_chars")  # fmt: skip
-    ruled = any(getattr(options, name) for name in RULES)
-    if not ruled and options.deduplicate == "none" and not options.mix:
-        problems.add("no rule is given; name what to keep, such as --keep_any pandas,sklearn, or --deduplicate exact",
-                     flag="--keep_any")  # fmt: skip

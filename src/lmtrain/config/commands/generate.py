@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lmtrain.config.about import option
+from lmtrain.config.checks.model import check_model_given
 from lmtrain.config.groups import MAKES_A_MODEL, ModelOptions
 from lmtrain.config.values import check_not_the_input
 from lmtrain.core.errors import Problems
@@ -85,47 +86,47 @@ class GenerateOptions(ModelOptions):
         None, "Write one JSON object a line to this file, whole or not at all.", metavar="FILE", shown_default="no file"
     )
 
+    def check(self, problems: Problems) -> None:
+        """Add what is missing, contradicts itself or has no meaning."""
+        check_model_given(self, problems)
+        if not self.do_sample and self.num_return_sequences > max(1, self.num_beams):
+            problems.add(
+                f"{self.num_return_sequences} completions would all be the same without sampling; "
+                f"leave out --greedy, or use --num_beams {self.num_return_sequences}",
+                flag="--num_return_sequences",
+            )
+        if self.num_beams > 1 and self.do_sample:
+            problems.add("a beam search takes the likeliest and does not sample; add --greedy", flag="--num_beams")
+        for name in _OF_BEAMS:
+            if self.num_beams == 1 and getattr(self, name) != getattr(GenerateOptions, name):
+                problems.add("is for a beam search; add --greedy --num_beams 4", flag=f"--{name}")
+        if len(self.stop) > 1 and not (self.prompt or self.prompts_file or self.interactive):
+            problems.add("takes all words behind it, and no prompt is left; put the prompts first", flag="--stop")
+        if "" in self.stop:
+            problems.add("an empty text would end a completion before it begins", flag="--stop")
+        if self.logprobs is not None and not (self.json or self.output):
+            problems.add("are written as JSON; add --json or --output FILE", flag="--logprobs")
+        self._one_way_in(problems)
+        self._one_way_out(problems)
 
-def check_generate(options: GenerateOptions, problems: Problems) -> None:
-    """Add what contradicts itself or has no meaning."""
-    if not options.do_sample and options.num_return_sequences > max(1, options.num_beams):
-        problems.add(
-            f"{options.num_return_sequences} completions would all be the same without sampling; "
-            f"leave out --greedy, or use --num_beams {options.num_return_sequences}",
-            flag="--num_return_sequences",
-        )
-    if options.num_beams > 1 and options.do_sample:
-        problems.add("a beam search takes the likeliest and does not sample; add --greedy", flag="--num_beams")
-    for name in _OF_BEAMS:
-        if options.num_beams == 1 and getattr(options, name) != getattr(GenerateOptions, name):
-            problems.add("is for a beam search; add --greedy --num_beams 4", flag=f"--{name}")
-    if len(options.stop) > 1 and not (options.prompt or options.prompts_file or options.interactive):
-        problems.add("takes all words behind it, and no prompt is left; put the prompts first", flag="--stop")
-    if "" in options.stop:
-        problems.add("an empty text would end a completion before it begins", flag="--stop")
-    if options.logprobs is not None and not (options.json or options.output):
-        problems.add("are written as JSON; add --json or --output FILE", flag="--logprobs")
-    _one_way_in(options, problems)
-    _one_way_out(options, problems)
+    def _one_way_in(self, problems: Problems) -> None:
+        stdin = self.prompt.count("-") + (self.prompts_file == "-")
+        if stdin > 1:
+            problems.add(
+                "standard input is read once; give one - only", flag="--prompts_file" if stdin == 2 else "PROMPT"
+            )
+        if self.interactive and (self.prompt or self.prompts_file):
+            given = "--prompts_file" if self.prompts_file else "the prompts"
+            problems.add(f"asks for prompts itself; leave out {given}", flag="--interactive")
 
-
-def _one_way_in(options: GenerateOptions, problems: Problems) -> None:
-    stdin = options.prompt.count("-") + (options.prompts_file == "-")
-    if stdin > 1:
-        problems.add("standard input is read once; give one - only", flag="--prompts_file" if stdin == 2 else "PROMPT")
-    if options.interactive and (options.prompt or options.prompts_file):
-        given = "--prompts_file" if options.prompts_file else "the prompts"
-        problems.add(f"asks for prompts itself; leave out {given}", flag="--interactive")
-
-
-def _one_way_out(options: GenerateOptions, problems: Problems) -> None:
-    if options.interactive and options.output:
-        problems.add("is for prompts that are known beforehand; leave out --interactive", flag="--output")
-    if options.prompts_file and options.output:
-        check_not_the_input(options.prompts_file, options.output, problems)
-    if options.stream and options.json:
-        problems.add("writes text, and --json objects; give one of them, or --output FILE", flag="--stream")
-    if options.stream and options.num_beams > 1:
-        problems.add(
-            "of a beam search nothing is certain before its end; leave out --stream or --num_beams", flag="--stream"
-        )
+    def _one_way_out(self, problems: Problems) -> None:
+        if self.interactive and self.output:
+            problems.add("is for prompts that are known beforehand; leave out --interactive", flag="--output")
+        if self.prompts_file and self.output:
+            check_not_the_input(self.prompts_file, self.output, problems)
+        if self.stream and self.json:
+            problems.add("writes text, and --json objects; give one of them, or --output FILE", flag="--stream")
+        if self.stream and self.num_beams > 1:
+            problems.add(
+                "of a beam search nothing is certain before its end; leave out --stream or --num_beams", flag="--stream"
+            )

@@ -113,48 +113,46 @@ class Gpt2FtOptions:
     world_size: int = option(0, _LAUNCHER)
     random_seed: int = option(10, "Seed of the order, of new weights and of dropout.", **SEEDS)
 
-
-def check_gpt2_ft(options: Gpt2FtOptions) -> None:
-    """Raise :class:`UserError` with all that is missing or contradicts itself, in the original's flags."""
-    problems = Problems()
-    for name in ("train_data", "valid_data"):
-        if getattr(options, name) is None:
-            problems.add(
-                'is needed: a file of lines {"context": [ids], "completion": [ids]}, as gpt2_encode.py writes it',
-                flag=f"--{name}",
-            )
-    if options.scheduler == "cycle":
-        _check_cycle(options, problems)
-    elif options.max_step is None and options.max_epoch is None:
-        problems.add("says when the training ends, and so does --max_step; give one of them", flag="--max_epoch")
-    if options.lora_dim == 0:
-        for item in fields(options):
-            if item.name in ("lora_alpha", "lora_dropout") and getattr(options, item.name) != item.default:
+    def check(self, problems: Problems) -> None:
+        """Add what is missing or contradicts itself, in the original's flags."""
+        for name in ("train_data", "valid_data"):
+            if getattr(self, name) is None:
                 problems.add(
-                    "is about LoRA, and --lora_dim 0, the default, trains all weights; give its rank, such as "
-                    "--lora_dim 4, or leave this out",
-                    flag=f"--{item.name}",
+                    'is needed: a file of lines {"context": [ids], "completion": [ids]}, as gpt2_encode.py writes it',
+                    flag=f"--{name}",
                 )
-    if options.fp16 and options.precision not in ("fp32", "fp16"):
-        problems.add(f"says something else than --precision {options.precision}; give one of them", flag="--fp16")
-    problems.raise_if_any()
+        if self.scheduler == "cycle":
+            self._check_cycle(problems)
+        elif self.max_step is None and self.max_epoch is None:
+            problems.add("says when the training ends, and so does --max_step; give one of them", flag="--max_epoch")
+        if self.lora_dim == 0:
+            for item in fields(self):
+                if item.name in ("lora_alpha", "lora_dropout") and getattr(self, item.name) != item.default:
+                    problems.add(
+                        "is about LoRA, and --lora_dim 0, the default, trains all weights; give its rank, such as "
+                        "--lora_dim 4, or leave this out",
+                        flag=f"--{item.name}",
+                    )
+        if self.fp16 and self.precision not in ("fp32", "fp16"):
+            problems.add(f"says something else than --precision {self.precision}; give one of them", flag="--fp16")
+
+    def _check_cycle(self, problems: Problems) -> None:
+        try:
+            steps, rates = corners(self)
+        except ValueError as error:
+            problems.add(
+                f"takes whole numbers, and --i_lrs numbers, with commas between them: {error}", flag="--i_steps"
+            )
+            return
+        if len(steps) != len(rates):
+            problems.add(f"has {len(steps)} corners and --i_lrs {len(rates)}; each needs its rate", flag="--i_steps")
+        if steps != sorted(steps):
+            problems.add(f"{self.i_steps} does not rise", flag="--i_steps")
 
 
 def corners(options: Gpt2FtOptions) -> tuple[list[int], list[float]]:
     """``--i_steps`` and ``--i_lrs`` as numbers. ValueError where one is none."""
     return [int(word) for word in options.i_steps.split(",")], [float(word) for word in options.i_lrs.split(",")]
-
-
-def _check_cycle(options: Gpt2FtOptions, problems: Problems) -> None:
-    try:
-        steps, rates = corners(options)
-    except ValueError as error:
-        problems.add(f"takes whole numbers, and --i_lrs numbers, with commas between them: {error}", flag="--i_steps")
-        return
-    if len(steps) != len(rates):
-        problems.add(f"has {len(steps)} corners and --i_lrs {len(rates)}; each needs its rate", flag="--i_steps")
-    if steps != sorted(steps):
-        problems.add(f"{options.i_steps} does not rise", flag="--i_steps")
 
 
 def without_effect(options: Gpt2FtOptions) -> list[str]:

@@ -37,8 +37,7 @@ class PushOptions:
         shown_default="main",
     )  # fmt: skip
 
-
-def check_push(options: PushOptions, problems: Problems) -> None:
-    """Add what is missing."""
-    if not options.folder:
-        problems.add("name what to upload: lmtrain push runs/book --hub_model_id me/book", flag="FOLDER")
+    def check(self, problems: Problems) -> None:
+        """Add what is missing."""
+        if not self.folder:
+            problems.add("name what to upload: lmtrain push runs/book --hub_model_id me/book", flag="FOLDER")

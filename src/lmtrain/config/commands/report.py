@@ -33,19 +33,20 @@ class ReportOptions:
     open: bool = option(False, "Show the page in the browser.")
     json: bool = option(False, "Print what the runs came to as one JSON object.")
 
-
-def check_report(options: ReportOptions, problems: Problems) -> None:
-    """Add what is missing or has no meaning."""
-    if not options.runs:
-        problems.add("name a run, the --output_dir of a training: lmtrain report RUN", flag="RUN")
-    for kind in options.export:
-        if kind not in _FORMATS:
-            problems.add(f"{kind!r} is not one of {', '.join(_FORMATS)}; runs stand before the flags", flag="--export")
-    if options.export_dir and not options.export:
-        problems.add("has no effect without --export", flag="--export_dir")
-    if options.port is not None and not options.live:
-        problems.add("has no effect without --live", flag="--port")
-    for flag, given in (("--output", options.output), ("--export", options.export), ("--json", options.json)):
-        if options.live and given:
-            problems.add("writes a file once, and --live serves the page; give one of them" if flag != "--json" else
-                         "prints a result once, and --live goes on; give one of them", flag=flag)  # fmt: skip
+    def check(self, problems: Problems) -> None:
+        """Add what is missing or has no meaning."""
+        if not self.runs:
+            problems.add("name a run, the --output_dir of a training: lmtrain report RUN", flag="RUN")
+        for kind in self.export:
+            if kind not in _FORMATS:
+                problems.add(
+                    f"{kind!r} is not one of {', '.join(_FORMATS)}; runs stand before the flags", flag="--export"
+                )
+        if self.export_dir and not self.export:
+            problems.add("has no effect without --export", flag="--export_dir")
+        if self.port is not None and not self.live:
+            problems.add("has no effect without --live", flag="--port")
+        for flag, given in (("--output", self.output), ("--export", self.export), ("--json", self.json)):
+            if self.live and given:
+                problems.add("writes a file once, and --live serves the page; give one of them" if flag != "--json" else
+                             "prints a result once, and --live goes on; give one of them", flag=flag)  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from lmtrain.config.flags import TRAINING_COMMANDS
+from lmtrain.config.commands import TRAINING_COMMANDS
 from lmtrain.config.global_batch import SIZES, examples_a_step
 from lmtrain.config.save import defaults
 from lmtrain.config.values import user_path

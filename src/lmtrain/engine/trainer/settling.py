@@ -26,6 +26,7 @@ from lmtrain.engine.trainer.reading import ReadingTrainer
 from lmtrain.models.fast_dropout import dropping_fast
 from lmtrain.models.flops import ModelFlops
 from lmtrain.models.layers import has_compiled_layers, no_more_compiling
+from lmtrain.models.recomputation import is_worth_it, recomputes_all, recomputing
 from lmtrain.models.sharding import is_sharded
 from lmtrain.objectives import EVALUATION_EPOCH
 
@@ -151,19 +152,30 @@ class SettlingTrainer(ReadingTrainer):
     def one_pass(self, batch: dict[str, Any]) -> None:
         """A forward and backward pass over a batch of :meth:`batch_of`, as training makes them."""
         self.model.train()
-        with self.dropping():
+        with self.dropping(), self.keeping(batch):
             with self.accelerator.autocast():  # as Accelerate does it around the forward pass of a prepared model
                 loss: Any = self.compute_loss(self.model, batch)
             loss.backward()
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        with self.dropping():
-            return super().training_step(*args, **kwargs)
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        with self.dropping(), self.keeping(inputs):
+            return super().training_step(model, inputs, *args, **kwargs)
 
     def dropping(self) -> AbstractContextManager[Any]:
         """How a pass drops values. Compiled layers have a way of their own."""
         fast = self.fast_paths.fast_dropout and not has_compiled_layers(self.model)
         return dropping_fast() if fast else nullcontext()
+
+    def keeping(self, inputs: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """What a pass keeps for its way back; no bit depends on it. Where all is made again nothing is kept anyway, and
+        compiled layers choose themselves; sharded ones, and GPUs, were not measured."""
+        model: Any = self.model
+        ids = inputs.get("input_ids")
+        tried = self.args.device.type == "cpu" and not (self.is_sharded or self.args.torch_compile)
+        width = getattr(getattr(model, "config", None), "hidden_size", 0)
+        if not (tried and isinstance(ids, Tensor) and is_worth_it(ids.numel(), width)):
+            return nullcontext()
+        return nullcontext() if has_compiled_layers(model) or recomputes_all(model) else recomputing(model)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """On the device, and in the model's words where a row holds several examples."""

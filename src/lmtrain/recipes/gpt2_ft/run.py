@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import TrainingArguments
 
-from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions, check_gpt2_ft, corners, without_effect
+from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions, corners, without_effect
 from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.console import Say, counted, say
 from lmtrain.core.errors import Interrupted, Problems, about
@@ -46,7 +46,9 @@ def run_gpt2_ft(options: Gpt2FtOptions, argv: Sequence[str] = (), *, stop: Stop 
     Lines of the original's form go to standard output. Raises :class:`UserError`, with everything that can be known
     before anything is written, and :class:`Interrupted` when training was ended by ``stop``, with a checkpoint.
     """
-    check_gpt2_ft(options)
+    problems = Problems()
+    options.check(problems)
+    problems.raise_if_any()
     for line in without_effect(options):
         say("options", line)
     folder = work_dir.path_of(options)
