@@ -93,7 +93,8 @@ def main() -> int:
             rows.append(curve(args.shape, shape, work))
         if not all(row.reached for row in rows):
             words = command(shape.block, shape.batch, 20, precision(), work)
-            details["anatomies"] = [anatomy(f"causal {args.shape}", ["clm", *words], work)]
+            steps = 2 if shape.timing is _LONG else 6
+            details["anatomies"] = [anatomy(f"causal {args.shape}", ["clm", *words], work, steps=steps)]
     return finish(f"causal {args.shape}", rows, details, args.json)
 
 

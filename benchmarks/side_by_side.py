@@ -149,10 +149,10 @@ def our_masked_rows(words: Sequence[Any], count: int) -> tuple[list[Any], list[A
     return [one["input_ids"][0].tolist() for one in made], [one["labels"][0].tolist() for one in made]
 
 
-def anatomy(what: str, words: Sequence[Any], work: Path) -> dict[str, Any]:
+def anatomy(what: str, words: Sequence[Any], work: Path, *, steps: int = 6) -> dict[str, Any]:
     """Where a step of ``lmtrain WORDS`` goes, for what misses its goal: as ``lmtrain profile --json`` has it."""
     command = [*words, "--output_dir", work / "ours", "--overwrite_output_dir", "--data_cache_dir", work / "cache"]
-    found = json.loads(lmtrain("profile", *command, "--steps", 6, "--json", work=work))
+    found = json.loads(lmtrain("profile", *command, "--steps", steps, "--json", work=work))
     kept = ("step_seconds", "mfu", "seconds", "flops", "padding", "precision", "memory")
     return {"what": what, **{name: found[name] for name in kept}, "peak_flops": found["peak"]["flops"]}
 

@@ -9,10 +9,12 @@ import json
 import sys
 from pathlib import Path
 
-from clock import watch, write
-
 from lmtrain.cli.main import main
+from lmtrain.cli.startup import heavy_imports
 from lmtrain.core.console import is_first_process
+
+with heavy_imports():  # the clock needs torch, and a command has it imported like this
+    from clock import watch, write
 
 if __name__ == "__main__":
     out, warm, steps, seconds, _, *command = sys.argv[1:]
