@@ -105,6 +105,20 @@ def test_what_was_asked_for_and_cannot_be_done_is_said(
     assert list(run.fast_paths.lines) == (expected if asked == "on" else [])
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_what_the_compiler_fails_of_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Such as a library in its cache that a killed process left half written."""
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise ImportError("main.so: file too short")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", fail)
+    run = trainer(tmp_path, compiles="on")
+    assert not run.fast_paths.compiled
+    assert "ImportError: main.so: file too short" in run.fast_paths.lines[0]
+
+
 def test_several_processes_say_that_they_do_not_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = trainer(tmp_path, compiles="on")
     paths = settle(run, {})

@@ -129,7 +129,8 @@ def choose_compiling(
         once()
         difference = prove()
     except Exception as error:  # the compiler's own: of many kinds
-        difference = f"{type(error).__name__}: {first_line(error)}"
+        cause = getattr(error, "inner_exception", error)  # the other begins with the compiler's name alone
+        difference = f"{type(cause).__name__}: {first_line(cause)}"
     if difference:
         leave_uncompiled(model)
         return Compiling(False, f"compiled layers give {difference}")
