@@ -115,9 +115,9 @@ def prepare(work: Path, corpus: Path, tokenizer: Path, words: list[str]) -> tupl
 
 def stages_of(work: Path, corpus: Path, tokenizer: Path) -> dict[str, float]:
     """Seconds of one worker's stages, each by itself in a fresh process with one thread."""
-    env = {**environment(work), "RAYON_NUM_THREADS": "1"}
     command = [sys.executable, "-c", STAGES, str(corpus), str(tokenizer), str(work / "stages")]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, env=env).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, env=environment(work))
+    found: dict[str, float] = json.loads(done.stdout)
     print("  ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items()), file=sys.stderr)
     return found
 
@@ -128,14 +128,16 @@ from pathlib import Path
 began = time.perf_counter()
 import numpy as np
 from lmtrain.core.types import Tally
-from lmtrain.data.preparing.encoding import Account, Work, _batches, _texts
+from lmtrain.data.fast_engine import limit_threads
+from lmtrain.data.preparing.encoding import Account, Work, _batches, _pieces
 from lmtrain.data.preparing.plan import segments_of
 from lmtrain.data.preparing.request import SEGMENT
 from lmtrain.data.seams import Seams
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.store_writer import StoreWriter
-from lmtrain.data.tokenization import FastokensEncoder, reference_encoder
+from lmtrain.data.tokenization import FastokensEncoder
 from lmtrain.data.tokenizer_files import TokenizerFiles
+limit_threads(1)
 corpus, tokenizer, scratch = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 found = {}
 def lap(name):
@@ -151,7 +153,7 @@ for source in sources:
     source.content_hash()
 lap("hash")
 segments = segments_of(sources, None, SEGMENT)
-batches = iter(_batches(_texts(Work.of(segments, sources, None), Seams(reference_encoder(files)), Account())))
+batches = iter(_batches(_pieces(Work.of(segments, sources, None), Seams(encoder), Account())))
 scratch.mkdir()
 with StoreWriter(scratch, files.n_ids) as writer:
     lap("write")

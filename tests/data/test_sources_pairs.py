@@ -41,7 +41,7 @@ def documents(source: PairSource, tally: Tally | None = None) -> list[str]:
     """The documents that the pieces of a source make."""
     texts: list[str] = []
     for piece in source.pieces(tally or Tally()):
-        assert piece.n_bytes == len(piece.text.encode())
+        assert piece.n_bytes == len(piece.text.encode()) and piece.utf8 in (None, piece.text.encode())
         if piece.first:
             texts.append("")
         texts[-1] += piece.text

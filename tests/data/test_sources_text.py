@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data.sources import Reading, resolve_sources
-from lmtrain.data.sources.cutting import cut_at, pieces_of, slices
+from lmtrain.data.sources.cutting import cut_at, pieces_of, slices, utf8_pieces
 from lmtrain.data.sources.segments import end_of_line
 
 AWKWARD = [
@@ -42,7 +42,8 @@ def read(path: Path, tally: Tally | None = None, **settings: object) -> list[str
     documents: list[str] = []
     for source in resolve_sources([str(path)], Reading(**settings)):  # type: ignore[arg-type]
         for piece in source.pieces(tally if tally is not None else Tally()):
-            assert piece.n_bytes == len(piece.text.encode("utf-8"))
+            assert piece.n_bytes == len(piece.text.encode())
+            assert piece.utf8 in (None, piece.text.encode())
             if piece.first:
                 documents.append(piece.text)
             else:
@@ -67,12 +68,12 @@ def test_a_text_file_is_one_document_byte_for_byte(tmp_path: Path, text: str, pi
 
 @given(text=TEXTS, size=st.integers(1, 40))
 def test_pieces_join_to_the_text_and_never_split_cr_lf(text: str, size: int) -> None:
-    pieces = list(pieces_of(slices(text, size), size))
-    assert "".join(piece.text for piece in pieces) == text
-    assert [piece.first for piece in pieces] == [True] + [False] * (len(pieces) - 1)
-    assert all(piece.text for piece in pieces)
-    for before, after in pairwise(pieces):
-        assert not (before.text.endswith("\r") and after.text.startswith("\n"))
+    for pieces in (list(pieces_of(slices(text, size), size)), list(utf8_pieces(io.BytesIO(text.encode()), size))):
+        assert "".join(piece.text for piece in pieces) == text.removeprefix("\ufeff" if pieces[0].utf8 else "")
+        assert [piece.first for piece in pieces] == [True] + [False] * (len(pieces) - 1)
+        assert all(piece.text and piece.utf8 in (None, piece.text.encode()) for piece in pieces)
+        for before, after in pairwise(pieces):
+            assert not (before.text.endswith("\r") and after.text.startswith("\n"))
 
 
 @pytest.mark.parametrize(

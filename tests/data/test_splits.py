@@ -119,7 +119,7 @@ def cut_documents(source: Texts, percentage: float) -> list[str]:
     assert cut is not None
     documents: list[str] = []
     for piece in cut_pieces(source.pieces(Tally()), cut):
-        assert piece.n_bytes == len(piece.text.encode())
+        assert piece.n_bytes == len(piece.text.encode()) and piece.utf8 in (None, piece.text.encode())
         documents += [""] if piece.first else []
         documents[-1] += piece.text
     assert len("".join(documents[: cut.validation_documents]).encode()) == cut.bytes

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpora import CODE, ODD, byte_level_bpe, llama_like, wordpiece
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece
 from lmtrain.data.fast_engine import Loading
-from lmtrain.data.seams import Seams
+from lmtrain.data.seams import SHORTEST, Seams
 from lmtrain.data.tokenization import (
     DiffersError,
     Encoder,
@@ -278,25 +278,53 @@ def test_reading_a_tokenizer_imports_neither_torch_nor_transformers(bpe: Path) -
     assert done.stdout.strip() == "[]"
 
 
-def joined(texts: list[tuple[str, bool]]) -> list[str]:
+def joined(pieces: list[Piece]) -> list[str]:
     """The documents of pieces."""
     documents: list[str] = []
-    for text, first in texts:
-        if first:
-            documents.append(text)
+    for piece in pieces:
+        assert piece.n_bytes == len(piece.text.encode()) and piece.utf8 in (None, piece.text.encode())
+        if piece.first:
+            documents.append(piece.text)
         else:
-            documents[-1] += text
+            documents[-1] += piece.text
     return documents
 
 
-def encoded(encoder: Encoder, texts: list[tuple[str, bool]]) -> list[list[int]]:
+def encoded(encoder: Encoder, pieces: list[Piece]) -> list[list[int]]:
     """The ids of pieces, by document."""
     documents: list[list[int]] = []
-    for text, first in texts:
-        if first:
+    for piece in pieces:
+        if piece.first:
             documents.append([])
-        documents[-1] += ids_of(encoder, text)[0]
+        documents[-1] += ids_of(encoder, piece.text)[0]
     return documents
+
+
+COUNTED = """
+import os, sys
+from pathlib import Path
+from lmtrain.data.fast_engine import limit_threads, load_fastokens
+from lmtrain.data.tokenization import FastokensEncoder
+limit_threads(int(sys.argv[2]))
+encoder = FastokensEncoder(load_fastokens(Path(sys.argv[1], "tokenizer.json").read_text(encoding="utf-8")))
+encoder.encode([f"line {number}" for number in range(10_000)])
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux lists the threads of a process")
+def test_engines_keep_to_the_threads_they_are_allowed(bpe: Path, tmp_path: Path) -> None:
+    """``fastokens`` does not read rayon's variable: a process with one thread had two."""
+    (tmp_path / "counted.py").write_text(COUNTED)
+
+    def threads(allowed: int) -> int:
+        command = [sys.executable, str(tmp_path / "counted.py"), str(bpe), str(allowed)]
+        alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # NumPy has threads too
+        return int(subprocess.run(command, check=True, capture_output=True, text=True, env=alone).stdout)
+
+    assert threads(1) == 1
+    if len(os.sched_getaffinity(0)) > 1:
+        assert threads(2) == 2
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +333,7 @@ def plain_encoders(bpe: Path, llama: Path) -> list[Encoder]:
 
 
 @given(cuts=st.lists(st.integers(1, 2999), max_size=12))
+@example(cuts=[289, 291])
 @settings(max_examples=60, deadline=None)
 def test_pieces_cut_anywhere_give_the_whole_documents_ids(plain_encoders: list[Encoder], cuts: list[int]) -> None:
     text = CODE[:3000]
@@ -316,15 +345,18 @@ def test_pieces_cut_anywhere_give_the_whole_documents_ids(plain_encoders: list[E
         found = list(seams.proven(parts))
         assert joined(found) == [text, "next document"]
         assert encoded(plain, found) == ids_of(plain, text, "next document")
-        assert sum(not first for _, first in found) + seams.joined == len(at) - 2
+        sizes = [b - a for a, b in pairwise(at)]
+        tried = sum(min(pair) >= SHORTEST for pair in pairwise(sizes))
+        assert sum(not piece.first for piece in found) + seams.joined == tried, "shorter pieces prove nothing"
 
 
 def test_good_cuts_are_kept_and_bad_ones_joined(plain_encoders: list[Encoder]) -> None:
     bpe, llama = plain_encoders
 
-    def joins(plain: Encoder, *texts: str) -> int:
+    def joins(plain: Encoder, left: str, right: str) -> int:
         seams = Seams(plain)
-        list(seams.proven(Piece(text, len(text), number == 0) for number, text in enumerate(texts)))
+        left, right = CODE[:300] + left, right + CODE[:300]
+        list(seams.proven([Piece(left, len(left)), Piece(right, len(right), False)]))
         return seams.joined
 
     assert joins(bpe, "def wrap(text):\n", "return text") == 0

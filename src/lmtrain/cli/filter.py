@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from lmtrain.cli.startup import light_imports
 from lmtrain.config.commands.filter import FilterOptions
 from lmtrain.core.console import say
 from lmtrain.core.errors import ExitCode
@@ -11,8 +12,9 @@ from lmtrain.core.errors import ExitCode
 
 def run(options: FilterOptions) -> int:
     """Filter, and print the report."""
-    from lmtrain.data.filter.report import lines
-    from lmtrain.data.filter.run import filter_corpus
+    with light_imports():
+        from lmtrain.data.filter.report import lines
+        from lmtrain.data.filter.run import filter_corpus
 
     report = filter_corpus(options, say=say)
     print(json.dumps(report, ensure_ascii=False) if options.json else "\n".join(lines(report)))

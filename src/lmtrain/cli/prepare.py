@@ -4,11 +4,11 @@ are."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from lmtrain.cli.startup import light_imports
 from lmtrain.config.commands.prepare import PrepareOptions
 from lmtrain.config.values import user_path
 from lmtrain.core.addresses import is_address, shown
@@ -29,17 +29,19 @@ def run(options: PrepareOptions) -> int:
     """Prepare as asked and print the ledger; or list, or clean."""
     if options.list or options.clean:
         return _clean(options) if options.clean else _list(options)
-    if options.preprocessing_num_workers:  # the engines' threads are counted when the first one is loaded
-        os.environ["RAYON_NUM_THREADS"] = "1"
+    if options.preprocessing_num_workers:
+        from lmtrain.data.fast_engine import limit_threads
+
+        limit_threads(1)
         keep_freed_memory()
     problems = Problems()
-    with problems.collect():
+    with problems.collect(), light_imports():
         tokenizer = _tokenizer(options)  # first: its fast engine loads while the files are looked at
     far = options.output_dir if is_address(options.output_dir or "") else None
     with problems.collect():
-        from lmtrain.data.corpus import prepare_corpus
-        from lmtrain.data.named_text import sources_of, wanted_sources
-
+        with light_imports():
+            from lmtrain.data.corpus import prepare_corpus
+            from lmtrain.data.named_text import sources_of, wanted_sources
         sources = sources_of(options, cache_dir=options.cache_dir, token=options.token)
         _refuse_stores(sources, options)
         names = list(wanted_sources(options, sources, ("train", "validation"))[0])

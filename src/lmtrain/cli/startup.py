@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from lmtrain.core.allocator import use_large_pages
 from lmtrain.core.console import told_to
+
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 @contextmanager
@@ -20,14 +23,38 @@ def heavy_imports() -> Iterator[None]:
     imported (transformers 5.23: that ``WANDB_MODE`` is offline) is kept out of a command's result.
     """
     use_large_pages()
+    with _without_collecting(), redirect_stdout(told_to()):
+        yield
+        from lmtrain.models.quiet import quiet_for_commands
+
+        quiet_for_commands()
+
+
+@contextmanager
+def light_imports() -> Iterator[None]:
+    """Import under this what brings NumPy along and not torch, before processes are forked.
+
+    NumPy's OpenBLAS begins a thread for each core when it is loaded, and it waits for work in a loop: 50 ms of 180 here
+    until NumPy is there, for a command that multiplies no matrix. It is told to do without; what the command starts
+    hears nothing of that.
+    """
+    was_asked = _BLAS_THREADS in os.environ
+    os.environ.setdefault(_BLAS_THREADS, "1")
+    try:
+        with _without_collecting():
+            yield
+    finally:
+        if not was_asked:
+            del os.environ[_BLAS_THREADS]
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """What is made meanwhile is not looked at for garbage, now or later."""
     was_on = gc.isenabled()
     gc.disable()
     try:
-        with redirect_stdout(told_to()):
-            yield
-            from lmtrain.models.quiet import quiet_for_commands
-
-            quiet_for_commands()
+        yield
         gc.freeze()
     finally:
         if was_on:

@@ -8,7 +8,6 @@ print("\\n".join(corpus.ledger.lines()))
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +24,7 @@ from lmtrain.core.streams import stream
 from lmtrain.core.types import Source
 from lmtrain.data.cache import cache_folder
 from lmtrain.data.chunking import costs
+from lmtrain.data.fast_engine import limit_threads
 from lmtrain.data.layouts import Blocks, Joined, Lines, Mixed, Pairs, Windows
 from lmtrain.data.ledger import Chunking, Ledger
 from lmtrain.data.named_text import reading_of, sources_of, split_of, wanted_sources
@@ -151,10 +151,9 @@ def requests_of(
 
 
 def making_of(options: DataOptions) -> Making:
-    """By whom stores are made. A process of several gets one thread: both engines are written with rayon, which reads
-    this when it starts."""
+    """By whom stores are made. A process of several gets one thread."""
     if options.preprocessing_num_workers:
-        os.environ["RAYON_NUM_THREADS"] = "1"
+        limit_threads(1)
     engine: Any = getattr(options, "engine", "local")
     return Making(options.preprocessing_num_workers, engine, getattr(options, "merge", None))
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+
+def limit_threads(count: int) -> None:
+    """Let the engines of this process, and of those it starts, encode with ``count`` threads each.
+
+    To be called before one encodes. ``tokenizers`` reads rayon's variable, ``fastokens``, which has threads of its own,
+    only its own: unset, that of one core of two takes the other as well.
+    """
+    for name in ("RAYON_NUM_THREADS", "FASTOKENS_BPE_THREADS"):
+        os.environ[name] = str(count)
 
 
 class Loading(Generic[T]):

@@ -11,7 +11,6 @@ follows. They lie in the store as two documents; a tokenizer, a template or a co
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -26,6 +25,7 @@ from lmtrain.core.types import Source
 from lmtrain.data.cache import cache_folder
 from lmtrain.data.corpus import AnyLayout, Corpus, SaySplits, at_most, divided
 from lmtrain.data.encoded import prepare_encoded
+from lmtrain.data.fast_engine import limit_threads
 from lmtrain.data.layouts import Pairs
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.named_text import sources_of, wanted_sources
@@ -78,8 +78,8 @@ def prepare_pairs(
     ``tokenizer`` is one of transformers, or a :class:`TokenizerFiles`, which has no chat template. Without validation
     data ``validation_split_percentage`` per cent of the training pairs are kept for it. Raises :class:`UserError`.
     """
-    if data.preprocessing_num_workers:  # both engines are written with rayon, which reads this when it starts
-        os.environ["RAYON_NUM_THREADS"] = str(data.preprocessing_num_workers)
+    if data.preprocessing_num_workers:
+        limit_threads(data.preprocessing_num_workers)
     files = tokenizer if isinstance(tokenizer, TokenizerFiles) else TokenizerFiles.from_transformers(tokenizer)
     named, splitting = wanted_sources(data, sources or pair_sources_of(data, pairs), wanted)
     found = {

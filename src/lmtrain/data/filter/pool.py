@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.children import begin_child
 from lmtrain.core.errors import UserError
 from lmtrain.data.filter.meter import Meter, Read
@@ -120,6 +121,7 @@ def _begin(job: Job, meter: Meter) -> None:
     global _job, _meter
     _job, _meter = job, meter
     begin_child()
+    keep_freed_memory()
 
 
 def _do(task: Task, path: Path) -> _Done:

@@ -16,8 +16,7 @@ from lmtrain.data.preparing.engine import Engine
 from lmtrain.data.preparing.plan import Segment, read
 from lmtrain.data.seams import Seams
 from lmtrain.data.store_writer import DocumentWriter
-from lmtrain.data.tokenization import Encoded, Encoder, reference_encoder
-from lmtrain.data.tokenizer_files import TokenizerFiles
+from lmtrain.data.tokenization import Encoded, Encoder
 
 _BATCH = 2 << 20  # characters encoded at once: enough for all cores, little enough to be no memory
 _CHECKED = 2048  # characters of each batch that the plain engine encodes too
@@ -77,19 +76,17 @@ class _Batch:
     size: int = 0
 
 
-def encode(
-    work: Work, tokenizer: TokenizerFiles, engine: Engine, writer: DocumentWriter, seed: str, *, beside: bool = False
-) -> Account:
+def encode(work: Work, engine: Engine, writer: DocumentWriter, seed: str, *, beside: bool = False) -> Account:
     """Write the tokens of ``work``. ``beside``: read in this thread while another one encodes.
 
     Raises :class:`DiffersError` when the engine differs from the plain one on a place of a batch.
     """
-    account, seams = Account(), Seams(reference_encoder(tokenizer))
+    account, seams = Account(), Seams(engine.encoder)
     under_way: tuple[Future[Encoded], _Batch] | None = None
     with ExitStack() as stack:
         worker: Executor = stack.enter_context(ThreadPoolExecutor(1)) if beside else _Here()
         encode_batch = _checked(engine, f"{seed}/{work.segments[0].source if work.segments else 0}")
-        for batch in _batches(_texts(work, seams, account)):
+        for batch in _batches(_pieces(work, seams, account)):
             future = worker.submit(encode_batch, batch.texts)
             if under_way:
                 _append(writer, *under_way)
@@ -109,7 +106,7 @@ class _Here(Executor):
         return done
 
 
-def _texts(work: Work, seams: Seams, account: Account) -> Iterator[tuple[str, bool]]:
+def _pieces(work: Work, seams: Seams, account: Account) -> Iterator[Piece]:
     for segment in work.segments:
         yield from seams.proven(_counted(segment, work, seams, account))
 
@@ -120,14 +117,14 @@ def _counted(segment: Segment, work: Work, seams: Seams, account: Account) -> It
         yield piece
 
 
-def _batches(pieces: Iterable[tuple[str, bool]]) -> Iterator[_Batch]:
+def _batches(pieces: Iterable[Piece]) -> Iterator[_Batch]:
     batch, crc = _Batch(), 0
-    for text, first in pieces:
-        data = text.encode("utf-8")
-        crc = zlib.crc32(data, 0 if first else crc)
+    for piece in pieces:
+        text, utf8 = piece.text, piece.utf8
+        crc = zlib.crc32(text.encode("utf-8") if utf8 is None else utf8, 0 if piece.first else crc)
         batch.texts.append(text)
-        batch.first.append(first)
-        batch.n_bytes.append(len(data))
+        batch.first.append(piece.first)
+        batch.n_bytes.append(piece.n_bytes)
         batch.crc32.append(crc)
         batch.size += len(text) + 16
         if batch.size >= _BATCH:

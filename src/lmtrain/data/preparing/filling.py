@@ -71,7 +71,7 @@ def fill(writer: DocumentWriter, request: Request, work: Work, engine: Engine, s
     """
     if crew:
         return append_parts(writer, _made(crew, writer.folder, request, work, engine, seed))
-    return encode(work, request.tokenizer, engine, writer, seed, beside=request.making.workers is None)
+    return encode(work, engine, writer, seed, beside=request.making.workers is None)
 
 
 def append_parts(writer: DocumentWriter, parts: Iterable[tuple[Path, PartRecord, str | None]]) -> Account:

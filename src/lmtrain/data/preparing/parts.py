@@ -76,5 +76,5 @@ def write_part(folder: Path, work: Work, tokenizer: TokenizerFiles, engine: Engi
     """
     before = engine.proof.bytes_compared if engine.proof else 0
     with DocumentWriter(folder, tokenizer.n_ids, continues=True) as writer:
-        account = encode(work, tokenizer, engine, writer, seed)
+        account = encode(work, engine, writer, seed)
         return PartRecord.of(writer, account, engine, before)

@@ -21,7 +21,7 @@ from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.children import begin_child
 from lmtrain.core.errors import Problem, UserError
 from lmtrain.core.files import sha256_json
-from lmtrain.data.fast_engine import Loading, load_fastokens
+from lmtrain.data.fast_engine import Loading, limit_threads, load_fastokens
 from lmtrain.data.preparing.encoding import Work
 from lmtrain.data.preparing.engine import Engine
 from lmtrain.data.preparing.parts import PartRecord, write_part
@@ -229,7 +229,7 @@ def _begin(job: Job) -> None:
 
 def take(job: Job) -> None:
     """Make this process ready to work for ``job``, unless it is."""
-    os.environ["RAYON_NUM_THREADS"] = "1"  # read by the engines when they first encode
+    limit_threads(1)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not is_ready(job.name):
         _taken.clear()

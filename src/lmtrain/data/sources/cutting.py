@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 from lmtrain.core.types import Piece
-from lmtrain.data.sources.decoding import utf8_length
+from lmtrain.data.sources.decoding import byte_order_mark
 
-# Best first. The greedy prefix makes each find its last place in the text, in C and in linear time.
-_PLACES = tuple(
-    re.compile(r"(?s:.*)" + place)
-    for place in (
-        r"\S\n(?=\S)",  # after a line break:   first line\n|second
-        r"\S(?= \S)",  # before a single space: one| two
-        r"\s(?=\S)",  # after white space:      a  \t|b
-    )
+_BEST_FIRST = (
+    r"\S\n(?=\S)",  # after a line break:   first line\n|second
+    r"\S(?= \S)",  # before a single space: one| two
+    r"\s(?=\S)",  # after white space:      a  \t|b
 )
+# The greedy prefix makes each find its last place in the text, in C and in linear time.
+_PLACES = tuple(re.compile(r"(?s:.*)" + place) for place in _BEST_FIRST)
+_BYTE_PLACES = tuple(re.compile(rb"(?s:.*)" + place.encode("ascii")) for place in _BEST_FIRST[1:])
+_WHITE = frozenset(b" \t\n\r\f\v")
+_BREAKS = 4096  # looked at for the best place
 
 
 def cut_at(text: str) -> int:
@@ -34,6 +36,42 @@ def cut_at(text: str) -> int:
     return len(text) - text.endswith("\r")
 
 
+def _cut_bytes_at(data: bytes) -> int:
+    """The same for UTF-8: never within a character, where ``data`` is whole ones to its last, which may go on."""
+    half, at = len(data) // 2, len(data) - 1
+    for _ in range(_BREAKS):  # most of those in code are followed by a blank; an expression finds the others slowly
+        if (at := data.rfind(b"\n", half + 1, at)) < 0:
+            break
+        if data[at - 1] not in _WHITE and data[at + 1] not in _WHITE:
+            return at + 1
+    for place in _BYTE_PLACES:
+        if (found := place.match(data, half)) and found.end() > 0:
+            return found.end()
+    end = len(data) - 1  # the last character begins there or before
+    while end > 0 and data[end] & 0xC0 == 0x80:
+        end -= 1
+    return end - data.endswith(b"\r", 0, end)
+
+
+def utf8_pieces(stream: BinaryIO, size: int, *, first: bool = True) -> Iterator[Piece]:
+    """A stream of UTF-8 as the pieces of one document, about ``size`` bytes each: text is decoded once, and nowhere
+    encoded again.
+
+    ``first``: it is the beginning of a file, where a byte order mark is no text. Raises UnicodeDecodeError.
+    """
+    held = stream.read(max(size, 4))
+    if first:
+        held = held[len(byte_order_mark(held, "utf-8")) :]
+    while chunk := stream.read(size):
+        if 4 * len(held) >= size and (end := _cut_bytes_at(held)) > 0:
+            data, held = held[:end], held[end:]
+            yield Piece(data.decode("utf-8"), len(data), first, data)
+            first = False
+        held += chunk
+    if held:
+        yield Piece(held.decode("utf-8"), len(held), first, held)
+
+
 def pieces_of(chunks: Iterable[str], size: int, *, first: bool = True) -> Iterator[Piece]:
     """One document that arrives in chunks of ``size`` bytes, as pieces of about that size.
 
@@ -42,12 +80,12 @@ def pieces_of(chunks: Iterable[str], size: int, *, first: bool = True) -> Iterat
     held = ""
     for chunk in chunks:
         if 4 * len(held) >= size and (end := cut_at(held)):
-            yield Piece(held[:end], utf8_length(held[:end]), first)
+            yield Piece.of(held[:end], first)
             first = False
             held = held[end:]
         held += chunk
     if held:
-        yield Piece(held, utf8_length(held), first)
+        yield Piece.of(held, first)
 
 
 def slices(text: str, size: int) -> Iterator[str]:

@@ -168,20 +168,20 @@ class PairSource(RecordSource):
                 self._pass_over(row, found, tally)
                 continue
             for texts in found:
-                checked = [self._checked(text) for text in texts]
-                bad = next((text for text, _ in checked if isinstance(text, Bad)), None)
+                pieces = [self._piece(text) for text in texts]
+                bad = next((piece for piece in pieces if isinstance(piece, Bad)), None)
                 if bad is not None:
                     self._pass_over(row, bad, tally)
                     break
                 tally.documents += 1
-                for text, n_bytes in checked:
-                    assert isinstance(text, str)
+                for piece in pieces:
+                    assert isinstance(piece, Piece)
                     if unsized:
-                        tally.bytes_read += n_bytes
-                    if n_bytes > limit:
-                        yield from pieces_of(slices(text, limit), limit)
+                        tally.bytes_read += piece.n_bytes
+                    if piece.n_bytes > limit:
+                        yield from pieces_of(slices(piece.text, limit), limit)
                     else:
-                        yield Piece(text, n_bytes)
+                        yield piece
 
     def _texts(self, record: Fields | Bad, tally: Tally) -> list[tuple[str, str]] | Bad:
         """The pairs of texts that a record makes: one, or one for each answer of a chat."""

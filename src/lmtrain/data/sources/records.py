@@ -12,7 +12,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data.sources.columns import choose_column
 from lmtrain.data.sources.cutting import pieces_of, slices
-from lmtrain.data.sources.decoding import misfit, utf8_length
+from lmtrain.data.sources.decoding import misfit
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.reading import Reading
 from lmtrain.data.sources.text import PassedOver
@@ -138,19 +138,21 @@ class RecordSource:
         limit = reading.piece_bytes
         unsized = self.origin.size is None
         for row, value in self.records.values(column):
-            value, n_bytes = self._checked(value) if isinstance(value, str) else (value, 0)
-            if unsized:
-                tally.bytes_read += n_bytes
-            if isinstance(value, Bad):
-                self._pass_over(row, value, tally)
-            elif value is None:
+            found = self._piece(value) if isinstance(value, str) else value
+            if isinstance(found, Bad):
+                self._pass_over(row, found, tally)
+                continue
+            if found is None:
                 tally.skipped["record without text"] += 1
-            elif n_bytes > limit:
+                continue
+            if unsized:
+                tally.bytes_read += found.n_bytes
+            if found.n_bytes > limit:
                 tally.documents += 1
-                yield from pieces_of(slices(value, limit), limit)
-            elif value or reading.keep_blank_lines:
+                yield from pieces_of(slices(found.text, limit), limit)
+            elif found.n_bytes or reading.keep_blank_lines:
                 tally.documents += 1
-                yield Piece(value, n_bytes)
+                yield found
             else:
                 tally.skipped["empty record"] += 1
 
@@ -159,18 +161,17 @@ class RecordSource:
             raise bad_record(self.origin, row, bad, self.records, self.reading)
         tally.skipped["bad record"] += 1
 
-    def _checked(self, text: str) -> tuple[str | Bad, int]:
-        r"""The text and its bytes. JSON can write half a surrogate pair (``"\ud83d"``), which has no UTF-8."""
+    def _piece(self, text: str) -> Piece | Bad:
+        r"""The text as a document. JSON can write half a surrogate pair (``"\ud83d"``), which has no UTF-8."""
         try:
-            return text, utf8_length(text)
+            return Piece.of(text)
         except UnicodeEncodeError as error:
             half = text[error.start]
         if self.records.escapes_bytes:
-            return Bad("not in the encoding", undecodable=True), 0
+            return Bad("not in the encoding", undecodable=True)
         if self.reading.encoding_errors == "replace":
-            text = _HALF_PAIR.sub("\ufffd", text)
-            return text, utf8_length(text)
+            return Piece.of(_HALF_PAIR.sub("\ufffd", text))
         return Bad(
             f"the text holds half a surrogate pair (\\u{ord(half):04x}), which is no character "
             "(--encoding_errors replace puts U+FFFD there)"
-        ), 0
+        )

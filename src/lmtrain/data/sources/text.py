@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from lmtrain.core.console import counted
 from lmtrain.core.types import Piece, Tally
-from lmtrain.data.sources.cutting import cut_at, pieces_of
-from lmtrain.data.sources.decoding import byte_order_mark, decode_chunks, misfit, utf8_length
+from lmtrain.data.sources.cutting import cut_at, pieces_of, utf8_pieces
+from lmtrain.data.sources.decoding import byte_order_mark, decode_chunks, misfit
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.reading import Reading
 
@@ -78,14 +78,18 @@ class TextSource:
 
     def _document(self) -> Iterator[Piece]:
         reading = self.reading
+        exact = reading.codec == "utf-8" and reading.encoding_errors == "strict"
         if self.file.compression is None and self.span is None and self.file.is_within(reading.piece_bytes):
             data = self.file.read_all()
             mark = len(byte_order_mark(data, reading.codec))
-            text = data[mark:].decode(reading.codec, reading.encoding_errors)
-            exact = reading.codec == "utf-8" and reading.encoding_errors == "strict"
-            yield Piece(text, len(data) - mark if exact else utf8_length(text))
+            data = data[mark:] if mark else data
+            text = data.decode(reading.codec, reading.encoding_errors)
+            yield Piece(text, len(data), True, data) if exact else Piece.of(text)
             return
         with self.file.open(self.span) as stream:
+            if exact:
+                yield from utf8_pieces(stream, reading.piece_bytes, first=self._begins)
+                return
             chunks = decode_chunks(stream, reading, reading.piece_bytes, beginning=self._begins)
             yield from pieces_of(chunks, reading.piece_bytes, first=self._begins)
 
@@ -106,12 +110,12 @@ class TextSource:
                 for line in lines:
                     if first and (keep_blank or (line and not line.isspace())):  # the usual case, without a call
                         text = line + end
-                        yield Piece(text, len(text) if text.isascii() else utf8_length(text))
+                        yield Piece(text, len(text)) if text.isascii() else Piece.of(text)
                     else:
                         yield from self._line(line, True, first, tally)
                         first = True
                 if len(rest) > limit and not rest.isspace() and (cut := cut_at(rest)):
-                    yield Piece(rest[:cut], utf8_length(rest[:cut]), first)
+                    yield Piece.of(rest[:cut], first)
                     rest, first = rest[cut:], False
             ended = bool(newlines.decode("", final=True))  # by a carriage return that was the last character
             if rest or ended or not first:
@@ -124,4 +128,4 @@ class TextSource:
         if ended and self.reading.keep_linebreaks:
             text += "\n"
         if text or first:
-            yield Piece(text, utf8_length(text), first)
+            yield Piece.of(text, first)
