@@ -5,8 +5,7 @@
 A worker is a process that reads, parses, encodes and writes with one thread (``--preprocessing_num_workers``). One
 is the command's own process; two are two more, whose parts the command puts together. Whole commands are timed,
 with their start, the hashing of the text and the flushing of the store; they run alternately, and the stores have to be
-equal to the byte. Beside them, for what it is worth: the command without the option, which reads in one thread and
-encodes in as many as there are cores; and where the time of one worker goes, stage by stage.
+equal to the byte. Beside them: where the time of one worker goes, stage by stage.
 
 The corpus is the running interpreter's own standard library, its files repeated with a line of their own each: several
 files of plain text, of which each is a document, and one file of JSON Lines and of Parquet.
@@ -30,8 +29,7 @@ from side_by_side import Row, finish, parser, standard_library, tokenizer_folder
 
 GOAL = 1.8
 FORMS = ("text", "jsonl", "parquet")
-SIDES = {"1 worker": ["--preprocessing_num_workers", "1"], "2 workers": ["--preprocessing_num_workers", "2"],
-         "default": []}  # fmt: skip
+SIDES = {"1 worker": ["--preprocessing_num_workers", "1"], "2 workers": ["--preprocessing_num_workers", "2"]}
 TEXT_FILES = 8
 
 

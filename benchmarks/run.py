@@ -21,9 +21,9 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "prepare": ["prepare.py", "--repeats", "3"],
     "prepare-memory": ["prepare.py", "--memory"],
-    "prepare-workers": ["prepare_workers.py", "--megabytes", "1000", "--repeats", "3"],
+    "prepare-workers": ["prepare_workers.py", "--megabytes", "2000", "--repeats", "3"],
     "tokenizer": ["tokenizer.py", "--repeats", "3"],
-    "filter": ["filter.py", "--repeats", "3"],
+    "filter": ["filter.py", "--repeats", "5"],
     "first-step": ["first_step.py", "--repeats", "3"],
     "causal": ["causal.py", "--repeats", "3"],
     "causal-gpt2": ["causal.py", "--shape", "gpt2", "--repeats", "2", "--no-curve"],

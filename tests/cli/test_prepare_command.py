@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # corpora
 
 from corpora import CODE, byte_level_bpe
 
+from lmtrain.cli import prepare
 from lmtrain.cli.main import main
+from lmtrain.config.commands.prepare import PrepareOptions
 from lmtrain.data import store as stores
+from lmtrain.data.sources import Reading, resolve_sources
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +103,52 @@ def test_a_damaged_store_at_output_dir_is_refused_with_what_to_type(
         assert f"the token store {tmp_path}/mine is damaged: the bytes of tokens.bin have changed" in said
         assert "prepare it again with --overwrite_cache" in said
     assert main([*words, "--overwrite_cache"]) == 0
+
+
+def test_of_much_text_every_core_prepares_a_part(words: list[str], tmp_path: Path) -> None:
+    """In a process of its own: the workers are copies of it."""
+    (tmp_path / "text" / "large.py").write_text("".join(f"# {number}\n{CODE}" for number in range(150)))
+    program = (
+        "import resource, sys\n"
+        "from lmtrain.cli import prepare\n"
+        "from lmtrain.cli.main import main\n"
+        "much, *words = sys.argv[1:]\n"
+        "prepare._MUCH, prepare.cores = int(much), lambda: 2\n"
+        "assert main(words) == 0\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > 0)\n"
+    )
+
+    def prepared(name: str, much: int) -> tuple[bool, list[bytes]]:
+        typed = [*words, "--output_dir", str(tmp_path / name), "--data_cache_dir", str(tmp_path / f"{name}-cache")]
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(much), *typed], capture_output=True, text=True, check=True
+        )
+        made = [path.read_bytes() for path in sorted((tmp_path / name).rglob("*")) if path.suffix in (".bin", ".idx")]
+        return done.stdout.splitlines()[-1] == "True", made
+
+    (had_workers, one), (had_none, other) = prepared("many", 10_000_000), prepared("one", 1 << 40)
+    assert had_workers and not had_none
+    assert one == other and len(one) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        ({}, 3),
+        ({"preprocessing_num_workers": 1}, 1),
+        ({"preprocessing_num_workers": 7}, 7),
+        ({"shard": "0/2"}, None),
+        ({"merge": 2}, None),
+        ({"engine": "ray"}, None),
+    ],
+)
+def test_how_many_processes_are_begun(
+    options: dict[str, Any], workers: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("x" * 1000)
+    monkeypatch.setattr(prepare, "_MUCH", 800)
+    monkeypatch.setattr(prepare, "cores", lambda: 3)
+    sources = {"train": resolve_sources([str(tmp_path / "a.txt")], Reading())}
+    assert prepare._workers(PrepareOptions(**options), sources) == workers
+    monkeypatch.setattr(prepare, "_MUCH", 1001)
+    assert prepare._workers(PrepareOptions(**options), sources) == options.get("preprocessing_num_workers")

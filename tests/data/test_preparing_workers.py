@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from corpora import CODE, byte_level_bpe
 from test_preparing_shards import contents, lines, many_texts, others, request_of, table
 
 from lmtrain.core.errors import UserError
-from lmtrain.data.preparing import Making, Request, filling, prepare
+from lmtrain.data.preparing import Making, Request, filling, making, prepare
 from lmtrain.data.preparing.workers import count_of
+from lmtrain.data.sources import hashing, opening
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 
@@ -51,6 +53,22 @@ def test_two_processes_make_the_store_of_one(
     assert sorted(path.name for path in made.store.folder.iterdir()) == [
         "documents.bin", "manifest.json", "tokens.bin", "tokens.idx",
     ]  # fmt: skip
+
+
+def test_hashes_are_those_of_one_thread(
+    bpe: TokenizerFiles, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (hashing, opening):
+        monkeypatch.setattr(module, "PART", 5000)
+    (corpus / "large.txt").write_text(CODE)
+    expected = [source.content_hash() for source in request(corpus, bpe).sources]
+    in_parts, plain = list[Any](), hashing._part
+    monkeypatch.setattr(
+        hashing, "_part", lambda *words: (in_parts.append(threading.current_thread()), plain(*words))[1]
+    )
+    for workers in (None, 1, 3):
+        assert making._hashes(request(corpus, bpe, workers=workers)) == expected
+    assert threading.main_thread() not in in_parts
 
 
 def test_the_command_in_a_process_of_its_own(corpus: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from lmtrain.config.commands.prepare import PrepareOptions
 from lmtrain.config.values import user_path
 from lmtrain.core.addresses import is_address, shown
 from lmtrain.core.allocator import keep_freed_memory
+from lmtrain.core.children import cores
 from lmtrain.core.console import amount, counted, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from lmtrain.data.corpus import Corpus
     from lmtrain.data.tokenizer_files import TokenizerFiles
 
+_MUCH = 256 << 20  # bytes of text on disk that several processes are begun for
+_MOST = 16  # of them, where nobody asks for more: each holds 0.1 to 0.2 GB
 _BLOCK = 1024  # tokens, where the model says nothing shorter
 _POSITIONS = ("n_positions", "max_position_embeddings", "n_ctx")
 
@@ -29,11 +33,6 @@ def run(options: PrepareOptions) -> int:
     """Prepare as asked and print the ledger; or list, or clean."""
     if options.list or options.clean:
         return _clean(options) if options.clean else _list(options)
-    if options.preprocessing_num_workers:
-        from lmtrain.data.fast_engine import limit_threads
-
-        limit_threads(1)
-        keep_freed_memory()
     problems = Problems()
     with problems.collect(), light_imports():
         tokenizer = _tokenizer(options)  # first: its fast engine loads while the files are looked at
@@ -50,6 +49,12 @@ def run(options: PrepareOptions) -> int:
 
             require_writable(target, options.token)
     problems.raise_if_any()
+    options = replace(options, preprocessing_num_workers=_workers(options, sources))
+    if options.preprocessing_num_workers:
+        from lmtrain.data.fast_engine import limit_threads
+
+        limit_threads(1)
+        keep_freed_memory()
     folder = user_path(options.output_dir) if options.output_dir and not far else None
     if options.shard:
         from lmtrain.cli.prepare_shard import make
@@ -90,6 +95,20 @@ def run(options: PrepareOptions) -> int:
     else:
         print("\n".join(corpus.ledger.lines()))
     return ExitCode.OK
+
+
+def _workers(options: PrepareOptions, sources: Mapping[str, Sequence[Source]]) -> int | None:
+    """As many as asked for; else one a core where there is much text, which two prepare in two thirds of the time that
+    one takes to read it while another thread encodes."""
+    asked = options.preprocessing_num_workers
+    if asked or options.engine != "local" or options.merge:
+        return asked
+    from lmtrain.config.shard import shard_of
+    from lmtrain.data.sources.segments import size_of
+
+    size = sum(size_of(source) for found in sources.values() for source in found)
+    share = shard_of(options.shard)[1] if options.shard else 1
+    return min(cores(), _MOST) if size >= _MUCH * share else None
 
 
 def _compared(prepared: Callable[[], Corpus]) -> Corpus:

@@ -30,6 +30,13 @@ class PrepareOptions(ModelOptions, DataOptions):
     objective: Literal["clm", "mlm"] = option(
         "clm", "The training the blocks in the ledger are counted for: causal or masked."
     )
+    preprocessing_num_workers: int | None = option(
+        None,
+        "Processes that read and tokenize, each with one thread.",
+        unit="processes",
+        at_least=1,
+        shown_default="for 256 MB of text and more one a core, up to 16; else one, that tokenizes with a thread a core",
+    )
     output_dir: str | None = option(
         None,
         "Folder for the token store, or an address (s3://bucket/store); later runs find it there.",

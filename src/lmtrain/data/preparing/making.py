@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmtrain.core.children import cores
 from lmtrain.core.console import Say, amount, silent
 from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.data.cache import locked, remember_elsewhere, store_folder
@@ -21,6 +22,8 @@ from lmtrain.data.preparing.manifest import finish, said_of
 from lmtrain.data.preparing.plan import Segment, segments_of
 from lmtrain.data.preparing.request import Prepared, Request, flag_of
 from lmtrain.data.sources.changes import Stamps
+from lmtrain.data.sources.opening import File
+from lmtrain.data.sources.segments import file_of
 from lmtrain.data.store import TokenStore, explaining_disks
 from lmtrain.data.store_writer import StoreWriter
 from lmtrain.data.tokenization import DiffersError
@@ -64,10 +67,11 @@ def prepare(
 
 
 def _hashes(request: Request) -> list[str]:
-    """Of the sources, as many at once as there are workers."""
-    if (request.making.workers or 1) == 1 or len(request.sources) == 1:
-        return [source.content_hash() for source in request.sources]
-    with ThreadPoolExecutor(request.making.workers) as threads:
+    """Of the sources, by as many threads as there are workers: parts of a large file, or several small ones at once."""
+    with ThreadPoolExecutor(request.making.workers or cores()) as threads:
+        for source in request.sources:
+            if type(file := file_of(source)) is File and file.is_large:
+                file.content_hash(threads)
         return list(threads.map(lambda source: source.content_hash(), request.sources))
 
 

@@ -17,13 +17,13 @@ import tempfile
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import sha256_file
+from lmtrain.data.sources.hashing import PART, hash_of_file
 
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _SUFFIX = {".gz": "gzip", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
@@ -57,16 +57,23 @@ class File:
         slots = {each.name: getattr(self, each.name) for each in fields(self)} | {"owned": None, "on_read": None}
         return None, slots
 
-    def content_hash(self) -> str:
+    def content_hash(self, pool: ThreadPoolExecutor | None = None) -> str:
+        """See :mod:`hashing`. ``pool``: whose threads hash a large file; it may not be of those itself."""
         if not self._hash:
             with self.explained():
-                self._hash = sha256_file(Path(self.path))
+                self._hash = hash_of_file(self.path, pool)
         return self._hash
 
     @property
     def size(self) -> int:
         """Bytes as the file lies on disk."""
         return os.stat(self.path).st_size
+
+    @property
+    def is_large(self) -> bool:
+        """Whether several threads can hash it at once."""
+        with self.explained():
+            return self.size > PART
 
     @property
     def in_ranges(self) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import lzma
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
@@ -42,7 +43,7 @@ class RemoteFile(File):
     def place(self) -> Place:
         return place_of(self.address, self.flag, token=self.token)
 
-    def content_hash(self) -> str:
+    def content_hash(self, pool: ThreadPoolExecutor | None = None) -> str:
         """By the storage's own checksum, ETag or version where it has one, with the address: nothing is read then.
 
         Else the SHA-256 of its bytes, which are read once for it.
