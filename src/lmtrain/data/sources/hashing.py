@@ -14,18 +14,19 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from lmtrain.core.files import sha256_json
+from lmtrain.core.files import sha256_file, sha256_json
 
 PART = 64 << 20
 _READ = 1 << 17  # larger ones are mapped afresh by each read
 
 
 def hash_of_file(path: str, pool: ThreadPoolExecutor | None = None) -> str:
-    """The content hash of a file. ``pool``: its threads hash the parts, and the caller waits for them; OSError."""
+    """The content hash of a file, its parts hashed by the threads of ``pool``. Raises OSError."""
     starts = range(0, max(1, os.path.getsize(path)), PART)
     if len(starts) == 1:
-        return _part(path, 0)
+        return sha256_file(Path(path))
     return sha256_json([*(pool.map if pool else map)(lambda start: _part(path, start), starts)])
 
 

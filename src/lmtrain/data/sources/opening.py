@@ -58,7 +58,7 @@ class File:
         return None, slots
 
     def content_hash(self, pool: ThreadPoolExecutor | None = None) -> str:
-        """See :mod:`hashing`. ``pool``: whose threads hash a large file; it may not be of those itself."""
+        """See :mod:`hashing`. ``pool``: its threads hash the parts of a large file; none of them may ask for that."""
         if not self._hash:
             with self.explained():
                 self._hash = hash_of_file(self.path, pool)
