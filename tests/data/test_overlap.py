@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmtrain.data.overlap import Overlap, _hashes, overlap
+from lmtrain.data.overlap import Overlap, _hashes, _Table, overlap
 from lmtrain.data.store import TokenStore
 from lmtrain.data.store_writer import StoreWriter
 
@@ -170,3 +170,20 @@ def test_a_window_hashes_alike_wherever_it_stands(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("lmtrain.data.overlap._CHUNK", 64)
     np.testing.assert_array_equal(np.concatenate([*_hashes(tokens, 50)]), whole)
     assert len(whole) == 951 and next(_hashes(tokens[100:150], 50))[0] == whole[100]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 1000, 1025])
+def test_hashes_are_found_as_a_binary_search_finds_them(count: int) -> None:
+    draw = np.random.default_rng(count)
+    hashes = draw.integers(0, 2**64, count, dtype=np.uint64)
+    hashes[-1] = hashes[0]
+    hashes[count // 2] = 2**64 - 1
+    hashes.sort()
+    wanted = np.concatenate(
+        [hashes, draw.integers(0, 2**64, 500, dtype=np.uint64), np.array([0, 2**64 - 1], np.uint64)]
+    )
+    at = np.minimum(np.searchsorted(hashes, wanted), count - 1)
+    found = _Table(hashes).found(wanted)
+    assert set(found.tolist()) == set(at[hashes[at] == wanted].tolist())
+    none = _Table(hashes[:1] // np.uint64(2)).found(np.array([2**64 - 1, 1], np.uint64))
+    assert none.size == 0
