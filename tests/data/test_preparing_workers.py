@@ -62,9 +62,9 @@ def test_hashes_are_those_of_one_thread(
         monkeypatch.setattr(module, "PART", 5000)
     (corpus / "large.txt").write_text(CODE)
     expected = [source.content_hash() for source in request(corpus, bpe).sources]
-    in_parts, plain = list[Any](), hashing._part
+    in_parts, plain = list[Any](), hashing.sha256_file
     monkeypatch.setattr(
-        hashing, "_part", lambda *words: (in_parts.append(threading.current_thread()), plain(*words))[1]
+        hashing, "sha256_file", lambda *words: (in_parts.append(threading.current_thread()), plain(*words))[1]
     )
     for workers in (None, 1, 3):
         assert making._hashes(request(corpus, bpe, workers=workers)) == expected

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lmtrain.core import files
 from lmtrain.core.errors import UserError
 from lmtrain.data.sources import Reading, hashing, resolve_sources
 from lmtrain.data.sources.hashing import hash_of_file
@@ -18,7 +19,7 @@ from lmtrain.data.sources.text import TextSource
 @pytest.fixture(autouse=True)
 def parts_of_a_thousand_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "PART", 1000)
-    monkeypatch.setattr(hashing, "_READ", 300)
+    monkeypatch.setattr(files, "_CHUNK", 300)
 
 
 def sha256(data: bytes) -> str:
@@ -29,7 +30,7 @@ def sha256(data: bytes) -> str:
 def test_it_is_a_function_of_the_bytes(tmp_path: Path, size: int) -> None:
     data = bytes(number * 7 % 251 for number in range(size))
     (tmp_path / "a.txt").write_bytes(data)
-    path = str(tmp_path / "a.txt")
+    path = tmp_path / "a.txt"
     parts = [sha256(data[start : start + 1000]) for start in range(0, size, 1000)]
     expected = parts[0] if size <= 1000 else sha256(json.dumps(parts, separators=(",", ":")).encode())
     assert hash_of_file(path) == expected
@@ -45,9 +46,9 @@ def test_a_byte_anywhere_makes_another(tmp_path: Path) -> None:
         if at is not None:
             data[at] = 1
         path.write_bytes(data)
-        found.add(hash_of_file(str(path)))
+        found.add(hash_of_file(path))
     path.write_bytes(bytes(3501))
-    assert len(found | {hash_of_file(str(path))}) == 8
+    assert len(found | {hash_of_file(path)}) == 8
 
 
 def test_a_file_that_went_away_is_named(tmp_path: Path) -> None:

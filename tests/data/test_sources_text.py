@@ -19,6 +19,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.sources.cutting import cut_at, pieces_of, slices, utf8_pieces
+from lmtrain.data.sources.decoding import as_utf8
 from lmtrain.data.sources.segments import end_of_line
 
 AWKWARD = [
@@ -68,7 +69,8 @@ def test_a_text_file_is_one_document_byte_for_byte(tmp_path: Path, text: str, pi
 
 @given(text=TEXTS, size=st.integers(1, 40))
 def test_pieces_join_to_the_text_and_never_split_cr_lf(text: str, size: int) -> None:
-    for pieces in (list(pieces_of(slices(text, size), size)), list(utf8_pieces(io.BytesIO(text.encode()), size))):
+    stream = io.BufferedReader(io.BytesIO(text.encode()))
+    for pieces in (list(pieces_of(slices(text, size), size)), list(utf8_pieces(as_utf8(stream, Reading()), size))):
         assert "".join(piece.text for piece in pieces) == text.removeprefix("\ufeff" if pieces[0].utf8 else "")
         assert [piece.first for piece in pieces] == [True] + [False] * (len(pieces) - 1)
         assert all(piece.text and piece.utf8 in (None, piece.text.encode()) for piece in pieces)

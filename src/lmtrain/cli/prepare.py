@@ -51,9 +51,6 @@ def run(options: PrepareOptions) -> int:
     problems.raise_if_any()
     options = replace(options, preprocessing_num_workers=_workers(options, sources))
     if options.preprocessing_num_workers:
-        from lmtrain.data.fast_engine import limit_threads
-
-        limit_threads(1)
         keep_freed_memory()
     folder = user_path(options.output_dir) if options.output_dir and not far else None
     if options.shard:
@@ -98,8 +95,7 @@ def run(options: PrepareOptions) -> int:
 
 
 def _workers(options: PrepareOptions, sources: Mapping[str, Sequence[Source]]) -> int | None:
-    """As many as asked for; else one a core where there is much text, which two prepare in two thirds of the time that
-    one takes to read it while another thread encodes."""
+    """As many as asked for; else one a core where there is much text."""
     asked = options.preprocessing_num_workers
     if asked or options.engine != "local" or options.merge:
         return asked

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -184,12 +185,15 @@ def read_record(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as ``sha256sum`` prints it."""
-    digest = hashlib.sha256()
+def sha256_file(path: Path, span: tuple[int, int] | None = None) -> str:
+    """SHA-256 of a file's bytes, as ``sha256sum`` prints it; ``span``: of those from one place up to another."""
+    digest, left = hashlib.sha256(), sys.maxsize
     with path.open("rb", buffering=0) as stream:
-        while chunk := stream.read(_CHUNK):
+        if span:
+            left = span[1] - stream.seek(span[0])
+        while chunk := stream.read(min(left, _CHUNK)):
             digest.update(chunk)
+            left -= len(chunk)
     return digest.hexdigest()
 
 

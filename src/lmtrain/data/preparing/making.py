@@ -22,7 +22,6 @@ from lmtrain.data.preparing.manifest import finish, said_of
 from lmtrain.data.preparing.plan import Segment, segments_of
 from lmtrain.data.preparing.request import Prepared, Request, flag_of
 from lmtrain.data.sources.changes import Stamps
-from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.segments import file_of
 from lmtrain.data.store import TokenStore, explaining_disks
 from lmtrain.data.store_writer import StoreWriter
@@ -70,7 +69,7 @@ def _hashes(request: Request) -> list[str]:
     """Of the sources, by as many threads as there are workers: parts of a large file, or several small ones at once."""
     with ThreadPoolExecutor(request.making.workers or cores()) as threads:
         for source in request.sources:
-            if type(file := file_of(source)) is File and file.is_large:
+            if (file := file_of(source)) is not None and file.is_hashed_in_parts:
                 file.content_hash(threads)
         return list(threads.map(lambda source: source.content_hash(), request.sources))
 

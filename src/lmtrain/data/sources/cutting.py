@@ -8,11 +8,10 @@ space that begins the next. The tokenization stage proves each cut and joins wha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import AnyStr, BinaryIO
 
 from lmtrain.core.types import Piece
-from lmtrain.data.sources.decoding import byte_order_mark
 
 _BEST_FIRST = (
     r"\S\n(?=\S)",  # after a line break:   first line\n|second
@@ -53,23 +52,15 @@ def _cut_bytes_at(data: bytes) -> int:
     return end - data.endswith(b"\r", 0, end)
 
 
-def utf8_pieces(stream: BinaryIO, size: int, *, first: bool = True) -> Iterator[Piece]:
-    """A stream of UTF-8 as the pieces of one document, about ``size`` bytes each: text is decoded once, and nowhere
-    encoded again.
-
-    ``first``: it is the beginning of a file, where a byte order mark is no text. Raises UnicodeDecodeError.
-    """
-    held = stream.read(max(size, 4))
-    if first:
-        held = held[len(byte_order_mark(held, "utf-8")) :]
-    while chunk := stream.read(size):
-        if 4 * len(held) >= size and (end := _cut_bytes_at(held)) > 0:
-            data, held = held[:end], held[end:]
-            yield Piece(data.decode("utf-8"), len(data), first, data)
-            first = False
-        held += chunk
+def _stretches(chunks: Iterable[AnyStr], size: int, cut: Callable[[AnyStr], int]) -> Iterator[AnyStr]:
+    held: AnyStr | None = None
+    for chunk in chunks:
+        if held and 4 * len(held) >= size and (end := cut(held)):
+            yield held[:end]
+            held = held[end:]
+        held = held + chunk if held else chunk
     if held:
-        yield Piece(held.decode("utf-8"), len(held), first, held)
+        yield held
 
 
 def pieces_of(chunks: Iterable[str], size: int, *, first: bool = True) -> Iterator[Piece]:
@@ -77,15 +68,17 @@ def pieces_of(chunks: Iterable[str], size: int, *, first: bool = True) -> Iterat
 
     ``first``: it begins with them.
     """
-    held = ""
-    for chunk in chunks:
-        if 4 * len(held) >= size and (end := cut_at(held)):
-            yield Piece.of(held[:end], first)
-            first = False
-            held = held[end:]
-        held += chunk
-    if held:
-        yield Piece.of(held, first)
+    for text in _stretches(chunks, size, cut_at):
+        yield Piece.of(text, first)
+        first = False
+
+
+def utf8_pieces(stream: BinaryIO, size: int, *, first: bool = True) -> Iterator[Piece]:
+    """The same for a stream of UTF-8: text is decoded once, and nowhere encoded again. Raises UnicodeDecodeError."""
+    chunks = iter(lambda: stream.read(size), b"")
+    for data in _stretches(chunks, size, _cut_bytes_at):
+        yield Piece(data.decode("utf-8"), len(data), first, data)
+        first = False
 
 
 def slices(text: str, size: int) -> Iterator[str]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lmtrain.core.errors import UserError
@@ -61,7 +62,7 @@ class File:
         """See :mod:`hashing`. ``pool``: its threads hash the parts of a large file; none of them may ask for that."""
         if not self._hash:
             with self.explained():
-                self._hash = hash_of_file(self.path, pool)
+                self._hash = hash_of_file(Path(self.path), pool)
         return self._hash
 
     @property
@@ -70,8 +71,8 @@ class File:
         return os.stat(self.path).st_size
 
     @property
-    def is_large(self) -> bool:
-        """Whether several threads can hash it at once."""
+    def is_hashed_in_parts(self) -> bool:
+        """Whether several threads can find its content hash together."""
         with self.explained():
             return self.size > PART
 

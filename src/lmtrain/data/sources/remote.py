@@ -65,6 +65,10 @@ class RemoteFile(File):
         return digest.hexdigest()
 
     @property
+    def is_hashed_in_parts(self) -> bool:
+        return False
+
+    @property
     def changed(self) -> int:
         return int(self.content_hash()[:15], 16)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lmtrain.core.console import counted
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data.sources.cutting import cut_at, pieces_of, utf8_pieces
-from lmtrain.data.sources.decoding import byte_order_mark, decode_chunks, misfit
+from lmtrain.data.sources.decoding import as_utf8, byte_order_mark, decode_chunks, misfit
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.reading import Reading
 
@@ -88,7 +88,8 @@ class TextSource:
             return
         with self.file.open(self.span) as stream:
             if exact:
-                yield from utf8_pieces(stream, reading.piece_bytes, first=self._begins)
+                plain = as_utf8(stream, reading) if self._begins else stream
+                yield from utf8_pieces(plain, reading.piece_bytes, first=self._begins)
                 return
             chunks = decode_chunks(stream, reading, reading.piece_bytes, beginning=self._begins)
             yield from pieces_of(chunks, reading.piece_bytes, first=self._begins)
