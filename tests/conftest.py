@@ -8,6 +8,8 @@ import signal
 
 import pytest
 
+import as_commands_do  # noqa: F401 (before torch)
+
 # A shell starts what it runs in the background with Ctrl-C ignored, and the commands under test would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

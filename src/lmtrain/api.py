@@ -24,6 +24,7 @@ from lmtrain.config.values import Flag, user_path
 from lmtrain.core.addresses import is_address
 from lmtrain.core.console import say
 from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.mkl import use_intel_kernels
 
 if TYPE_CHECKING:
     from lmtrain.config.commands.prepare import PrepareOptions
@@ -194,6 +195,7 @@ def fill_mask(model: Any, texts: str | Sequence[str], *, tokenizer: Any = None, 
 
 def _train(command: str, options: dict[str, Any]) -> Outcome:
     called = _called(command, options)
+    use_intel_kernels()
     from lmtrain.core.ranklog import listening
     from lmtrain.core.stopping import Stop
     from lmtrain.recipes.whole_training import whole_training

@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 
 from lmtrain.core.allocator import use_large_pages
 from lmtrain.core.console import told_to
+from lmtrain.core.mkl import use_intel_kernels
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
@@ -23,6 +24,7 @@ def heavy_imports() -> Iterator[None]:
     imported (transformers 5.23: that ``WANDB_MODE`` is offline) is kept out of a command's result.
     """
     use_large_pages()
+    use_intel_kernels()
     with _without_collecting(), redirect_stdout(told_to()):
         yield
         from lmtrain.models.quiet import quiet_for_commands

@@ -7,6 +7,7 @@ import os
 import platform
 from importlib import metadata
 
+import pytest
 import torch
 
 import lmtrain
@@ -32,11 +33,16 @@ def test_what_is_not_installed_is_left_out(monkeypatch) -> None:
     assert "peft" not in versions() and "torch" in versions()
 
 
-def test_the_machine_as_a_checkpoint_has_it() -> None:
+def test_the_machine_as_a_checkpoint_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found = machine()
     assert found == json.loads(json.dumps(found)), "it is written as JSON"
     assert found["cores"] == os.cpu_count() and found["torch_threads"] == torch.get_num_threads()
     assert found["cpu"] and found["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    kernels = set()
+    for answers in (True, False):
+        monkeypatch.setattr("lmtrain.engine.runs.versions.answers_for_mkl", lambda answers=answers: answers)
+        kernels.add(machine()["matrix_kernels"])
+    assert kernels == {"as on Intel's", "the library's choice"}
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:

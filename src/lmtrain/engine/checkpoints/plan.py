@@ -87,7 +87,7 @@ def elsewhere(about: dict[str, Any], versions: dict[str, str], machine: dict[str
     changed = []
     for before, now in ((about.get("versions") or {}, versions), (about.get("machine") or {}, machine)):
         for key in ("python", "torch", "transformers", "numpy", "accelerate", "peft", "cpu", "cpu_capability",
-                    "torch_threads", "gpus"):  # fmt: skip
+                    "matrix_kernels", "torch_threads", "gpus"):  # fmt: skip
             if key in before and key in now and before[key] != now[key]:
                 changed.append(f"{key.replace('_', ' ')} {before[key]} → {now[key]}")
     if not changed:

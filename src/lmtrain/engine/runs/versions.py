@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lmtrain.core.mkl import answers_for_mkl
+
 _LIBRARIES = (
     "torch", "transformers", "accelerate", "tokenizers", "fastokens", "safetensors", "numpy", "peft", "datasets",
 )  # fmt: skip
@@ -50,6 +52,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "matrix_kernels": "as on Intel's" if answers_for_mkl() else "the library's choice",
     }
     if torch.cuda.is_available():
         found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
