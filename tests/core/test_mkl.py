@@ -83,3 +83,4 @@ def test_only_where_it_helps(
     monkeypatch.setattr(mkl.subprocess, "run", compiling)
     assert not mkl.use_intel_kernels(environment)
     assert len(compiled) == tried
+    assert mkl.lacks_compiler(environment) == (environment["CC"] == "no-such-compiler")

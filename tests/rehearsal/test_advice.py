@@ -11,6 +11,7 @@ from lmtrain.engine.speed.batch_size import CHECKPOINTING
 from lmtrain.engine.speed.machine import Peak
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.flops import Work
+from lmtrain.rehearsal import advice as module
 from lmtrain.rehearsal.advice import advice
 from lmtrain.rehearsal.anatomy import PARTS, Anatomy
 from tiny import MemoryLayout, arguments, gpt2, rows
@@ -20,6 +21,11 @@ SECONDS = {"data": 0.01, "forward": 0.3, "head": 0.1, "backward": 0.5, "optimize
 GOOD = Anatomy(
     SECONDS, dict.fromkeys(PARTS, 0.0), Work(1000, 990, 100_000), 1000, 8, 1, "fp32", PEAK, {"peak": 1}, 4
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def with_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "lacks_compiler", lambda: False)
 
 
 @pytest.fixture
@@ -48,11 +54,17 @@ def test_a_good_step_needs_none(trainer: LMTrainer) -> None:
 )
 def test_what_costs_is_named(anatomy: Anatomy, said: str, trainer: LMTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     from lmtrain.engine.speed.precision import Decision
-    from lmtrain.rehearsal import advice as module
 
     monkeypatch.setattr(module, "choose_precision", lambda *_: Decision("fp32", "it is faster here"))
     (line,) = advice(anatomy, trainer)
     assert line.startswith(said)
+
+
+def test_a_missing_compiler_is_named_where_it_would_help(trainer: LMTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "lacks_compiler", lambda: True)
+    (line,) = advice(GOOD, trainer)
+    assert line.startswith("there is no C compiler (cc)")
+    assert advice(replace(GOOD, peak=replace(PEAK, device="cuda")), trainer) == []
 
 
 def test_attention_dropout_is_weighed(trainer: LMTrainer) -> None:

@@ -38,7 +38,7 @@ def use_intel_kernels(environment: Mapping[str, str] = os.environ) -> bool:
         return True
     if environment.get(SWITCH) == "0" or "torch" in sys.modules or not _gains():
         return False
-    compiler = shutil.which(environment.get("CC") or "cc")
+    compiler = _compiler(environment)
     if compiler is None:
         return False
     with suppress(OSError, subprocess.SubprocessError), tempfile.TemporaryDirectory(prefix="lmtrain-") as folder:
@@ -56,6 +56,16 @@ def answers_for_mkl() -> bool:
     with suppress(AttributeError):  # nobody answers before MKL itself does
         return bool(getattr(ctypes.CDLL(None), _QUESTION)())
     return False
+
+
+def lacks_compiler(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a compiler is all that is missing for it."""
+    wanted = environment.get(SWITCH) != "0" and _gains() and not answers_for_mkl()
+    return wanted and _compiler(environment) is None
+
+
+def _compiler(environment: Mapping[str, str]) -> str | None:
+    return shutil.which(environment.get("CC") or "cc")
 
 
 def _gains() -> bool:

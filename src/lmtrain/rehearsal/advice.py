@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lmtrain.core.mkl import lacks_compiler
 from lmtrain.engine.callbacks import WORTH_SAYING
 from lmtrain.engine.speed.batch_size import CHECKPOINTING
 from lmtrain.engine.speed.precision import choose_precision
@@ -16,7 +17,7 @@ _LITTLE = 0.03  # a gain below that is within what the clock scatters
 
 def advice(anatomy: Anatomy, trainer: LMTrainer, without_dropout: Anatomy | None = None) -> list[str]:
     """One line for each thing to change. ``without_dropout``: a step measured without attention dropout."""
-    found = [_attention_dropout(anatomy, without_dropout), _precision(anatomy, trainer)]
+    found = [_attention_dropout(anatomy, without_dropout), _precision(anatomy, trainer), _compiler(anatomy)]
     found += [_data(anatomy, trainer), _padding(anatomy), _head(anatomy, trainer)]
     found += [_update(anatomy, trainer), _recomputing(trainer)]
     return [line for line in found if line]
@@ -39,6 +40,12 @@ def _precision(anatomy: Anatomy, trainer: LMTrainer) -> str | None:
     if better.name == anatomy.precision:
         return None
     return f"products run in {anatomy.precision}; --precision {better.name}: {better.reason}"
+
+
+def _compiler(anatomy: Anatomy) -> str | None:
+    if (anatomy.peak.device, anatomy.precision) != ("cpu", "fp32") or not lacks_compiler():
+        return None
+    return "there is no C compiler (cc); with one, MKL has faster kernels for this AMD processor (docs/speed.md)"
 
 
 def _data(anatomy: Anatomy, trainer: LMTrainer) -> str | None:
