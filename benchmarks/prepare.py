@@ -1,7 +1,7 @@
 """Preparation against the recipe on stock parts: ``datasets.map`` to tokenize, ``datasets.map`` to group.
 
     python benchmarks/prepare.py [--repeats 5] [--corpus FOLDER] [--tokenizer FOLDER] [--json OUT]
-    python benchmarks/prepare.py --memory        # peak memory of our command on a corpus of 1 GB
+    python benchmarks/prepare.py --memory        # peak memory of our command, its processes together, on 1 GB of text
 
 Each side is a whole process, imports included, on the same files with the same tokenizer, alternating, every
 time from an empty cache; the median is reported. Both must come to the same tokens. Without ``--corpus`` the
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,16 @@ def main() -> int:
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--megabytes", type=int, default=1000, help="of text, for --memory")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lmtrain-bench-") as scratch:
         work = Path(scratch)
         corpus = args.corpus or standard_library(work / "corpus")
         tokenizer = tokenizer_folder(args.tokenizer, corpus, work / "tokenizer")
-        result = memory(work, corpus, tokenizer) if args.memory else speed(work, corpus, tokenizer, args.repeats)
+        if args.memory:
+            result = memory(work, corpus, tokenizer, args.megabytes * 1_000_000)
+        else:
+            result = speed(work, corpus, tokenizer, args.repeats)
     result["machine"] = {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()}
     result["python"] = platform.python_version()
     if args.json:
@@ -208,8 +213,8 @@ def same_tokens(store: Path, recipe: Path, tokenizer: Path) -> bool:
     return digest.hexdigest() == hashlib.sha256(recipe.read_bytes()).hexdigest()
 
 
-def memory(work: Path, corpus: Path, tokenizer: Path) -> dict[str, Any]:
-    """Peak memory on 1 GB, as many files and as one."""
+def memory(work: Path, corpus: Path, tokenizer: Path, size: int) -> dict[str, Any]:
+    """Peak memory on ``size`` bytes of text, as one file and as many."""
     text = b"".join(file.read_bytes() for file in sorted(corpus.rglob("*.py")))
     peaks: dict[str, float] = {}
     seconds: dict[str, float] = {}
@@ -218,9 +223,9 @@ def memory(work: Path, corpus: Path, tokenizer: Path) -> dict[str, Any]:
         folder.mkdir()
         for part in range(parts):
             with (folder / f"{part:03d}.txt").open("wb") as stream:
-                while stream.tell() < 1_000_000_000 // parts:
+                while stream.tell() < size // parts:
                     stream.write(text)
-                stream.truncate(1_000_000_000 // parts)
+                stream.truncate(size // parts)
         began = time.perf_counter()
         command = [sys.executable, "-m", "lmtrain", "prepare", "--train_file", str(folder)]
         command += ["--tokenizer_name", str(tokenizer), "--data_cache_dir", str(work / "cache")]
@@ -232,7 +237,7 @@ def memory(work: Path, corpus: Path, tokenizer: Path) -> dict[str, Any]:
         shutil.rmtree(work / "cache")
     return {
         "benchmark": "prepare --memory",
-        "bytes": 1_000_000_000,
+        "bytes": size,
         "seconds": seconds,
         "peak_bytes": peaks,
         "goal": GOAL_MEMORY,
@@ -240,18 +245,31 @@ def memory(work: Path, corpus: Path, tokenizer: Path) -> dict[str, Any]:
     }
 
 
-def peak_of(process: subprocess.Popen[bytes]) -> float:
-    """The largest resident set of a process, from the kernel's own high-water mark where there is one."""
-    watched, peak = psutil.Process(process.pid), 0.0
-    while process.poll() is None:
+def peak_of(process: subprocess.Popen[bytes]) -> int:
+    """The most memory of a process and those that it starts, together. Looked at four times a second: the kernel walks
+    through all of their pages for it."""
+    peak = 0
+    while True:
         try:
-            peak = max(peak, watched.memory_info().rss)
-        except psutil.NoSuchProcess:
-            break
-        time.sleep(0.02)
-    if process.wait() != 0:
-        raise SystemExit(f"lmtrain prepare failed with {process.returncode}")
-    return peak
+            code = process.wait(timeout=0.25)
+        except subprocess.TimeoutExpired:
+            peak = max(peak, together(process.pid))
+            continue
+        if code != 0:
+            raise SystemExit(f"lmtrain prepare failed with {code}")
+        return peak
+
+
+def together(pid: int) -> int:
+    """Bytes resident of a process and of all below it; what several of them share (code, forked memory) counts once."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(pid)
+        for one in (first, *first.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                held = one.memory_full_info()
+                total += getattr(held, "pss", held.uss)  # only Linux tells each process's part of what is shared
+    return total
 
 
 if __name__ == "__main__":

@@ -154,8 +154,9 @@ def _prepare(result: dict[str, Any]) -> list[str]:
 
 
 def _memory(result: dict[str, Any]) -> list[str]:
+    claim = f"peak memory preparing {result['bytes'] / 1e9:g} GB"
     return [
-        _row(f"peak memory preparing 1 GB as {name}", f"{peak / 1e6:.0f} MB", "", "", "< 1 GB", peak < result["goal"])
+        _row(f"{claim} as {name}", f"{peak / 1e6:.0f} MB", "", "", "< 1 GB", peak < result["goal"])
         for name, peak in result["peak_bytes"].items()
     ]
 

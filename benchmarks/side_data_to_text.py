@@ -12,11 +12,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-from clock import peak_bytes, watch, write
+from lmtrain.cli.startup import heavy_imports
+
+with heavy_imports() if sys.argv[5:6] == ["ours"] else nullcontext():  # as in a command
+    import torch
+    from clock import peak_bytes, watch, write
 
 
 def pairs_of(file: str) -> list[tuple[list[int], list[int]]]:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-from clock import peak_bytes, write
-from transformers import AutoModelForCausalLM, DynamicCache
+from lmtrain.cli.startup import heavy_imports
+
+with heavy_imports() if sys.argv[2:3] == ["lmtrain"] else nullcontext():  # ours as in a command
+    import torch
+    from clock import peak_bytes, write
+    from transformers import AutoModelForCausalLM, DynamicCache
 
 
 def lmtrain(model: Any, contexts: list[list[int]], settings: dict[str, Any]) -> list[list[int]]:

@@ -1,12 +1,12 @@
 """A plain PyTorch training loop over characters, in the shape of nanoGPT's README, as one writes it by hand.
 
-python benchmarks/side_loop.py OUT TEXT
+python benchmarks/side_loop.py OUT TEXT [RATE STEPS]
 
 The settings are those of nanoGPT's README for a CPU (https://github.com/karpathy/nanoGPT, config/train_shakespeare_char
 with --device=cpu --compile=False --eval_iters=20 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128
 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0); the code is our own. Random windows of the first 90 %, an
 evaluation of both parts every 250 steps over 20 batches, fp32. In the end, outside the time that counts, the loss on
-all held-out blocks of 64 characters, as ``lmtrain evaluate`` takes them.
+all held-out blocks of 64 characters, as ``lmtrain evaluate`` takes them. RATE and STEPS are others than the README's.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ class Model(nn.Module):
         return functional.linear(self.last(x), self.tokens.weight)  # tied, as nanoGPT's
 
 
-def rate(step: int) -> float:
+def rate(step: int, highest: float, steps: int) -> float:
     if step < WARMUP:
-        return HIGHEST * (step + 1) / (WARMUP + 1)
-    return LOWEST + 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP))) * (HIGHEST - LOWEST)
+        return highest * (step + 1) / (WARMUP + 1)
+    lowest = highest * LOWEST / HIGHEST
+    return lowest + 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (steps - WARMUP))) * (highest - lowest)
 
 
 def windows(part: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +88,8 @@ def held_out_loss(model: Model, held_out: Tensor) -> float:
 
 
 def main() -> None:
-    out, path = sys.argv[1:]
+    out, path, *others = sys.argv[1:]
+    highest, last = (float(others[0]), int(others[1])) if others else (HIGHEST, STEPS)
     began = time.perf_counter()
     torch.manual_seed(1337)
     text = Path(path).read_text(encoding="utf-8")
@@ -97,16 +99,16 @@ def main() -> None:
     model = Model(len(number))
     groups = [{"params": [p for p in model.parameters() if (p.ndim >= 2) == matrix], "weight_decay": DECAY * matrix}
               for matrix in (True, False)]  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, lr=HIGHEST, betas=BETAS, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=highest, betas=BETAS, fused=True)
     steps = []
-    for step in range(STEPS + 1):
+    for step in range(last + 1):
         for group in optimizer.param_groups:
-            group["lr"] = rate(step)
+            group["lr"] = rate(step, highest, last)
         if step % EVALUATE_EVERY == 0:
             with torch.no_grad():
                 for part in (train, held_out):
                     torch.stack([loss_of(model, *windows(part)) for _ in range(EVALUATION_BATCHES)]).mean().item()
-        if step == STEPS:
+        if step == last:
             break
         started = time.perf_counter()
         loss_of(model, *windows(train)).backward()
@@ -117,7 +119,7 @@ def main() -> None:
     trained = time.perf_counter()
     figures = {
         "loss": held_out_loss(model, held_out),
-        "step_seconds": sorted(steps)[STEPS // 2],
+        "step_seconds": sorted(steps)[last // 2],
         "loop_seconds": trained - began,
         "scoring_seconds": time.perf_counter() - trained,
     }

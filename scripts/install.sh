@@ -12,8 +12,9 @@ stamp="$folder/.installed-$(cat pyproject.toml "$constraints" "$0" | cksum | cut
 [ -e "$stamp" ] && exit 0
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lmtrain needs Python 3.11 or newer (set PYTHON=…)" >&2; exit 2; }
-[ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
 pip=("$folder/bin/python" -m pip --disable-pip-version-check)
+# Without pip too: Debian's python3 makes an empty shell of an environment until its python3-venv is installed.
+"${pip[@]}" --version >/dev/null 2>&1 || "$python" -m venv "$folder"
 
 # PyTorch first and on its own: with no NVIDIA GPU the plain requirement would bring gigabytes of CUDA.
 # A CPU wheel that pip already sees (a local folder, a mirror) is taken before PyTorch's own index is asked.

@@ -10,9 +10,12 @@ import pytest
 
 import as_commands_do  # noqa: F401 (before torch)
 
-# A shell starts what it runs in the background with Ctrl-C ignored, and the commands under test would inherit that.
+# A shell starts what it runs in the background with Ctrl-C ignored, and nohup does so with SIGHUP; the commands under
+# test would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The compiler would start a process for each processor, and each would import torch for a few lines to compile.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 _IMPORTED = [
-    "as_commands_do", "torch", "transformers.trainer", "transformers.models.gpt2.modeling_gpt2", "transformers.models.bert.modeling_bert",
+    "as_commands_do",
+    "torch", "transformers.trainer", "transformers.models.gpt2.modeling_gpt2", "transformers.models.bert.modeling_bert",
     "transformers.models.llama.modeling_llama", "transformers.models.roberta.modeling_roberta",
     "transformers.models.distilbert.modeling_distilbert", "peft", "fastokens", "torch.utils.serialization",
     "lmtrain.cli.main", "lmtrain.cli.arguments", "lmtrain.cli.training", "lmtrain.recipes.whole_training",

@@ -40,8 +40,10 @@ STYLE = {"gpt2": "gpt2", "llama": "gpt2", "bert": "bert", "roberta": "roberta", 
 SMALL["mistral"] = SMALL["llama"]
 SMALL["modernbert"] = "hidden_size=32,intermediate_size=48,num_hidden_layers=2,num_attention_heads=4,"
 SMALL["modernbert"] += "max_position_embeddings=48,local_attention=8"
-MORE = {"mistral": "clm", "modernbert": "mlm"}
-STYLE |= {"mistral": "gpt2", "modernbert": "bert"}
+SMALL["mobilebert"] = "hidden_size=32,intermediate_size=48,num_hidden_layers=2,num_attention_heads=4,"
+SMALL["mobilebert"] += "max_position_embeddings=48,embedding_size=16,true_hidden_size=32,intra_bottleneck_size=32"
+MORE = {"mistral": "clm", "modernbert": "mlm", "mobilebert": "mlm"}
+STYLE |= {"mistral": "gpt2", "modernbert": "bert", "mobilebert": "bert"}
 
 
 def byte_level(special_tokens: list[str], vocab_size: int = 300) -> Tokenizer:

@@ -110,7 +110,7 @@ def test_every_mistake_is_in_one_error(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.txt")
     words = ["--lerning_rate", "1e-4", "--train_file", missing, "--block_size", "tall", "--bf16", "--fp16",
              "--max_seq_length=9", "--use_liger_kernel", "--model_name_or_path", "m",
-             "--tf32", "stray"]  # fmt: skip
+             "--tf32", "stray", "--output_dir", __file__]  # fmt: skip
     with pytest.raises(UserError) as caught:
         parse("clm", words)
     said = {problem.flag: problem.text for problem in caught.value.problems}
@@ -118,6 +118,7 @@ def test_every_mistake_is_in_one_error(tmp_path: Path) -> None:
                          "--max_seq_length", "--use_liger_kernel", "--output_dir"}  # fmt: skip
     assert said["--lerning_rate"] == "no such option; did you mean --learning_rate?"
     assert said["--tf32"] == "'stray' is not true or false"
+    assert said["--output_dir"] == f"{__file__} is a file; give the name of a folder"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,8 @@ def test_a_name_like_nothing_else(base: list[str]) -> None:
         parse("clm", [*base, "-x"])
     with pytest.raises(UserError, match=r"-seed: no such option; did you mean --seed\?"):
         parse("clm", [*base, "-seed", "1"])
+    with pytest.raises(UserError, match="--command: no such option"):
+        parse("clm", [*base, "--command", "clm"])  # as a file of options has it
 
 
 def test_a_word_that_names_a_text_or_a_model(files: list[str], tmp_path: Path) -> None:

@@ -98,6 +98,17 @@ def test_old_switches_that_are_off_set_nothing(base: list[str], words: list[str]
     assert set(parse_training("clm", [*base, *words]).training) == {"output_dir"}
 
 
+def test_what_an_old_file_leaves_empty_or_switches_off_sets_nothing(base: list[str], tmp_path: Path) -> None:
+    """As the fields of earlier scripts stand in a file that was written from their defaults."""
+    (tmp_path / "old.json").write_text(
+        '{"tpu_num_cores": null, "tpu_metrics_debug": false, "sharded_ddp": "", "debug": false, '
+        '"per_gpu_eval_batch_size": null, "mlm": false, "with_tracking": false, "adafactor": false, "no_cuda": false}'
+    )
+    resolved = parse_training("clm", [*base, "--config", str(tmp_path / "old.json"), "--tpu_metrics_debug", "False"])
+    assert {name for name, value in resolved.training.items() if value} == {"output_dir"} and resolved.notes == ()
+    assert parse_training("mlm", [*base, "--mlm"]).notes == (), "which says what the command is"
+
+
 def test_renamed_script_options(base: list[str]) -> None:
     resolved = parse_training("mlm", [*base, "--whole_word_mask", "--use_slow_tokenizer", "--max_val_samples", "9"])
     assert resolved.masking.mask_whole_words is True
@@ -160,6 +171,8 @@ def test_the_folder_of_tensorboard_goes_into_the_environment(base: list[str]) ->
         ["--half_precision_backend", "auto"],
         ["--low_cpu_mem_usage"],
         ["--include_tokens_per_second", "true"],
+        ["--torch_dtype", "float32"],
+        ["--past_index", "-1"],
     ],
 )
 def test_names_no_longer_needed_are_passed_over_with_a_line(base: list[str], words: list[str]) -> None:
@@ -181,6 +194,7 @@ def test_names_no_longer_needed_are_passed_over_with_a_line(base: list[str], wor
         (["--tpu_num_cores", "8"], "TPU"),
         (["--torch_dtype", "bfloat16"], "--precision bf16"),
         (["--mlm"], "lmtrain mlm"),
+        (["--past_index", "2"], "hidden states"),
         (["--evaluation_strategy", "sometimes"], "no, steps, epoch"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lmtrain.config.about import SEEDS, About
+from lmtrain.config.training_arguments import training_flags
 from lmtrain.config.values import Flag, from_file, from_words
 from lmtrain.core.errors import UserError
 
@@ -65,7 +66,9 @@ def test_numbers_of_steps_stay_whole() -> None:
         (flag("dict", "none"), ["a.json"], "a JSON object"),
         (flag("str", choices=("a", "b")), ["c"], "'c' is not one of a, b"),
         (flag("int", at_least=2, unit="tokens"), ["1"], "1 is too small; at least 2 tokens"),
+        (flag("int", at_least=2, shown_default="all"), ["-1"], "; or leave it out: all"),
         (flag("float", above=0), ["0"], "above 0"),
+        (training_flags()["save_steps"], ["-1"], "above 0 optimizer steps; --save_strategy no saves no checkpoint"),
         (flag("float", at_most=100), ["100.5"], "at most 100"),
         (flag("float", below=1), ["1"], "below 1"),
         (flag("int", **SEEDS), ["4294967296"], "at most 4,294,967,295"),
@@ -75,7 +78,7 @@ def test_what_is_said_about_wrong_words(what: Flag, words: list[str], said: str)
     with pytest.raises(UserError) as caught:
         from_words(what, words)
     assert said in caught.value.problems[0].text
-    assert caught.value.problems[0].flag == "--x"
+    assert caught.value.problems[0].flag == f"--{what.name}"
 
 
 @pytest.mark.parametrize(
@@ -117,3 +120,10 @@ def test_file_values(types: tuple[str, ...], given: Any, value: Any) -> None:
 def test_wrong_file_values(what: Flag, given: Any) -> None:
     with pytest.raises(UserError):
         from_file(what, given)
+
+
+@pytest.mark.parametrize(("given", "quotes"), [(7, True), (7.5, True), (True, False)])
+def test_what_only_lacks_its_quotes(given: Any, quotes: bool) -> None:
+    with pytest.raises(UserError) as caught:
+        from_file(flag("str"), given)
+    assert ("put it in quotes" in str(caught.value)) == quotes

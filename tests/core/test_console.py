@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 
-from lmtrain.core.console import amount, counted, duration, say
+from lmtrain.core.console import Unfailing, amount, counted, duration, say
 
 
 def test_amounts_and_durations_read_well() -> None:
@@ -19,6 +22,17 @@ def test_only_the_first_rank_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     captured = capsys.readouterr()
     assert captured.err == "● store      9.5 M tokens\n"
     assert captured.out == ""
+
+
+def test_a_reader_who_leaves_ends_nothing() -> None:
+    """``lmtrain clm ... 2>&1 | tee log``: Ctrl-C ends ``tee`` at once, and training has yet to save."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        stream: Any = Unfailing(pipe)
+        for _ in range(2):
+            print("saved first", file=stream, flush=True)
+        os.write(pipe.fileno(), b"of a library in C")
 
 
 def test_further_lines_stand_below_the_first(capsys: pytest.CaptureFixture[str]) -> None:

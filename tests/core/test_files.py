@@ -20,12 +20,13 @@ from lmtrain.core.files import (
 )
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended_by", [OSError, KeyboardInterrupt])
+def test_a_failed_write_leaves_the_old_file_and_no_scratch(ended_by: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"n": 1})
-    with pytest.raises(OSError, match="disk full"), atomic_file(path) as stream:
+    with pytest.raises(ended_by, match="half of it"), atomic_file(path) as stream:
         stream.write(b"half")
-        raise OSError("disk full")
+        raise ended_by("half of it")
     assert read_json(path) == {"n": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmtrain.core.errors import Problem, UserError
+from lmtrain.core.errors import Interrupted, Problem, UserError
 from lmtrain.core.problem_block import problem_block
 
 PROBLEMS = (
@@ -24,6 +24,8 @@ def test_the_block_of_problems() -> None:
     )
     in_a_notebook = UserError("x")._render_traceback_()
     assert in_a_notebook == ["lmtrain: 1 thing to change before this can run", "  x"]
+    stopped = Interrupted("SIGINT; saved at step 30")._render_traceback_()
+    assert stopped == ["interrupted (SIGINT; saved at step 30); the same command goes on"]
 
 
 BESIDE = "  --lerning_rate   no such option; did you mean\n                   --learning_rate?\n  --train_file     has"

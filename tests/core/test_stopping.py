@@ -13,7 +13,7 @@ import pytest
 from lmtrain.core.errors import Interrupted
 from lmtrain.core.stopping import SAME_MOMENT, Stop
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
 
 
 class Clock:
@@ -77,6 +77,16 @@ def test_the_handlers_of_before_come_back() -> None:
         assert signal.getsignal(signal.SIGTERM) not in before
         raise RuntimeError
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_what_nohup_ignores_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop().listening() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_another_thread_leaves_signals_alone() -> None:

@@ -107,6 +107,33 @@ def test_memory_does_not_grow_with_one_long_document(tmp_path: Path, monkeypatch
     assert peak < count, f"{peak / count:.1f} bytes a training token"
 
 
+def test_memory_for_much_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 1 << 19
+    tokens = np.random.default_rng(0).integers(0, 1000, count)
+    store = stored(tmp_path / "s", [tokens.tolist(), [*tokens[5000:5100].tolist(), *range(2000, 50_000)]])
+    monkeypatch.setattr("lmtrain.data.overlap._CHUNK", 1 << 12)
+    tracemalloc.start()
+    found = overlap([(store, np.array([1]))], [(store, np.array([0]))])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.shared_tokens == 100
+    assert peak < 36 * count, f"{peak / count:.1f} bytes a validation token"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what is resident of mapped files")
+def test_what_was_read_of_a_store_is_let_go(tmp_path: Path) -> None:
+    def mapped() -> int:
+        rows = Path("/proc/self/status").read_text().splitlines()
+        return next(int(row.split()[1]) for row in rows if row.startswith("RssFile"))
+
+    store = stored(tmp_path / "s", [list(range(50, 150)), [1] * (1 << 22)])
+    overlap([(store, np.array([1]))], [(store, np.array([0]))])
+    before = mapped()
+    assert store.tokens.sum() and mapped() > before + 6000, "kB, of 8 MB"
+    store.release()
+    assert mapped() < before + 1000
+
+
 @pytest.mark.parametrize("sizes", [[100] * 40, [4000], [1, 3000, 500]])
 def test_of_much_validation_a_part_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
@@ -120,12 +147,24 @@ def test_of_much_validation_a_part_is_looked_at(
     found = overlap(*sides)
     assert found.sampled and found.shared_tokens == found.tokens <= 600
     assert found.documents == found.shared_documents and str(found).startswith("in a sample, ")
+    monkeypatch.setattr("lmtrain.data.overlap._MOST", 10_000)
+    monkeypatch.setattr("lmtrain.data.overlap._MOST_DOCUMENTS", 2)
+    assert overlap(*sides).documents == min(2, len(sizes))
 
 
 def test_nothing_in_common_is_no_overlap(tmp_path: Path) -> None:
     store = stored(tmp_path / "s", [list(range(200)), list(range(1, 50)), list(range(300, 700))])
     found = overlap([(store, np.array([2]))], [(store, np.array([0, 1]))])
     assert not found and found.shared_tokens == 0
+
+
+def test_validation_that_does_not_lie_side_by_side(tmp_path: Path) -> None:
+    """Windows that begin one document have other places than those that end the one before."""
+    ids = list(range(1000))
+    chosen = [[*ids[900:], *ids[:60]], [*ids[:60], *ids[900:]]]  # of either the last or the first 60 are in training
+    store = stored(tmp_path / "s", [chosen[0], [7] * 5, chosen[1], ids[:60]])
+    found = overlap([(store, np.array([3]))], [(store, np.array([0, 2]))])
+    assert (found.tokens, found.shared_tokens) == (320, 120)
 
 
 def test_validation_is_not_compared_with_itself(tmp_path: Path) -> None:
@@ -154,13 +193,15 @@ def test_empty_sides(tmp_path: Path) -> None:
     st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=5),
     st.integers(2, 6),
 )
+@settings(deadline=None)
 def test_as_counted_by_hand(
     tmp_path_factory: pytest.TempPathFactory, train: list[list[int]], validation: list[list[int]], window: int
 ) -> None:
     folder = tmp_path_factory.mktemp("o")
     apart = [[*d, 100 + n] for n, d in enumerate(train)], [[*d, 1000 + n] for n, d in enumerate(validation)]
-    a, b = stored(folder / "a", apart[0]), stored(folder / "b", apart[1])
-    found = overlap([(a, np.arange(len(a)))], [(b, np.arange(len(b)))], window)
+    among_others = [each for n, document in enumerate(apart[1]) for each in (document, [2000 + n])]
+    a, b = stored(folder / "a", apart[0]), stored(folder / "b", among_others)
+    found = overlap([(a, np.arange(len(a)))], [(b, np.arange(0, len(b), 2))], window)
     assert found.shared_tokens == by_hand(*apart, window)
 
 

@@ -121,7 +121,7 @@ def _other_program(words: list[str]) -> None:
         extras = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), flags=re.M))
         for named in re.findall(r"\[([\w,]+)\]", line):
             assert set(named.split(",")) <= extras, f"{line}: no such extra"
-        known = "lmtrain" in line or words[-1].startswith(".") or words[-1] in ("trackio", "wandb")
+        known = "lmtrain" in line or words[-1].startswith(".") or words[2] in ("torch", "trackio", "wandb")
         assert words[1] == "install" and known, line
     elif words[0] == "python" and words[1] == "-m":
         assert (

@@ -41,8 +41,9 @@ def test_a_profile_of_masked_lines_names_their_padding(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lines = f"--model_name_or_path {world.bert} --train_file {world.text} --line_by_line --max_seq_length 48"
-    assert main(f"profile mlm {lines} --pad_to_max_length --steps 2 --json".split()) == 0
+    assert main(f"profile mlm {lines} --pad_to_max_length --batch_tokens 480 --steps 2 --json".split()) == 0
     figures = json.loads(capsys.readouterr().out)
+    assert figures["work"]["tokens"] == pytest.approx(480, rel=0.2), "the step that the run will make"
     assert figures["work"]["predicted"] < figures["work"]["tokens"] <= figures["positions"]
     assert (figures["padding"] > 0.05) == any("padding" in line for line in figures["advice"])
     assert list(tmp_path.iterdir()) == []

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from world import World
 
 from lmtrain.cli.main import main
 from lmtrain.core.errors import ExitCode
 from lmtrain.core.runlog import read_events
 from lmtrain.engine import assembly
+from lmtrain.engine.trainer import LMTrainer
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are Unix's")
 STEPS = 3
@@ -153,7 +155,9 @@ def test_where_the_last_step_is_saved_the_export_does_not_wait(
     assert main(words) == ExitCode.INTERRUPTED
     assert not (out / "export.json").exists() and status(out)["step"] == STEPS
     assert main(words) == 0
-    assert f"goes on from step {STEPS}" in capsys.readouterr().err and steps_made(out) == STEPS
+    said = capsys.readouterr().err
+    assert f"goes on from step {STEPS}" in said and steps_made(out) == STEPS
+    assert f"{STEPS} steps, none of them since it went on · loss" in said and "tokens/s" not in said
 
 
 def test_where_nothing_is_left_but_the_export_the_run_finishes(
@@ -163,3 +167,23 @@ def test_where_nothing_is_left_but_the_export_the_run_finishes(
     out = tmp_path / "out"
     assert main(command(world, out, "--save_strategy", "no")) == 0
     assert status(out)["state"] == "finished" and (out / "export.json").is_file()
+
+
+def test_too_little_memory_in_a_step_is_no_fault_of_ours(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, step = command(world, tmp_path / "run", "--save_steps", "1"), LMTrainer.training_step
+
+    def lacks_memory(self: LMTrainer, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == STEPS - 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LMTrainer, "training_step", lacks_memory)
+        assert main(words) == ExitCode.WRONG_INPUT
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--per_device_train_batch_size there was too little memory after step 2 (CUDA out of memory." in said
+    assert "with --auto_batch fewer examples" in said and "Traceback" not in said
+    assert status(tmp_path / "run")["state"] == "failed"
+    assert main(words) == ExitCode.OK and "goes on from step 2" in capsys.readouterr().err

@@ -18,14 +18,14 @@ from lmtrain.cli.main import main
 from lmtrain.core.errors import ExitCode
 
 pytestmark = MARKS
-STEPS, SAVED_AT = 6, 3
+STEPS, SAVED_AT, LOGGED_EVERY = 6, 3, 2  # the losses since the last line go on, too
 
 
 def words(world: World, out: Path, *more: str) -> list[str]:
     return [
         *f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --block_size 16 --max_steps {STEPS}".split(),
-        *f"--save_steps {SAVED_AT} --global_batch_size 8 --use_cpu --learning_rate 1e-3 --logging_steps 1".split(),
-        *("--output_dir", str(out), *more),
+        *f"--save_steps {SAVED_AT} --global_batch_size 8 --use_cpu --learning_rate 1e-3".split(),
+        *("--logging_steps", str(LOGGED_EVERY), "--output_dir", str(out), *more),
     ]
 
 
@@ -83,10 +83,11 @@ def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the same run on one process and, as srun starts it, on two."""
     folder = tmp_path_factory.mktemp("runs")
     port = free_port()
-    tasks = [
-        Forked(["-m", "lmtrain", *words(world, folder / "two")], env=environment(folder / "cache", **slurm(n, port)))
-        for n in range(2)
-    ]
+    tasks = []
+    for number in range(2):
+        said_by_srun = environment(folder / "cache", **slurm(number, port))
+        del said_by_srun["OMP_NUM_THREADS"]
+        tasks.append(Forked(["-m", "lmtrain", *words(world, folder / "two")], env=said_by_srun))
     (one,) = run_ranks(["-m", "lmtrain", *words(world, folder / "one")], 1, env=environment(folder / "cache"))
     said = [task.communicate(timeout=240)[1] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], said
@@ -98,8 +99,11 @@ def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_srun_alone_trains_as_one_process_does(runs: Path) -> None:
-    assert len(losses(runs / "two")) == STEPS
+    assert len(losses(runs / "two")) == STEPS // LOGGED_EVERY
     assert_same(runs / "two", runs / "one")
+    decided = json.loads((runs / "two" / "decisions.json").read_text())
+    assert decided["threads_for"]["processes"] == 2, "whatever Accelerate takes them for"
+    assert decided["threads"] <= max(1, decided["threads_for"]["cpus"] // 2)
 
 
 @pytest.mark.parametrize("processes", [1, 4])

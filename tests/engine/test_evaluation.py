@@ -77,6 +77,8 @@ def test_a_batch_run_for_company_does_not_count() -> None:
     assert list(loader) == [([2], True)]
     loader = EvaluationLoader(list(range(3)), 2, list, rank=2, world=3, equal=True)
     assert list(loader) == [([0, 1], False)]
+    streams = [list(EvaluationLoader(Stream(), 2, list, rank=rank, world=3, equal=True)) for rank in range(3)]
+    assert streams == [[([0, 1], True), ([6], True)], [([2, 3], True), ([6], False)], [([4, 5], True), ([6], False)]]
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -55,7 +55,7 @@ def test_oblong_matrices_come_out_as_from_the_plain_iteration(shape: tuple[int, 
     for _ in range(5):
         gram = plain @ plain.mT
         plain = 3.4445 * plain + (-4.7750 * gram + 2.0315 * gram @ gram) @ plain
-    torch.testing.assert_close(orthogonalize(matrices).double(), plain, rtol=0, atol=1e-4)
+    torch.testing.assert_close(orthogonalize(matrices).double(), plain, rtol=0, atol=5e-4)
 
 
 def test_bf16_iterates_with_the_whole_matrix() -> None:

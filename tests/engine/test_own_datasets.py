@@ -75,6 +75,14 @@ class Stream(IterableDataset):
         return (self.data[i] for i in range(len(self.data)))
 
 
+class Once(IterableDataset):
+    def __init__(self, items: Iterator[Any]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.items
+
+
 def model(tokenizer: Any, positions: int = 48) -> GPT2LMHeadModel:
     torch.manual_seed(0)
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -144,6 +152,8 @@ def test_a_stream_trains_as_the_same_items_in_order(tokenizer: Any, tmp_path: An
             assert losses(tokenizer, tmp_path, data, data_collator=collator) == pytest.approx(expected, rel=1e-6)
     with pytest.raises(ValueError, match="max_steps"):
         trainer(tokenizer, tmp_path, Stream(Own(tokenizer)), args={"max_steps": -1}).train()
+    with pytest.raises(UserError, match="gave no example when it was read from its beginning after step 2"):
+        trainer(tokenizer, tmp_path, Once(Own(tokenizer)[i] for i in range(4))).train()
 
 
 def test_labels_of_minus_100_are_not_learned(tokenizer: Any, tmp_path: Any) -> None:
@@ -162,9 +172,18 @@ def test_labels_of_minus_100_are_not_learned(tokenizer: Any, tmp_path: Any) -> N
 def test_parts_of_ones_own_data_are_evaluated_by_name(tokenizer: Any, tmp_path: Any) -> None:
     train, held_out = random_split(Own(tokenizer), [8, 4], torch.Generator().manual_seed(0))
     named = {"some": held_out, "columns": tokenizer(TEXTS[:3])}
-    scores = trainer(tokenizer, tmp_path, train, named).evaluate()
+    made = trainer(tokenizer, tmp_path, train, named)
+    scores = made.evaluate()
     assert scores["eval_columns_tokens"] == sum(len(ids) - 1 for ids in tokenizer(TEXTS[:3])["input_ids"])
     assert scores["eval_some_loss"] > 0
+    for other in (tokenizer(TEXTS[:3]), dict(tokenizer(TEXTS[:3]))):  # columns, too, and not a data set each
+        assert made.evaluate(other)["eval_loss"] == scores["eval_columns_loss"]
+        assert made.predict(other).metrics["test_loss"] == pytest.approx(scores["eval_columns_loss"])
+    for wrong, words in (("a text", "is the text 'a text'"), ([], "is empty"), (3, "is a int, which has no items")):
+        with pytest.raises(UserError, match=f"test_dataset {words}"):
+            made.predict(wrong)
+    with pytest.raises(UserError, match="eval_dataset is empty"):
+        made.evaluate([])
 
 
 def test_compute_metrics_sees_logits_and_labels(tokenizer: Any, tmp_path: Any) -> None:
@@ -225,6 +244,8 @@ def test_masked_models_take_the_stock_collator_and_ones_own_items(tmp_path: Any)
         (["a text"] * 2, "is the text 'a text'; tokenize it first"),
         (default_data_collator, "train_dataset is a function, which has no items; give a list, .* is data_collator=…"),
         (DataLoader([{"input_ids": [1, 2]}]), "is a DataLoader, which has no items; .*batches are made here"),
+        ([], "train_dataset is empty: it has no examples"),
+        ({"input_ids": []}, "train_dataset is empty: it has no examples"),
         ([{"text": "a text"}] * 2, r"has no input_ids, only text; tokenize it first: .*rows\['text'\]"),
         ([{"ids": [1, 2]}] * 2, "has no input_ids, only ids; return them from __getitem__"),
         ({"train": [1], "test": [2]}, r"\(train, test\) and no input_ids; choose one: train_dataset=data\['train'\]"),
@@ -269,6 +290,15 @@ def test_a_collator_that_fails_is_explained(
         made = default_data_collator if collator is None else collator(tokenizer)
     with pytest.raises(UserError, match=words):
         trainer(tokenizer, tmp_path, data, data_collator=made).train()
+
+
+def test_a_collator_that_makes_no_labels_is_named_in_training_and_evaluation(tokenizer: Any, tmp_path: Any) -> None:
+    tokenizer.pad_token = tokenizer.eos_token
+    data = [Own(tokenizer)[i] for i in range(4)]
+    made = trainer(tokenizer, tmp_path, data, data, data_collator=DataCollatorWithPadding(tokenizer))
+    for use in (made.train, made.evaluate):
+        with pytest.raises(UserError, match="made no labels, only input_ids, attention_mask; have it make them"):
+            use()
 
 
 def test_an_id_that_is_too_large_is_found_behind_a_stock_collator_too(tokenizer: Any, tmp_path: Any) -> None:

@@ -67,7 +67,11 @@ def test_a_module_of_ones_own_trains_as_by_hand(gives: str, tmp_path: Path) -> N
     trainer = LMTrainer(Own(gives), args, data, data, objective=Causal(), packing=False)  # nor sorted by length
     trainer.train()
     assert logged(trainer, "loss") == pytest.approx(by_hand(4, 4, args.seed), rel=1e-5)
-    assert trainer.evaluate()["eval_tokens"] == sum(len(row) - 1 for row in DATA)
+    scores = trainer.evaluate()
+    assert scores["eval_tokens"] == sum(len(row) - 1 for row in DATA)
+    predicted = trainer.predict(data)
+    assert predicted.predictions.shape[::2] == (len(DATA), VOCABULARY) and predicted.label_ids.shape[0] == len(DATA)
+    assert predicted.metrics["test_loss"] == pytest.approx(scores["eval_loss"])
 
 
 def test_what_it_predicts_has_to_be_said(tmp_path: Path) -> None:

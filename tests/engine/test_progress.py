@@ -158,7 +158,9 @@ def test_what_matters_least_is_left_out_of_a_narrow_terminal(
     display.begin(0, 30_000)
     values = {"loss": 3.4567, "tokens_per_second": 12_345.0, "memory": 3.2e9, "waiting_for_data": 0.23}
     display.train(1_200, 30_000, {**values, "time_left": 3_723.0})
+    display.evaluated(1_200, "books [old] :x:")
     display.end()
+    assert "step 1200  books [old] :x:" in screen.getvalue(), "as it is, whatever it looks like"
     line = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n").rstrip().rpartition("\n")[2]
     assert line.startswith("  train ") and line.rstrip().endswith(f" 1200/30000 {shown}") and len(line) <= width
 

@@ -13,8 +13,14 @@ from transformers import TrainingArguments
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.core.errors import UserError
 from lmtrain.engine import LMTrainer, requirements
-from lmtrain.engine.arguments import LMTrainingArguments, _backend, examples_of_a_step, training_arguments
-from lmtrain.engine.requirements import check_requirements, require_a_step
+from lmtrain.engine.arguments import (
+    LMTrainingArguments,
+    _backend,
+    examples_of_a_step,
+    require_a_step,
+    training_arguments,
+)
+from lmtrain.engine.requirements import check_requirements
 from lmtrain.engine.speed.precision import Decision
 from tiny import MemoryLayout, arguments, gpt2, llama, rows
 
@@ -111,6 +117,8 @@ def test_an_epoch_without_a_full_batch_is_no_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at most --per_device_train_batch_size 7"):
         require_a_step(dropping, 7)
     require_a_step(training_arguments(resolved(tmp_path), FP32), 7)
+    with pytest.raises(UserError, match="7 examples are fewer than one batch of 8"):
+        LMTrainer(llama(), arguments(tmp_path, dataloader_drop_last=True), MemoryLayout(rows(7))).train()
 
 
 def test_processes_that_would_each_train_alone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

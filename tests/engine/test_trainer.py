@@ -13,6 +13,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.utils.data import IterableDataset
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForSequenceClassification,
     DataCollatorForLanguageModeling,
@@ -189,6 +191,10 @@ def test_the_objective_follows_from_the_model(tokenizer: PreTrainedTokenizerFast
     )
     with pytest.raises(UserError, match="BertForSequenceClassification is known as neither"):
         LMTrainer(classifier, args)
+    small = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": VOCABULARY}
+    bart = BartForConditionalGeneration(BartConfig(**small))  # which is listed among the masked ones
+    with pytest.raises(UserError, match=r"has an encoder and a decoder.* Seq2SeqTrainer trains both"):
+        LMTrainer(bart, args, processing_class=tokenizer)
 
 
 def test_masks_need_numbered_examples(tmp_path: Path) -> None:
@@ -357,8 +363,35 @@ def test_compute_loss_for_ones_own_use_is_a_mean(tmp_path: Path) -> None:
     assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(
         trainer.model(**batch).loss.item(), rel=1e-6
     )
-    with pytest.raises(ValueError, match="no labels"):
+    with pytest.raises(UserError, match="no labels"):
         trainer.compute_loss(trainer.model, {"input_ids": batch["input_ids"]})
+
+
+def test_a_class_with_a_loss_of_its_own_says_what_it_divides_by(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mean, as people write it: of micro-batches of one size their mean is that of the step."""
+
+    class Mean(LMTrainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            return super().compute_loss(model, inputs, return_outputs)
+
+    class Said(Mean):
+        loss_is_scaled_for_ga = False
+
+    found = {}
+    for kind, divided in ((LMTrainer, 1), (LMTrainer, 3), (Mean, 1), (Mean, 3), (Said, 3)):
+        args = arguments(tmp_path, max_steps=1, per_device_train_batch_size=6 // divided,
+                         gradient_accumulation_steps=divided)  # fmt: skip
+        trainer = kind(llama(), args, MemoryLayout(rows(6, shortest=8, longest=8)))
+        caplog.clear()
+        trainer.train()
+        found[kind.__name__, divided] = logged(trainer, "loss") + logged(trainer, "grad_norm")
+        warned = "compute_loss of Mean has to divide by num_items_in_batch" in caplog.text
+        assert warned is ((kind, divided) == (Mean, 3))
+    right = found.pop(("LMTrainer", 1))
+    assert found.pop(("Mean", 3)) == pytest.approx([3 * figure for figure in right], rel=1e-5), "as the library has it"
+    assert all(figures == pytest.approx(right, rel=1e-5) for figures in found.values())
 
 
 def test_a_loss_function_of_the_users_is_taken(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from examples_run import EXAMPLES, environment
 from safetensors.torch import load_file
 from trainer_run import OPTIONS, run
 
+import as_commands_do
 import forked
 import miniature
 from launching import MARKS, launch
@@ -90,7 +91,7 @@ def test_on_two_processes(made: tuple[Path, Path, Path], tmp_path: Path) -> None
     launch(Path(__file__).with_name("trainer_run.py"), *made, tmp_path / "trainer", processes=2)
     options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
     launcher = ["-m", "accelerate.commands.launch", *options.split(), "--main_process_port", "0"]
-    done = forked.run([*launcher, LOOP, *words(made, tmp_path / "loop")], env=environment())
+    done = forked.run([*launcher, as_commands_do.__file__, LOOP, *words(made, tmp_path / "loop")], env=environment())
     assert done.returncode == 0, done.stderr
     assert_same_training(tmp_path / "loop", tmp_path / "trainer")
 

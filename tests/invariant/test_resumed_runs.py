@@ -209,19 +209,25 @@ def test_dropout_differs_between_steps_micro_batches_and_seeds(tmp_path: Path) -
     assert set(one).isdisjoint(other)
 
 
-def test_evaluations_at_an_epochs_end_are_not_lost_when_its_last_step_was_saved(tmp_path: Path) -> None:
-    options = {"eval_strategy": "epoch", "logging_strategy": "epoch", "eval_on_start": True,
+@pytest.mark.parametrize("saved", ["steps", "epoch"])
+def test_evaluations_at_an_epochs_end_are_made_once(saved: str, tmp_path: Path) -> None:
+    """Also where its last step was saved before them, or with them."""
+    options = {"eval_strategy": "epoch", "logging_strategy": "epoch", "eval_on_start": True, "save_strategy": saved,
                "metric_for_best_model": "eval_loss", "greater_is_better": False}  # fmt: skip
 
-    class StopBefore(TrainerCallback):
+    class Stop(TrainerCallback):
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 10:
+            if state.global_step == 10 and saved == "steps":
+                raise KeyboardInterrupt
+
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 10 and saved == "epoch":
                 raise KeyboardInterrupt
 
     whole = run("causal", tmp_path / "a", **options)
     whole.train()
     with pytest.raises(KeyboardInterrupt):
-        run("causal", tmp_path / "b", StopBefore(), **options).train()
+        run("causal", tmp_path / "b", Stop(), **options).train()
     resumed = run("causal", tmp_path / "b", **options)
     resumed.train(resume_from_checkpoint=True)
     assert_same(resumed, whole)

@@ -262,6 +262,26 @@ def test_all_that_stands_in_the_way_is_said_at_once_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_lengths_beyond_the_positions_and_a_text_that_is_none_are_told_with_the_rest(
+    tmp_path: Path, model: str
+) -> None:
+    (tmp_path / "test.jsonl").write_text('{"context": "a", "completion": "\\n\\nIt is."}\n')
+    asked = options(
+        tmp_path, model, test=str(tmp_path / "test.jsonl"), max_seq_length=161, max_new_tokens=160, seeds=["x"]
+    )
+    with pytest.raises(UserError) as error:
+        run_task(asked, say=lambda topic, text: None)
+    found = {problem.flag: problem.text for problem in error.value.problems}
+    assert found.keys() == {"--seeds", "--test", "--max_seq_length", "--max_new_tokens"}
+    assert "use at most --max_seq_length 160" in found["--max_seq_length"]
+    assert "the text of record 1 begins with an empty line" in found["--test"]
+    assert not (tmp_path / "out").exists()
+    asked.max_seq_length, asked.max_new_tokens = 160, 159
+    with pytest.raises(UserError) as error:
+        run_task(asked, say=lambda topic, text: None)
+    assert {problem.flag for problem in error.value.problems} == {"--seeds", "--test"}
+
+
 def test_a_file_that_is_none_is_named_by_its_flag(tmp_path: Path, model: str) -> None:
     (tmp_path / "broken.txt").write_text("no separator here\n")
     with pytest.raises(UserError) as error:

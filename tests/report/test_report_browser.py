@@ -39,14 +39,14 @@ def clean(browser: Browser) -> Browser:
     return browser
 
 
-def one_run(tmp_path: Path, steps: int = 60) -> Path:
+def one_run(tmp_path: Path, steps: int = 60, **options: object) -> Path:
     said = [
         *steady(steps),
         sample(10, "Once", " upon"),
         sample(20, BREAKS_OUT, BREAKS_OUT),
         sample(20, "Once", " again"),
     ]
-    folder = run_folder(tmp_path / "book", text_of(said), step=steps)
+    folder = run_folder(tmp_path / "book", text_of(said), step=steps, **options)
     write_page(folder / "report.html", [read_run(folder)])
     return folder
 
@@ -146,7 +146,7 @@ def test_scores_of_texts_are_read_on_a_phone_and_in_the_dark(clean: Browser, tmp
 
 @pytest.mark.parametrize("several", [False, True])
 def test_a_phone_shows_it_without_scrolling_sideways(clean: Browser, tmp_path: Path, several: bool) -> None:
-    folders = [one_run(tmp_path)]
+    folders = [one_run(tmp_path, activation_checkpointing_kwargs={"use_reentrant": False}, project="w" * 60)]
     if several:
         long_name = "a_run_with_a_very_long_name_" * 3
         folders.append(run_folder(tmp_path / long_name, text_of(steady(40)), train_file=["x" * 300, "y " * 200]))
@@ -161,6 +161,15 @@ def test_a_phone_shows_it_without_scrolling_sideways(clean: Browser, tmp_path: P
         "[...document.querySelectorAll('.box svg')].map((svg) => svg.getBoundingClientRect().width)"
     )
     assert len(widths) == 10 and all(300 < width < 390 for width in widths)
+    broken = """[...document.querySelectorAll('.options tbody th')].filter((one) => {
+      const range = new Range();
+      range.setStart(one.firstChild, 0);
+      range.setEnd(one.firstChild, 3);
+      return range.getClientRects().length > 1;
+    }).length"""
+    assert clean.evaluate(broken) == 0, "'--' stands with what it belongs to"
+    heads = "[...document.querySelectorAll('.options thead th')].map((one) => one.getBoundingClientRect().height)"
+    assert several or max(clean.evaluate(heads)) < 30, "no 'defa ult'"
     size = clean.evaluate("getComputedStyle(document.body).fontSize")
     assert float(size.removesuffix("px")) >= 14
     assert clean.said == []

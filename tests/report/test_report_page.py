@@ -25,7 +25,7 @@ from run_folders import (
 
 from lmtrain.core.errors import UserError
 from lmtrain.report import History, drawing, page, read_run, readers, write_page
-from lmtrain.report.facts import command_line, configuration, figures, state_of
+from lmtrain.report.facts import about, command_line, compared, configuration, figures, state_of
 from lmtrain.report.happenings import happenings
 from lmtrain.report.markup import element, joined
 from lmtrain.report.page import for_script
@@ -132,6 +132,8 @@ def test_markup_escapes_what_it_did_not_make() -> None:
 def test_several_runs_show_what_differs(tmp_path: Path) -> None:
     folders = [finished(tmp_path / "slow"), finished(tmp_path / "quick", 60, learning_rate=1e-3, block_size=128)]
     runs = [reader.read() for reader in readers([str(folder) for folder in folders])]
+    made = read_run(finished(tmp_path / "made", 4, model_size="10m", config_overrides=None))
+    assert about(made) == "gpt2, 10m · causal language model · trained on book.txt"
     differing, chosen, rest = configuration(runs)
     assert {row.name: row.texts for row in differing} == {
         "learning_rate": ("0.0003", "0.001"),
@@ -152,6 +154,8 @@ def test_several_runs_show_what_differs(tmp_path: Path) -> None:
     assert {"slow, train", "quick, validation", "slow", "quick"} <= labels
     best = [a for tag, a in parts.elements if tag == "td" and "best" in (a.get("class") or "")]
     assert best, "the better score is marked"
+    better = {row.name: at for row, at in compared(runs)}
+    assert (better["validation loss"], better["steps"]) == (1, None)
 
 
 def test_scores_of_the_texts_stand_beside_the_published_ones(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ _SPELLING = (
 )
 _NAME_COLUMN = 17
 _FLAG_COLUMN = 34
+_NARROWEST = 40  # characters that the right column has at least
 _LONGEST_HELP = 240  # characters; the library's own texts run to several hundred
 
 
@@ -214,7 +215,8 @@ def _shorten(text: str) -> str:
 
 
 def _two_columns(left: str, right: str, column: int, width: int) -> list[str]:
-    wrapped = textwrap.wrap(right, max(26, width - column), break_long_words=False, break_on_hyphens=False)
+    column = min(column, width - _NARROWEST)
+    wrapped = textwrap.wrap(right, width - column, break_long_words=False, break_on_hyphens=False)
     if len(left) + 2 > column:
         return [left, *(" " * column + line for line in wrapped)]
     first, *rest = wrapped or [""]

@@ -7,6 +7,7 @@ command line without mistakes is not looked at here: the run opens the same file
 from __future__ import annotations
 
 import json
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,8 @@ def look_ahead(options: Any, problems: Problems) -> None:
     if not isinstance(options, Resolved):
         return
     already = {problem.flag for problem in problems}
+    if options.output_dir and os.path.isfile(user_path(options.output_dir)):  # noqa: PTH113 -- False of impossible names
+        problems.add(f"{options.output_dir} is a file; give the name of a folder", flag="--output_dir")
     if not options.data.dataset_name and not already & {"--train_file", "--validation_file", "--test_file"}:
         from lmtrain.data.named_text import sources_of
         from lmtrain.data.pairs import pair_sources_of

@@ -14,9 +14,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from contextlib import redirect_stderr
+from typing import Any, TextIO, cast
 
-from lmtrain.core.console import is_first_process, say
+from lmtrain.core.console import Unfailing, is_first_process, say
 from lmtrain.core.errors import ExitCode, Interrupted, OwnResultWrong, UserError
 from lmtrain.core.files import NO_RIGHT, NO_ROOM
 from lmtrain.core.launching import by_mpi_alone, is_first_here, processes, tasks_without_srun, under_slurm
@@ -34,10 +35,14 @@ _REPORT = "Please report the lines above to its maintainers."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    name = ""
     _open_what_is_closed()
     _write_whatever_it_is()
+    with redirect_stderr(cast(TextIO, Unfailing(sys.stderr))):
+        return _code_of(list(sys.argv[1:] if argv is None else argv))
+
+
+def _code_of(words: list[str]) -> int:
+    name = ""
     try:
         name = _name_of(words)
         if name in SHARED:
@@ -57,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.exit_code)
     except Interrupted as stopped:
         if is_first_process():
-            onward = getattr(stopped, "onward", "the same command goes on")
-            print(f"\nlmtrain {name}: interrupted ({stopped}); {onward}", file=sys.stderr, flush=True)
+            print(f"\nlmtrain {name}: interrupted ({stopped}); {stopped.onward}", file=sys.stderr, flush=True)
         return ExitCode.INTERRUPTED
     except KeyboardInterrupt:
         from lmtrain.config.commands import TRAINING_COMMANDS

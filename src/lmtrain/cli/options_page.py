@@ -7,6 +7,7 @@ field here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from lmtrain.cli.commands import COMMANDS
 from lmtrain.cli.help import default_text, usage
@@ -77,7 +78,7 @@ def _own_table(flags: list[Flag], commands: Sequence[str] = ()) -> str:
             text += " Also " + ", ".join(f"`--{alias}`" for alias in flag.about.aliases) + "."
         if flag.about.off:
             text += f" Off: `--{flag.about.off}`."
-        rows.append((f"`{_usage(flag)}`", default_text(flag), flag.about.unit, text))
+        rows.append((_usage(flag), default_text(flag), flag.about.unit, text))
     return _rows(("option", "default", "unit", "what it does"), rows)
 
 
@@ -86,13 +87,17 @@ def _training_table(flags: list[Flag]) -> str:
     for flag in flags:
         treatment = TREATMENT[flag.name]
         text = treatment.reason or HELP.get(flag.name, "")
-        rows.append((f"`{_usage(flag)}`", default_text(flag), flag.about.unit, treatment.kind, text))
+        rows.append((_usage(flag), default_text(flag), flag.about.unit, treatment.kind, text))
     return _rows(("option", "default", "unit", "here", "remark"), rows)
 
 
 def _usage(flag: Flag) -> str:
-    """The flag without the ``false`` that the help shows behind a switch that is on."""
-    return usage(flag).removesuffix(" false")
+    """The flag as code, without the ``false`` that the help shows behind a switch that is on.
+
+    Of a `|` in backticks within a table GitHub wants a backslash, which mkdocs shows.
+    """
+    text = usage(flag).removesuffix(" false")
+    return f"<code>{escape(text).replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 
 def _today(old: Old) -> str:

@@ -15,7 +15,8 @@ class About:
     ``help`` is a sentence or two; ``unit`` what a number counts; ``aliases`` are other names of the flag;
     ``off`` is a flag that switches a boolean off (``--greedy``); ``at_least``, ``above``, ``at_most`` and
     ``below`` bound a number; ``positional`` takes the words without a flag; ``secret`` is never written
-    anywhere; ``shown_default`` describes a default that is worked out later.
+    anywhere; ``shown_default`` describes a default that is worked out later; ``too_small`` is what to type instead of a
+    number below the bounds.
     """
 
     help: str = ""
@@ -30,6 +31,7 @@ class About:
     positional: bool = False
     secret: bool = False
     shown_default: str = ""
+    too_small: str = ""
 
 
 def option(default: Any = MISSING, help: str = "", **about: Any) -> Any:

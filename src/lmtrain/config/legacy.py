@@ -19,7 +19,8 @@ class Old:
 
     ``new`` is today's option, ``""`` for none. ``value`` turns the old words into the new ones (None: nothing to
     set, as for ``--no_cuda false``); it raises :class:`UserError` for a value that has no equivalent today.
-    ``why`` is said to the user. ``refused`` names are never understood. ``is_switch`` names may stand alone.
+    ``why`` is said to the user. ``refused`` names are not understood, but for a switch that is off. ``is_switch`` names
+    may stand alone.
     ``environment`` is the variable that took the option's place.
     """
 
@@ -92,6 +93,7 @@ def _token(words: list[str]) -> list[str] | None:
 
 
 _AMP = _only(frozenset({"auto", "amp", "cuda_amp", "cpu_amp"}), "Apex is gone; mixed precision is torch's own: --fp16")
+_FP32 = _only(frozenset({"float32"}), "weights are kept in fp32; for fast products use --precision bf16")
 _LENGTH = _refuse_on(
     "the order of the examples is a function of the seed and the epoch, so that a run resumes exactly; "
     "leave this out (masked training pads only to the longest of a batch)"
@@ -132,8 +134,8 @@ LEGACY: dict[str, Old] = {
     "chinese_ref_file": Old(refused=True, why="words given in a file are not supported; see --mask_whole_words"),
     "train_ref_file": Old(refused=True, why="words given in a file are not supported; see --mask_whole_words"),
     "validation_ref_file": Old(refused=True, why="words given in a file are not supported; see --mask_whole_words"),
-    "torch_dtype": Old(refused=True, why="weights are kept in fp32; for fast products use --precision bf16"),
-    "dtype": Old(refused=True, why="weights are kept in fp32; for fast products use --precision bf16"),
+    "torch_dtype": Old(why="weights are always kept in fp32", value=_FP32),
+    "dtype": Old(why="weights are always kept in fp32", value=_FP32),
     "low_cpu_mem_usage": Old(why=_SAME, value=lambda words: None, is_switch=True),
     "should_continue": Old(why="the same command continues an unfinished run by itself", is_switch=True,
                            value=lambda words: None),
@@ -163,7 +165,8 @@ LEGACY: dict[str, Old] = {
     "fsdp_backward_prefetch": Old(refused=True, why=_fsdp_setting("backward_prefetch")),
     "tpu_num_cores": Old(refused=True, why="TPUs are not supported"),
     "tpu_metrics_debug": Old(refused=True, why="TPUs are not supported", is_switch=True),
-    "past_index": Old(refused=True, why="models that carry hidden states from batch to batch are not supported"),
+    "past_index": Old(why="no hidden states are carried from batch to batch",
+                      value=_only(frozenset({"-1"}), "models that carry hidden states from batch to batch are not supported")),
     "mp_parameters": Old(refused=True, why="SageMaker's model parallelism is not supported; use --fsdp or --deepspeed"),
     "tp_size": Old(refused=True, why="tensor parallelism is not offered; use --fsdp or --deepspeed"),
     "dispatch_batches": Old(why="each process reads its own batches", is_switch=True,

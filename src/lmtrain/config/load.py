@@ -14,7 +14,7 @@ from lmtrain.config.commands import OTHER_COMMANDS, TRAINING_COMMANDS, options_o
 from lmtrain.config.flags import NOT_IN, FlagTable, flag_table, nearest
 from lmtrain.config.legacy import LEGACY, TWINS, Old
 from lmtrain.config.treatment import TREATMENT
-from lmtrain.config.values import Flag, from_file, from_words, user_path
+from lmtrain.config.values import NO, Flag, from_file, from_words, user_path
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.missing import no_such
 
@@ -211,12 +211,14 @@ def _take(gathered: Gathered, setting: Setting, flag: Flag, *, negated: bool = F
 
 
 def _take_old(gathered: Gathered, setting: Setting, old: Old) -> str | None:
-    if old.refused:
-        gathered.problems.add(f"is an option of the past: {old.why}", flag=setting.label)
-        return None
-    if setting.words is None and setting.value is None:
+    if setting.words is None and setting.value in (None, "", []):
         return None  # an empty value in a file sets nothing
     words: list[str] | None = setting.as_words()
+    if old.refused:
+        is_off = old.is_switch and words and words[0].lower() in NO
+        if not is_off and setting.name != gathered.table.command:  # lmtrain mlm --mlm
+            gathered.problems.add(f"is an option of the past: {old.why}", flag=setting.label)
+        return None
     try:
         if old.value is not None:
             words = old.value(setting.as_words())

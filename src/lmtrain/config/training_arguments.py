@@ -16,7 +16,7 @@ from typing import Any
 from lmtrain.config.about import About
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import Flag
-from lmtrain.config.wording import BOUNDS, CHOICES, HELP, METAVARS, MORE_CHOICES, SECRET, UNITS
+from lmtrain.config.wording import BOUNDS, CHOICES, HELP, METAVARS, MORE_CHOICES, SECRET, TOO_SMALL, UNITS
 from lmtrain.core.errors import UserError
 
 _BASIC = {
@@ -95,6 +95,7 @@ def training_flags() -> dict[str, Flag]:
             above=bounds.get("above"),
             at_most=bounds.get("at_most"),
             below=bounds.get("below"),
+            too_small=TOO_SMALL.get(item.name, ""),
         )
         default = item.default
         if treatment and treatment.default is not None:

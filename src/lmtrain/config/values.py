@@ -105,6 +105,8 @@ def from_file(flag: Flag, value: Any) -> Any:
     elif isinstance(value, bool) and (words := _TRUTHS_OF_YAML[value] & set(flag.choices)):
         value, fits = words.pop(), True
     elif isinstance(value, bool):
+        if not value and "bool" not in flag.types and flag.default in (None, "", []):
+            return flag.default  # switched off, as earlier scripts had it: "debug": false
         fits = "bool" in flag.types
     elif isinstance(value, int):
         if "float" in flag.types and not flag.name.endswith("_steps"):
@@ -120,7 +122,7 @@ def from_file(flag: Flag, value: Any) -> Any:
     else:
         fits = isinstance(value, dict) and "dict" in flag.types
     if not fits:
-        is_word = isinstance(value, int | float) and "str" in flag.types and not flag.choices
+        is_word = type(value) in (int, float) and "str" in flag.types and not flag.choices
         raise flag.fail(f"{_short(value)} is not {_wanted(flag)}{'; put it in quotes' if is_word else ''}")
     return _checked(flag, value)
 
@@ -175,15 +177,23 @@ def _checked(flag: Flag, value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         unit = f" {about.unit.partition(',')[0]}" if about.unit else ""
         if about.at_least is not None and value < about.at_least:
-            raise flag.fail(f"{value} is too small; at least {about.at_least:g}{unit}")
+            raise flag.fail(f"{value} is too small; at least {about.at_least:g}{unit}{_instead(flag)}")
         if about.above is not None and value <= about.above:
-            raise flag.fail(f"{value} is too small; it must be above {about.above:g}{unit}")
+            raise flag.fail(f"{value} is too small; it must be above {about.above:g}{unit}{_instead(flag)}")
         if about.at_most is not None and value > about.at_most:
             most = f"{about.at_most:,}" if about.at_most >= 1e6 else f"{about.at_most:g}"
             raise flag.fail(f"{value} is too large; at most {most}{unit}")
         if about.below is not None and value >= about.below:
             raise flag.fail(f"{value} is too large; it must be below {about.below:g}{unit}")
     return value
+
+
+def _instead(flag: Flag) -> str:
+    """What to type who gave 0 or -1 for no number at all."""
+    about = flag.about
+    if about.too_small or flag.default is not None:
+        return f"; {about.too_small}" if about.too_small else ""
+    return "; or leave it out" + (f": {about.shown_default}" if about.shown_default else "")
 
 
 def _short(value: Any) -> str:

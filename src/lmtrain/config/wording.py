@@ -58,6 +58,14 @@ BOUNDS: dict[str, dict[str, float]] = {
     "ddp_bucket_cap_mb": {"above": 0},
 }
 
+# What scripts that gave 0 or -1 meant.
+TOO_SMALL: dict[str, str] = {
+    "logging_steps": "--logging_strategy no logs nothing",
+    "eval_steps": "--eval_strategy no evaluates only at the end",
+    "save_steps": "--save_strategy no saves no checkpoint",
+    "num_train_epochs": "lmtrain evaluate scores a model as it is",
+}
+
 _LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
 # Values that the source keeps in a computed object.
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -19,7 +19,7 @@ def cores() -> int:
 
 def begin_child() -> None:
     """Leave signals to the parent, which decides when to end, and end with it, also when it is killed."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -32,7 +32,7 @@ def begin_loader(number: int, then: Callable[[int], None] | None = None) -> None
     yet to finish. SIGTERM is also how torch ends a worker that is stuck, some seconds before it asks again: the second
     time it is heeded.
     """
-    for name in ("SIGINT", "SIGUSR1"):
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
         if kind := getattr(signal, name, None):
             signal.signal(kind, signal.SIG_IGN)
     # A worker may be stuck where Python's handlers never run; what hears of signals by a pipe runs beside it.

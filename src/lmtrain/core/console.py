@@ -6,12 +6,15 @@ first process speaks.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import IO, Protocol, TextIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, Final, Protocol, TextIO
 
+_GONE: Final = frozenset({errno.EPIPE, errno.EIO})  # what a pipe and a terminal say that nobody reads any more
 _listeners: list[Callable[[str], None]] = []
 
 
@@ -29,7 +32,8 @@ def say(topic: str, text: str) -> None:
         try:
             print(line, file=told_to(), flush=True)
         except RuntimeError:  # said by a signal's handler, which came while another line was being written
-            os.write(told_to().fileno(), f"{line}\n".encode(errors="replace"))
+            with suppress(OSError):
+                os.write(told_to().fileno(), f"{line}\n".encode(errors="replace"))
 
 
 def note(text: str) -> None:
@@ -51,6 +55,35 @@ def hear_no_more(listener: Callable[[str], None]) -> None:
 def told_to() -> TextIO:
     """Standard error; in a notebook, which shows that as alarm, standard output."""
     return sys.stdout if type(sys.stderr).__module__.startswith("ipykernel") else sys.stderr
+
+
+class Unfailing:
+    """``stream``, to a reader who may leave: the terminal of a connection that was lost, ``tee``, which Ctrl-C ends
+    too, a log on a full disk. What cannot be written is lost, and what was going on goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._losing():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._losing():
+            self._stream.flush()
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _GONE:  # for libraries in C too, and for what Python still holds of it when it ends
+                with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- no folder
+                    os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def counted(number: int, noun: str) -> str:

@@ -71,10 +71,15 @@ class Interrupted(BaseException):
     """
 
     exit_code = ExitCode.INTERRUPTED
+    onward = "the same command goes on"
 
     def __init__(self, text: str, *, together: bool = False) -> None:
         self.together = together
         super().__init__(text)
+
+    def _render_traceback_(self) -> list[str]:
+        """As of :class:`UserError`: who presses a notebook's stop button knows where it was."""
+        return [f"interrupted ({self}); {self.onward}"]
 
 
 class BeginsAnew(Interrupted):

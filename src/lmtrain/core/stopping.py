@@ -6,6 +6,9 @@ training                 the step is finished, a checkpoint saved, and then it e
 a second signal          ends at once; what has no checkpoint yet is lost
 =======================  ===========================================================================
 
+SIGHUP, which comes when a terminal or its connection is closed, is one of these signals, but not under ``nohup``, which
+means it to be ignored.
+
 A launcher and its workers often get the same signal each, and the launcher sends it on: what arrives within
 ``SAME_MOMENT`` seconds of the first counts as one.
 
@@ -31,6 +34,7 @@ SAME_MOMENT: Final = 2.0
 """Seconds. A scheduler signals all processes of a job in much less; a person who asks twice takes about so long."""
 
 _NAMES: Final = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK")  # the last is Windows' own, which has no SIGUSR1
+_HANGUP: Final = getattr(signal, "SIGHUP", None)
 _TIMER: Final = getattr(signal, "SIGALRM", None)  # Windows has none: there only who looks hears that the time is up
 _AT_ONCE: Final = 1e-6  # seconds; zero would be no timer
 
@@ -69,7 +73,8 @@ class Stop:
         timed = self._until is not None and _TIMER is not None
         if threading.current_thread() is threading.main_thread():
             numbers = [getattr(signal, name, None) for name in _NAMES]
-            for number in [*numbers, _TIMER if timed else None]:
+            hangup = None if _HANGUP is None or signal.getsignal(_HANGUP) == signal.SIG_IGN else _HANGUP
+            for number in [*numbers, hangup, _TIMER if timed else None]:
                 if number is not None:
                     before[number] = signal.signal(number, self._received)
             if timed and self._until is not None:

@@ -21,9 +21,9 @@ from lmtrain.data.store import TokenStore
 WINDOW = 50
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplying by it loses nothing: 2**64 divided by the golden ratio
 _INVERSE = np.uint64(pow(int(_FACTOR), -1, 2**64))
-_CHUNK = 1 << 20  # tokens hashed at once: 8 MB for each array in work
+_CHUNK = 1 << 18  # tokens hashed at once: 2 MB for each array in work
 _DOCUMENTS = 1 << 18  # of training, compared at once
-_MOST, _MOST_DOCUMENTS = 1 << 26, 1 << 20  # of validation, tokens and documents that are looked at: in 2.5 GB of memory
+_MOST, _MOST_DOCUMENTS = 1 << 23, 1 << 19  # of validation, tokens and documents that are looked at: in 0.5 GB of memory
 
 
 @dataclass(frozen=True)
@@ -69,27 +69,39 @@ def overlap(train: Documents, validation: Documents, window: int = WINDOW) -> Ov
     validation = [(store, numbers[::step]) for store, numbers in validation]
     lengths = np.diff(np.minimum(np.cumsum(_lengths(validation)), _MOST), prepend=0)  # of few long ones the beginning
     shared = _equal_documents(train, validation)
-    windows, places = _windows(validation, window, int(lengths.sum()))
-    order = np.argsort(windows)
-    windows, places = windows[order], places[order]
-    seen = np.zeros(len(windows), bool)
-    if len(windows):
-        table = _Table(windows)
-        for tokens in _runs([(store, np.sort(numbers)) for store, numbers in train]):
-            for hashes in _hashes(tokens, window):
-                seen[table.found(hashes)] = True
-        first = np.flatnonzero(np.concatenate([[True], windows[1:] != windows[:-1]]))
-        seen = np.repeat(seen[first], np.diff(np.append(first, len(windows))))  # the search found the first of equals
-    edges = np.zeros(int(lengths.sum()) + 1, np.int64)
-    edges[places[seen]] += 1  # windows begin at places of their own, and end so
-    edges[places[seen] + window] -= 1
-    covered = np.cumsum(edges[:-1]) > 0
+    total = int(lengths.sum())
+    starts = _repeated(train, validation, window, total)
+    edges = np.zeros(total + 1, np.int8)
+    edges[starts] += 1  # windows begin at places of their own, and end so
+    edges[starts + window] -= 1
+    covered = np.cumsum(edges[:-1], dtype=np.int32) > 0
     covered |= np.repeat(shared, lengths)  # equal documents may be shorter than a window
     return Overlap(len(lengths), int(shared.sum()), len(covered), int(covered.sum()), window, step > 1)
 
 
+def _repeated(train: Documents, validation: Documents, window: int, most: int) -> np.ndarray:
+    """Where those windows begin, of the first ``most`` tokens of validation in a row, that training has too: int32."""
+    windows, places = _windows(validation, window, most)
+    if not len(windows):
+        return places
+    order = np.argsort(windows)
+    windows, places = windows[order], places[order]
+    del order
+    begins = np.append(True, windows[1:] != windows[:-1])
+    table, kind = _Table(windows[begins]), np.cumsum(begins, dtype=np.int32) - 1
+    del windows
+    seen = np.zeros(int(kind[-1]) + 1, bool)
+    for store, numbers in train:
+        for tokens in _runs(store, np.sort(numbers)):
+            for hashes in _hashes(tokens, window):
+                seen[table.found(hashes)] = True
+                store.release()
+    return places[seen[kind]]
+
+
 class _Table:
-    """Sorted hashes, found by their first bits: among millions a binary search waits for the memory twenty times.
+    """Different sorted hashes, found by their first bits: among millions a binary search waits for the memory twenty
+    times.
 
     There are as many beginnings as hashes or more, and hashes are spread evenly, so those of one beginning are few.
     """
@@ -105,7 +117,7 @@ class _Table:
             self._first[start : start + _CHUNK] = np.searchsorted(hashes, beginnings)
 
     def found(self, wanted: np.ndarray) -> np.ndarray:
-        """Where those of ``wanted`` stand that are there, the first of equal ones: int32, in any order."""
+        """Where those of ``wanted`` stand that are there: int32, in any order."""
         at, places = self._first[wanted >> self._shift], []
         while len(wanted):
             here = self._hashes[at]
@@ -155,28 +167,28 @@ def _signs(store: TokenStore, numbers: np.ndarray) -> np.ndarray:
         return (checksum << np.uint64(32)) ^ (size * _FACTOR) ^ store.lengths[numbers].astype(np.uint64)
 
 
-def _runs(documents: Documents) -> Iterator[np.ndarray]:
+def _runs(store: TokenStore, numbers: np.ndarray) -> Iterator[np.ndarray]:
     """The tokens of documents that lie side by side in a store, as one row each: windows go across their borders."""
-    for store, numbers in documents:
-        if not len(numbers):
-            continue
-        borders = np.flatnonzero(np.diff(numbers) != 1) + 1
-        for first, last in pairwise([0, *borders.tolist(), len(numbers)]):
-            begin = int(store.starts(numbers[first : first + 1])[0])
-            yield store.tokens[begin : begin + int(store.lengths[numbers[first:last]].sum(dtype=np.int64))]
+    borders = np.flatnonzero(np.diff(numbers) != 1) + 1
+    for first, last in pairwise([0, *borders.tolist(), len(numbers)] if len(numbers) else []):
+        begin = int(store.starts(numbers[first : first + 1])[0])
+        yield store.tokens[begin : begin + int(store.lengths[numbers[first:last]].sum(dtype=np.int64))]
 
 
 def _windows(documents: Documents, window: int, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes (W,) of the windows of the first ``most`` tokens of the documents, and where each begins when these stand
-    in a row: int64 (W,)."""
-    windows, places, at = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0
-    for tokens in _runs(documents):
-        tokens = tokens[: most - at]
-        for number, hashes in enumerate(_hashes(tokens, window)):
-            windows.append(hashes)
-            places.append(at + number * _CHUNK + np.arange(len(hashes)))
-        at += len(tokens)
-    return np.concatenate(windows), np.concatenate(places)
+    in a row: int32 (W,)."""
+    windows, places = np.empty(most, np.uint64), np.empty(most, np.int32)
+    at = count = 0
+    for store, numbers in documents:
+        for tokens in _runs(store, numbers):
+            tokens, before = tokens[: most - at], count
+            for hashes in _hashes(tokens, window):
+                windows[count : count + len(hashes)] = hashes
+                count += len(hashes)
+            places[before:count] = np.arange(at, at + count - before, dtype=np.int32)
+            at += len(tokens)
+    return windows[:count], places[:count]
 
 
 def _hashes(tokens: np.ndarray, window: int) -> Iterator[np.ndarray]:

@@ -16,6 +16,7 @@ Layout of ``tokens.idx`` (Megatron-LM, megatron/core/datasets/indexed_dataset.py
 from __future__ import annotations
 
 import errno
+import mmap
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -160,6 +161,12 @@ class TokenStore:
         if self._watch is not None:
             self._watch.look()
         return self._tokens
+
+    def release(self) -> None:
+        """Let go of the tokens that were read so far: while they are mapped they count as memory of this process."""
+        mapped = getattr(self._tokens.base, "_mmap", None)  # none where the store is empty
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def watch(self, cache: Path, remedy: str = REMEDY) -> None:
         """Have the files that were too large to be compared on opening compared beside the work, once: what was found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -96,7 +97,8 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
     if backend := _backend(values):
         make_group(backend, values.get("ddp_timeout", _LIBRARYS_TIMEOUT))
     try:
-        arguments = LMTrainingArguments(**values)
+        with _as_it_was_started():
+            arguments = LMTrainingArguments(**values)
     except (ValueError, ImportError) as error:  # conflicts that only the library knows
         raise UserError(f"the training options do not fit together: {error}") from error
     require_one_group(arguments)
@@ -115,6 +117,20 @@ def _backend(values: Mapping[str, Any]) -> str | None:
     if given in (None, "nccl") and sharding is not None and sharding.kind == "fsdp":
         return "cuda:nccl,cpu:gloo"  # what is offloaded is summed up where it lies
     return given or "nccl"
+
+
+@contextmanager
+def _as_it_was_started() -> Iterator[None]:
+    """Accelerate takes a process on CPUs for the only one of its machine where the launcher says nothing of others
+    (``srun``), tells so to all that ask later, and has it compute with every core (``PartialState``)."""
+    threads, here = torch.get_num_threads(), os.environ.get("LOCAL_WORLD_SIZE")
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if here is None:
+            os.environ.pop("LOCAL_WORLD_SIZE", None)
 
 
 def require_one_group(arguments: TrainingArguments) -> None:
@@ -147,6 +163,17 @@ def _say_one_of(gpus: int) -> None:
 def examples_of_a_step(arguments: TrainingArguments) -> int:
     """Over all its micro-batches and all processes."""
     return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+
+
+def require_a_step(arguments: TrainingArguments, examples: int) -> None:
+    """Refuse to train when leaving out the last, short batch of an epoch would leave none."""
+    batch = arguments.train_batch_size * arguments.world_size
+    if arguments.dataloader_drop_last and examples < batch:
+        raise UserError(
+            f"leaves nothing to train on: {examples:,} examples are fewer than one batch of {batch:,}; leave it out, "
+            f"or use at most --per_device_train_batch_size {max(1, examples // arguments.world_size)}",
+            flag="--dataloader_drop_last",
+        )
 
 
 def planned_steps(arguments: TrainingArguments, examples: int) -> int:

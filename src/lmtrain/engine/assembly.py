@@ -14,26 +14,25 @@ import torch
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.config.values import user_path
-from lmtrain.core.console import Say, amount, counted, duration, is_first_process, say
+from lmtrain.core.console import Say, is_first_process, say
 from lmtrain.core.files import read_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.agreement import looked_at_once, require_same_folder, require_same_start
-from lmtrain.engine.arguments import examples_of_a_step, training_arguments
+from lmtrain.engine.arguments import examples_of_a_step, require_a_step, training_arguments
 from lmtrain.engine.attention_cost import what_attention_dropout_costs
 from lmtrain.engine.batches.ordering import choose_order
 from lmtrain.engine.distributed.meeting import begun_before, note_begun, telling_others
 from lmtrain.engine.distributed.processes import noticing_lost_ones
-from lmtrain.engine.ending import interrupted, writing_down
+from lmtrain.engine.ending import fitting, interrupted, writing_down
 from lmtrain.engine.exporting import export_trained
 from lmtrain.engine.looking import Look
 from lmtrain.engine.making import make_trainer
 from lmtrain.engine.measuring import Outcome, already_finished, evaluate, score, score_exported, splits_to_score
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.rehearsing import Rehearse, Stage
-from lmtrain.engine.requirements import require_a_step
 from lmtrain.engine.runs.found import Found, require_unchanged
-from lmtrain.engine.runs.results import speed_line, write_results
+from lmtrain.engine.runs.results import training_line, write_results
 from lmtrain.engine.runs.resume import goes_on_with_it, require_same_data, where_to_begin
 from lmtrain.engine.runs.run_folder import DECISIONS, RunFolder
 from lmtrain.engine.sizing import settle_micro_batch, steps_in
@@ -159,7 +158,7 @@ def _carry_out(trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFol
                 run.status("training", step=trainer.state.global_step)
                 raise interrupted(trainer, run.path, why_stopped(trainer))
         with writing_down(trainer, run.path):
-            metrics = _leave(trainer, resolved, parts, run, figures, say)
+            metrics = _leave(trainer, resolved, parts, run, figures, found.step, say)
             run.status("evaluating", **{EXPORTED: True})
     with writing_down(trainer, run.path):
         for split in splits_to_score(resolved, parts):
@@ -181,7 +180,8 @@ def _train(trainer: LMTrainer, run: RunFolder, found: Found, say: Say) -> dict[s
         say("run", "starts over: it stopped before there was a checkpoint to go on from")
     run.status("training", step=found.step)
     try:
-        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with fitting(trainer):
+            result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if trainer.was_stopped:
             raise interrupted(trainer, run.path, why_stopped(trainer))
     except BaseException:
@@ -192,11 +192,11 @@ def _train(trainer: LMTrainer, run: RunFolder, found: Found, say: Say) -> dict[s
 
 
 def _leave(
-    trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, figures: dict[str, Any], say: Say
+    trainer: LMTrainer, resolved: Resolved, parts: Parts, run: RunFolder, figures: dict[str, Any], begun: int, say: Say
 ) -> dict[str, Any]:
-    """Export the model, and write and say what training came to; ``figures`` are the Trainer's."""
+    """Export the model, and write and say what training came to from the step ``begun`` on; ``figures`` are the
+    Trainer's."""
     metrics: dict[str, Any] = {**figures, "train_samples": len(parts.corpus.splits["train"])}
-    tokens, seconds = trainer.state.num_input_tokens_seen, metrics.get("train_runtime") or 0
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if losses:
         metrics["train_loss_at_end"] = losses[-1]  # train_loss is the mean over the whole run, as in the scripts
@@ -209,8 +209,7 @@ def _leave(
         best = trainer.exported
         say("train", f"the model is that of step {best['step']}, which had the best {best['metric']}: {best['score']}")
     trainer.save_state()
-    say("train", f"{counted(trainer.state.global_step, 'step')} · {amount(tokens)} tokens in {duration(seconds)} · "
-                 f"loss {metrics['train_loss']:.4f} · {speed_line(metrics)}")  # fmt: skip
+    say("train", training_line(metrics, trainer.state.global_step, begun, trainer.meter.tokens))
     if losses and not math.isfinite(losses[-1]):
         say("attention", "the loss is no longer a number, so the model is of no use; a lower --learning_rate, "
                          "--warmup_steps or --max_grad_norm 1 may help")  # fmt: skip

@@ -123,6 +123,11 @@ class Meter(TrainingClock):
         """Speed from when this process began to train to the end of it, as results name it: ``train_mfu``."""
         return {f"train_{name}": value for name, value in self._speed(self._first, self._last).items()}
 
+    @property
+    def tokens(self) -> int:
+        """Real ones, over all processes, that :meth:`whole` is about."""
+        return self._last[1] - self._first[1]
+
     def _totals(self, state: TrainerState) -> tuple[float, int, float, float]:
         return self.seconds, state.num_input_tokens_seen, state.total_flos, self._waited
 

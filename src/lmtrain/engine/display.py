@@ -64,7 +64,7 @@ class Terminal:
     """A bar that is drawn over itself; evaluations stay as lines above it."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)  # names may hold [ and :
         self._bar: Bar | None = None
         self._training: TaskID | None = None
         self._evaluation: TaskID | None = None

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from lmtrain.core.console import is_first_process
-from lmtrain.core.errors import BeginsAnew, Interrupted
+from lmtrain.core.errors import BeginsAnew, Interrupted, UserError, first_line
 from lmtrain.core.files import NO_RIGHT, NO_ROOM, as_os_errors, read_record
 from lmtrain.engine.checkpoints.policy import NoSaveSucceededError
 from lmtrain.engine.checkpoints.read import Newest, newest
 from lmtrain.engine.runs.run_folder import STATUS
+from lmtrain.engine.speed.memory import is_out_of_memory
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.engine.unfinished import EXPORTED
 
@@ -41,6 +42,23 @@ def interrupted(trainer: LMTrainer, folder: Path, reason: str) -> Interrupted:
     if found.checkpoint is not None:
         return Interrupted(f"{reason}; {what}; the last checkpoint is {found.checkpoint.name}", together=True)
     return BeginsAnew(f"{reason}; {what}, and there is no earlier checkpoint to go on from", together=True)
+
+
+@contextmanager
+def fitting(trainer: LMTrainer) -> Iterator[None]:
+    """Around the steps of ``trainer``. Raises :class:`UserError` where one finds too little memory: what was tried
+    before the first cannot rule that out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"there was too little memory after step {trainer.state.global_step:,} ({first_line(error)}); with "
+            "--auto_batch fewer examples at once make the same steps (an evaluation has --per_device_eval_batch_size), "
+            "and the run goes on from its last checkpoint",
+            flag="--per_device_train_batch_size",
+        ) from error
 
 
 @contextmanager

@@ -38,6 +38,11 @@ def predicts_next(model: torch.nn.Module) -> bool:
 
 def objective_for(model: torch.nn.Module, collator: Callable[..., Any] | None, tokenizer: Any, seed: int) -> Objective:
     """The objective of a user who named none: the collator's, else the model's."""
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):  # Bart is listed among the masked ones
+        raise UserError(
+            f"{class_name(model)} has an encoder and a decoder, whose inputs differ, and LMTrainer trains models with "
+            "one of them; transformers' Seq2SeqTrainer trains both"
+        )
     if collator is not None:
         if isinstance(collator, DataCollatorForLanguageModeling) and collator.mlm:
             return Labelled(shifted=False)

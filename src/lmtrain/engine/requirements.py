@@ -51,17 +51,6 @@ def check_requirements(resolved: Resolved, precision: Decision, model: Any) -> N
     problems.raise_if_any()
 
 
-def require_a_step(arguments: TrainingArguments, examples: int) -> None:
-    """Refuse to train when leaving out the last, short batch of an epoch would leave none."""
-    batch = arguments.train_batch_size * arguments.world_size
-    if arguments.dataloader_drop_last and examples < batch:
-        raise UserError(
-            f"leaves nothing to train on: {examples:,} examples are fewer than one batch of {batch:,}; leave it out, "
-            f"or use at most --per_device_train_batch_size {max(1, examples // arguments.world_size)}",
-            flag="--dataloader_drop_last",
-        )
-
-
 def _packages(resolved: Resolved) -> None:
     if resolved.training.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise UserError("needs the package deepspeed: pip install 'lmtrain[deepspeed]'", flag="--deepspeed")

@@ -176,10 +176,12 @@ def _show(outcome: Outcome, folder: Path, corpus: DemoCorpus, prompts: tuple[str
     """The result beside a compressor's, what the model writes, and what to type next: on standard output."""
     scores = outcome.metrics
     at_end = scores.get("train_loss_at_end", scores["train_loss"])
+    tokens = scores["train_tokens_per_second"]  # 0 of a run that lacked only its export
+    speed = f" · {tokens:,.0f} tokens/s" if tokens else ""
     rivals = ", ".join(f"{name}: {bits:.2f}" for name, bits in compressed_bits_per_byte(corpus.held_out).items())
     print(
         f"\n  training loss {at_end:.2f} · validation loss {scores['eval_loss']:.2f} · "
-        f"perplexity {scores['perplexity']:.0f} · {scores['train_tokens_per_second']:,.0f} tokens/s\n"
+        f"perplexity {scores['perplexity']:.0f}{speed}\n"
         f"  {scores['bits_per_byte']:.2f} bits per byte on {amount(corpus.held_out_bytes, 'B')} of files it never saw "
         f"({rivals})\n"
     )

@@ -14,7 +14,7 @@ import torch
 from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
 from lmtrain.engine.speed.batch_size import CHECKPOINTING
-from lmtrain.engine.speed.memory import PeakMemory, needed_by
+from lmtrain.engine.speed.memory import PeakMemory, is_out_of_memory, needed_by
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.flops import ModelFlops, Work
 from lmtrain.models.layers import no_more_compiling
@@ -101,11 +101,6 @@ def try_pass(trainer: LMTrainer, numbers: Sequence[int], micro_batch: int, flag:
     tokens = int(_lengths(trainer)[np.asarray(numbers)].sum())
     activations = max(0, growth - needed_by(model)["gradients"])
     return Pass(len(numbers), micro_batch, tokens, seconds, memory.start, activations, tuple(lines))
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Of a GPU, or of main memory, for which torch has no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _timed(trainer: LMTrainer, batch: dict[str, Any]) -> float:

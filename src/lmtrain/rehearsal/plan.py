@@ -19,11 +19,10 @@ from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.engine.agreement import require_same_start
-from lmtrain.engine.arguments import training_arguments
+from lmtrain.engine.arguments import require_a_step, training_arguments
 from lmtrain.engine.distributed.meeting import telling_others
 from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.rehearsing import Stage
-from lmtrain.engine.requirements import require_a_step
 from lmtrain.engine.runs.found import Found
 from lmtrain.engine.runs.resume import goes_on_with_it, require_same_data, where_to_begin
 from lmtrain.engine.sizing import settle_micro_batch

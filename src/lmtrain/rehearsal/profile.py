@@ -8,6 +8,7 @@ from lmtrain.config.options import Resolved
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import UserError
 from lmtrain.engine.parts import assemble
+from lmtrain.engine.sizing import settle_micro_batch
 from lmtrain.models.attention_dropout import attention_dropout, set_attention_dropout
 from lmtrain.rehearsal.advice import advice
 from lmtrain.rehearsal.anatomy import WARM_UP, Anatomy, dissect
@@ -23,12 +24,14 @@ def profile(resolved: Resolved, steps: int, *, say: Say = say) -> tuple[Anatomy,
     if not resolved.do_train:
         raise UserError("nothing to train on; name a text: --train_file TEXT", flag="--train_file")
     parts = assemble(resolved, say=say)
+    chosen = settle_micro_batch(resolved, parts, {}, say)
+    sizes = chosen.arguments if chosen else {}
     twin = copy.deepcopy(parts.model) if attention_dropout(parts.model) else None
-    with short_run(resolved, parts, WARM_UP + steps) as trainer:
+    with short_run(resolved, parts, WARM_UP + steps, **sizes) as trainer:
         anatomy = dissect(trainer, steps)
         without = None
         if twin is not None:
             set_attention_dropout(twin, 0.0)
-            with short_run(resolved, parts, WARM_UP + steps, model=twin) as other:
+            with short_run(resolved, parts, WARM_UP + steps, model=twin, **sizes) as other:
                 without = dissect(other, steps)
         return anatomy, advice(anatomy, trainer, without)

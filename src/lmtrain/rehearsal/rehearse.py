@@ -28,12 +28,13 @@ from lmtrain.config.options import Resolved
 from lmtrain.core.console import duration
 from lmtrain.core.errors import UserError
 from lmtrain.engine.rehearsing import Stage
+from lmtrain.engine.speed.memory import is_out_of_memory
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.rehearsal.agreeing import Together
 from lmtrain.rehearsal.estimate import Estimate, estimate, length_of, require_memory
 from lmtrain.rehearsal.footprint import Disk, disk_of, optimizer_bytes, require_space
 from lmtrain.rehearsal.keeping import check_saving, check_settings, check_use, check_vocabulary
-from lmtrain.rehearsal.passes import Pass, is_out_of_memory, longest, seconds_of, try_pass
+from lmtrain.rehearsal.passes import Pass, longest, seconds_of, try_pass
 from lmtrain.rehearsal.place import check_writing, left_as_found, scratch_in
 from lmtrain.rehearsal.twin import make_twin
 from lmtrain.rehearsal.untouched import same_model, same_streams, stand_in

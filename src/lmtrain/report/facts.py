@@ -71,7 +71,8 @@ def about(run: Run) -> str:
     if start:
         model = f"from {start}"
     else:
-        model = ", ".join(str(options[key]) for key in ("model_type", "config_overrides") if options.get(key))
+        shape = ("model_type", "config_name", "model_size", "config_overrides")
+        model = ", ".join(str(options[key]) for key in shape if options.get(key))
     if options.get("use_peft"):
         model += f" with LoRA of rank {options.get('lora_r')}"
     texts = [str(text) for text in listed(options.get("train_file") or options.get("train_data"))]

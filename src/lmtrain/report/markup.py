@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-_EMPTY: Final = frozenset({"br", "col", "hr", "input", "meta"})
+_EMPTY: Final = frozenset({"br", "col", "hr", "input", "meta", "wbr"})
 _MOST_ROWS: Final = 400
 
 

@@ -165,13 +165,19 @@ def _options(runs: Sequence[Run], rows: Iterable[Row], kind: str) -> Markup:
         body.append(
             element(
                 "tr",
-                element("th", f"--{row.name}", scope="row"),
+                element("th", _flag(row.name), scope="row"),
                 *cells,
                 *(element("td", row.note, class_="faint") for _ in last),
                 class_="differs" if row.differs else None,
             )
         )
     return table([head], body, "options")
+
+
+def _flag(name: str) -> Markup:
+    """``--name``, which a narrow screen may break at its underscores, and so not behind the dashes."""
+    first, *rest = f"--{name}".split("_")
+    return joined(first, *(joined(element("wbr"), f"_{word}") for word in rest))
 
 
 def _machine(runs: Sequence[Run]) -> Markup:

@@ -25,6 +25,7 @@ from lmtrain.engine.checkpoints.read import (
     newest,
     problem,
     read_tensors,
+    shows_damage,
     verified,
 )
 from lmtrain.engine.checkpoints.write import Contents, write_checkpoint
@@ -137,6 +138,23 @@ def test_later_ones_of_a_part_that_is_repeated_are_left(tmp_path: Path) -> None:
         make(tmp_path, step)
     tidy(tmp_path, 2, limit=1, keep_optimizer_states=1)
     assert [step for step, _ in checkpoints(tmp_path)] == [2, 9]
+
+
+@pytest.mark.parametrize("hashed", [False, True], ids=["cut off", "of another hash, which a resume found"])
+def test_a_damaged_one_is_none_of_those_to_go_back_to(hashed: bool, tmp_path: Path) -> None:
+    """A run that passed over checkpoint 2 went on from 1, the only one there is beside the newest."""
+    for step in (1, 2, 3):
+        make(tmp_path, step)
+    weights = tmp_path / "checkpoint-2" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + (bytes([content[-1] ^ 1]) if hashed else b""))
+    if hashed:
+        assert not shows_damage(tmp_path / "checkpoint-2"), "nothing is hashed at each save"
+        assert problem(tmp_path / "checkpoint-2") is not None
+    tidy(tmp_path, 3, limit=None, keep_optimizer_states=2)
+    assert has_optimizer_state(tmp_path / "checkpoint-1")
+    tidy(tmp_path, 3, limit=2, keep_optimizer_states=2)
+    assert [step for step, _ in checkpoints(tmp_path)] == [1, 3] and has_optimizer_state(tmp_path / "checkpoint-1")
 
 
 def test_older_ones_keep_weights_only(tmp_path: Path) -> None:
@@ -259,3 +277,5 @@ def test_elsewhere_is_said_only_elsewhere() -> None:
     assert elsewhere(about, {"torch": "2.13"}, {"cpu": "A", "torch_threads": 2}) is None
     line = elsewhere(about, {"torch": "2.14"}, {"cpu": "B", "torch_threads": 2})
     assert line is not None and "torch 2.13 → 2.14" in line and "cpu A → B" in line and "bits" in line
+    kernels = elsewhere({"machine": {"matrix_kernels": "A"}}, {}, {"matrix_kernels": "B"})
+    assert kernels is not None and "matrix kernels A → B" in kernels

@@ -14,6 +14,7 @@ from accelerate import PartialState
 
 from lmtrain.core.errors import Interrupted, OwnResultWrong
 from lmtrain.engine.checkpoints.sharded import together
+from lmtrain.engine.distributed import processes
 from lmtrain.engine.distributed.processes import by_the_first, leave_together
 from lmtrain.rehearsal.agreeing import Together
 
@@ -46,6 +47,7 @@ def main(folder: Path) -> None:
             (stopped if rank == 0 else lambda: None)()
         rehearsal.agree()
 
+    processes._SILENCE, processes._SAYS_SO_EVERY = timedelta(seconds=2), 0.5  # type: ignore[attr-defined]
     by_the_first(slow)
     for act in (lambda: by_the_first(wrong), lambda: by_the_first(full), lambda: by_the_first(stopped), by_all,
                 rehearsed):  # fmt: skip

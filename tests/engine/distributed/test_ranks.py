@@ -38,6 +38,12 @@ def test_who_waits_for_data_is_named() -> None:
     assert held.told(TWO_HOSTS) == "rank 2 (host b) waits for data 32% of the time; all wait for it"
 
 
+@pytest.mark.parametrize(("longer", "why"), [(1.2, "data"), (2.0, "computing")])
+def test_of_two_things_that_of_which_more_is_lost(longer: float, why: str) -> None:
+    held = times([1.0, longer, 1.0, 1.0], [0.0, 0.0, 0.5, 0.0]).held
+    assert held is not None and held.why == why
+
+
 def test_transfers_that_take_much_of_a_step_are_told() -> None:
     held = times([1.0] * 4, transfer=1.0).held
     assert held is not None and held.rank is None

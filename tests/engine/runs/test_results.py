@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lmtrain.engine.runs.results import named_as_the_scripts_do, speed_line, summary, write_results
+from lmtrain.engine.runs.results import named_as_the_scripts_do, summary, training_line, write_results
 
 FIGURES = {"loss": 2.0, "perplexity": 7.389, "bits_per_byte": 1.5, "accuracy": 0.25, "tokens": 1000}
 
@@ -31,11 +31,15 @@ def test_scores_of_the_test_text_leave_those_of_validation_alone(tmp_path: Path)
     }
 
 
-def test_the_line_of_the_speed() -> None:
-    speed = {"train_tokens_per_second": 5210.4, "train_mfu": 0.412, "train_waiting_for_data": 0.01}
-    assert speed_line(speed) == "5,210 tokens/s · MFU 41%"
-    assert speed_line({**speed, "train_waiting_for_data": 0.3}).endswith(" · 30% of the time waiting for data")
-    assert speed_line({"train_tokens_per_second": 0.0}) == "0 tokens/s", "a run that was finished but for its results"
+def test_the_line_of_a_training() -> None:
+    told = {"train_loss": 2.0, "train_runtime": 80.0, "train_tokens_per_second": 5210.4, "train_waiting_for_data": 0.01}
+    line = "100 steps · 400.0 k tokens in 1 min 20 s · loss 2.0000 · 5,210 tokens/s"
+    assert training_line(told, 100, 0, 400_000) == line
+    known = {**told, "train_mfu": 0.412, "train_waiting_for_data": 0.3}
+    assert training_line(known, 100, 0, 400_000) == f"{line} · MFU 41% · 30% of the time waiting for data"
+    went_on = training_line(told, 100, 90, 40_000)
+    assert went_on.startswith("100 steps, 10 of them since it went on · 40.0 k tokens in 1 min 20 s · loss")
+    assert training_line(told, 100, 100, 0) == "100 steps, none of them since it went on · loss 2.0000"
 
 
 def test_the_line_of_a_split() -> None:

@@ -202,6 +202,34 @@ def test_memory_is_told() -> None:
     assert available(CPU) > 0
 
 
+@pytest.mark.parametrize(
+    ("own", "root", "limit", "used", "of_all"),
+    [
+        ("0::/job/step", "", "memory.max", "memory.current", ""),
+        ("7:cpu,memory:/job/step\n0::/", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ],
+)
+def test_limits_around_a_process_count_and_pages_of_files_give_way(
+    own: str, root: str, limit: str, used: str, of_all: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of control groups of both versions; a container sees its own as the root."""
+    monkeypatch.setattr("lmtrain.engine.speed.memory._GROUPS", tmp_path)
+    monkeypatch.setattr("lmtrain.engine.speed.memory._OWN_GROUPS", tmp_path / "own")
+    free = available(CPU)
+    job = tmp_path / root / "job"
+    (job / "step").mkdir(parents=True)
+    for place, most in ((tmp_path / root, "9000"), (job, "1000"), (job / "step", "max")):
+        (place / limit).write_text(most)
+        (place / used).write_text("900")
+    assert available(CPU) == 8100, "the root's: where it lies further inside is not known"
+    (tmp_path / "own").write_text(own)
+    assert available(CPU) == 100
+    (job / "memory.stat").write_text(f"anon 500\n{of_all}active_file 150\n{of_all}inactive_file 250\nunevictable 7\n")
+    assert available(CPU) == 500
+    (job / used).write_text("2000")
+    assert available(CPU) == 0 < free
+
+
 def test_processes_on_a_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmtrain.engine.speed.memory.available", lambda device: 1000)
     assert free_here(CPU) == 1000

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import torch
 
+from lmtrain.engine.speed import machine
 from lmtrain.engine.speed.machine import Peak, _measured, peak_of
 
 torch.set_num_threads(1)
@@ -40,6 +42,32 @@ def test_measuring_is_quick_and_done_once() -> None:
     first = peak_of(CPU, "fp32")
     assert time.process_time() - start < 10  # 0.3 s of one core
     assert peak_of(CPU, "fp32") is first and _measured.cache_info().misses == 1
+
+
+@pytest.mark.parametrize(("flops", "side"), [(700e12, 8192), (5e12, 4096)])
+def test_a_fast_machine_is_measured_on_large_products(flops: float, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its libraries take to begin; on small ones a GPU is waited for longer than it computes."""
+    now = [0.0]
+
+    class Product:
+        begun = False
+
+        def __init__(self, side: int, *_: object) -> None:
+            self.side = side
+            now[0] += 0.005 if Product.begun else 1.0
+            Product.begun = True
+
+        def seconds(self) -> float:
+            taken = 2 * self.side**3 / flops + 2e-5
+            now[0] += taken
+            return taken
+
+    monkeypatch.setattr(machine, "_Product", Product)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: now[0])
+    _measured.cache_clear()
+    found = peak_of(torch.device("cuda"), "bf16")
+    _measured.cache_clear()
+    assert found.side == side and found.flops == pytest.approx(flops, rel=0.02)
 
 
 def test_the_run_s_random_stream_is_left_alone() -> None:

@@ -26,8 +26,10 @@ def test_a_name_stands_for_one_format(name: str) -> None:
         made = torch.ones(2, 2) @ torch.ones(2, 2)
     asked = SimpleNamespace(bf16=name == "bf16", fp16=name == "fp16")
     assert made.dtype == FORMATS[name] == compute_dtype(asked, torch.nn.Linear(2, 2))
-    assert precision.precision_of(asked) == name
+    assert precision.precision_of(asked, torch.nn.Linear(2, 2)) == name
     assert compute_dtype(asked, torch.nn.Linear(2, 2).double()) == (torch.float64 if name == "fp32" else made.dtype)
+    held = torch.nn.Linear(2, 2).to(FORMATS[name])
+    assert precision.precision_of(SimpleNamespace(bf16=False, fp16=False), held) == name, "as the weights are held"
 
 
 def test_fp16_on_a_cpu_is_refused_with_the_reason() -> None:

@@ -28,7 +28,7 @@ def test_references_of_a_single_input_end_with_a_blank_line(tmp_path: Path) -> N
     """So ``nlg text`` writes them; without the blank line two lines are of two inputs."""
     assert read_references("e2e", [_file(tmp_path, "r", "a\nb\n\n")], 1, "p") == [["a", "b"]]
     assert read_references("e2e", [_file(tmp_path, "r", "a\nb\n\n")], 2, "p") == [["a"], ["b"]]
-    with pytest.raises(UserError, match=r"p has 1 predictions, .* for 2 inputs"):
+    with pytest.raises(UserError, match=r"p has 1 prediction, .* for 2 inputs"):
         read_references("e2e", [_file(tmp_path, "r", "a\nb\n")], 1, "p")
 
 
@@ -50,7 +50,7 @@ def test_webnlg_by_rank_keeps_empty_lines(tmp_path: Path) -> None:
         ("e2e", "\ufeffa\n", "byte-order mark"),
         ("webnlg", "a\n\n", "line 2: an input without references"),
         ("webnlg", "a\u2028b\nc\n", "line 1: holds a line break"),
-        ("webnlg", "a\n", "p has 2 predictions, .* for 1 inputs"),
+        ("webnlg", "a\n", "p has 2 predictions, .* for 1 input;"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path: Path, task: str, content: str, message: str) -> None:

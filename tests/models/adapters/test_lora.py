@@ -37,7 +37,7 @@ def logits(model: Any, ids: torch.Tensor = IDS) -> torch.Tensor:
         return model.eval()(input_ids=ids).logits
 
 
-@pytest.mark.parametrize("kind", [kind for kind in [*CAUSAL, *MASKED] if kind != "mamba"])
+@pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
 def test_frozen_weights_in_bf16_change_no_bit_under_autocast(kind: str) -> None:
     """Loss gradients of the adapter too: autocast would round the same weights at every use."""
     results = []
@@ -105,6 +105,28 @@ def test_where_the_adapter_goes_without_being_told() -> None:
     assert places("phi3") == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}, "not in PEFT's table: all linear"
     everything = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert places("llama", lora_target_modules=["all-linear"]) == everything
+    assert places("mamba") == {"in_proj", "x_proj"}, "its kernels read the other weights past their layers"
+
+
+def test_a_router_is_no_layer_for_an_adapter() -> None:
+    """Llama 4's and Phi-MoE's are linear layers that return a pair, which an adapter could not add to; Falcon's linear
+    layers have a ``forward`` of their own too, which makes one product."""
+
+    class Router(torch.nn.Linear):
+        def forward(self, states: Any) -> Any:
+            return super().forward(states), states
+
+    class Product(torch.nn.Linear):
+        def forward(self, states: Any) -> Any:
+            return states @ self.weight.T
+
+    model = tiny("llama")
+    model.model.layers[0].mlp.gate_proj.__class__ = Router
+    model.model.layers[0].mlp.up_proj.__class__ = Product
+    model = adapt(model, options(lora_target_modules=["all-linear"]))
+    adapted_layers = {name for name, _ in model.named_parameters() if "layers.0.mlp" in name and "lora_A" in name}
+    assert {name.split(".mlp.")[1].split(".")[0] for name in adapted_layers} == {"up_proj", "down_proj"}
+    assert sum("lora_A" in name for name, _ in model.named_parameters()) == 2 * 7 - 1
 
 
 def test_the_line_for_the_log() -> None:

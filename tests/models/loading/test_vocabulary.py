@@ -135,7 +135,7 @@ def test_several_ends_of_text_stay_when_the_tokenizers_is_one_of_them(tmp_path):
 def test_a_pad_token_that_is_the_end_of_text_still_learns(tmp_path):
     """Llama freezes the embedding of its pad id; with pad = eos the end of text would never be learned."""
     tokenizer = gpt2_style()
-    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.pad_token, tokenizer.bos_token = tokenizer.eos_token, None
     new = load_model(ModelOptions(model_type="llama", config_overrides=SMALL["llama"]), "clm", tokenizer).model
     save_model(new, tokenizer, tmp_path / "saved")
     reloaded = load_model(ModelOptions(model_name_or_path=str(tmp_path / "saved")), "clm", tokenizer).model

@@ -36,6 +36,17 @@ def processed(text: str, *, tokenize: bool = False, lower: bool = False) -> str:
     return " ".join(text.splitlines())  # a line break of any kind would make it two texts, and shift all that follow
 
 
+def require_references(records: Iterable[Record]) -> None:
+    """Raise :class:`UserError` for a record that ends before it begins: its reference would be an empty line, which
+    the scorers of E2E take for the end of an input."""
+    for number, record in enumerate(records, start=1):
+        if not ended(record.completion):
+            raise UserError(
+                f"the text of record {number:,} begins with an empty line or <|endoftext|>, where gpt2_decode.py ends "
+                f"it, so it would be an empty reference of {record.context!r}; take that off its beginning"
+            )
+
+
 def chosen(records: Iterable[Record], which: Filter = "all") -> list[Record]:
     """The records of categories that training has seen, of those it has not, or all. Raises :class:`UserError` for
     records that do not say."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
+from transformers.trainer_utils import has_length
 
 from lmtrain.core.errors import UserError
 from lmtrain.models import max_positions
@@ -45,7 +46,8 @@ class Columns:
 def as_dataset(data: Any, argument: str = "train_dataset") -> Any:
     """``data`` as something with items; for ``eval_dataset`` also a mapping of such by name.
 
-    Raises :class:`UserError` for text, for what has no items, and for several data sets where there can be one.
+    Raises :class:`UserError` for text, for what has no items or none at all, and for several data sets where there can
+    be one.
     """
     if isinstance(data, str):
         raise UserError(f"{argument} is the text {_short(data)}; {_TOKENIZE.format(column='text')}")
@@ -55,11 +57,16 @@ def as_dataset(data: Any, argument: str = "train_dataset") -> Any:
             f"{argument} is a {type(data).__name__}, which has no items; give a list, a torch or datasets data set of "
             "{'input_ids': …} (batches are made here, and a collator is data_collator=…)"
         )
+    if isinstance(data, Mapping) and "input_ids" in data:
+        data = Columns(data)
     if not isinstance(data, Mapping):
+        if has_length(data) and not len(data):
+            raise UserError(
+                f"{argument} is empty: it has no examples. Look at what filters or cuts them; a text that is shorter "
+                "than a block may give none"
+            )
         return data
-    if "input_ids" in data:
-        return Columns(data)
-    if argument == "train_dataset":
+    if argument != "eval_dataset":
         names = list(map(str, data))
         hint = f"choose one: {argument}=data[{names[0]!r}]" if names else "it is empty"
         raise UserError(f"{argument} holds several data sets or columns ({', '.join(names)}) and no input_ids; {hint}")
@@ -106,6 +113,14 @@ def without_ids(item: Mapping[str, Any], number: int = -1) -> UserError:
     texts = [name for name, value in item.items() if isinstance(value, str)] or ([] if item else ["text"])
     advice = _TOKENIZE.format(column=texts[0]) if texts else "return them from __getitem__, or name the column so"
     return UserError(f"{_named(number)} has no input_ids{names}; {advice}")
+
+
+def without_labels(batch: Mapping[str, Any]) -> UserError:
+    """What to say of a batch, of somebody else's collator, in which nothing is to be predicted."""
+    return UserError(
+        f"the data collator made no labels, only {', '.join(batch)}; have it make them, or leave data_collator out: "
+        "then LMTrainer does"
+    )
 
 
 def _flat(value: Any, name: str, number: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from lmtrain.engine.checkpoints.read import (
     SCHEDULER,
     SHARDED_OPTIMIZER,
     checkpoints,
+    shows_damage,
 )
 
 _FOR_GOING_ON = (OPTIMIZER, OPTIMIZER_GROUPS, SCHEDULER, SCALER)
@@ -27,22 +28,23 @@ def tidy(
 ) -> None:
     """After the checkpoint of ``step`` has been written: remove what is too many in ``folder``.
 
-    At most ``limit`` checkpoints stay; that of ``step``, which is known to be good, and those in ``keep`` (the best)
-    stay whatever the limit. Of those that stay the newest ``keep_optimizer_states`` can be gone on from, older ones
-    hold weights only. Later checkpoints than ``step`` belong to a part of the run that is being repeated: they are
-    left to be written over. Raises ``OSError`` when something cannot be removed.
+    At most ``limit`` checkpoints stay, and damaged ones go first; that of ``step``, which is known to be good, and
+    those in ``keep`` (the best) stay whatever the limit. Of the whole ones that stay the newest
+    ``keep_optimizer_states`` can be gone on from, older ones hold weights only. Later checkpoints than ``step`` belong
+    to a part of the run that is being repeated: they are left to be written over. Raises ``OSError`` when something
+    cannot be removed.
     """
     earlier = [(number, path) for number, path in checkpoints(folder) if number <= step]
-    spared = {step, *keep}
+    damaged = [(number, path) for number, path in earlier if number != step and shows_damage(path)]
+    whole = [entry for entry in earlier if entry not in damaged]
     if limit is not None and limit > 0:
-        for number, path in list(earlier):
-            if len(earlier) <= limit:
-                break
-            if number not in spared:
-                remove(path)
-                earlier.remove((number, path))
+        spared = {step, *keep}
+        too_many = [entry for entry in damaged + whole if entry[0] not in spared][: max(0, len(earlier) - limit)]
+        for _, path in too_many:
+            remove(path)
+        whole = [entry for entry in whole if entry not in too_many]
     if keep_optimizer_states is not None:
-        for number, path in earlier[: max(0, len(earlier) - keep_optimizer_states)]:
+        for number, path in whole[: max(0, len(whole) - keep_optimizer_states)]:
             if number != step:
                 keep_weights_only(path)
 

@@ -76,12 +76,25 @@ def problem(checkpoint: Path) -> str | None:
 
     One of the stock Trainer has no hashes: of it only what a cut-off file shows can be noticed.
     """
-    files = sorted(entry for entry in checkpoint.rglob("*") if entry.is_file())
-    as_it_is = [[entry.name, stat.st_size, stat.st_mtime_ns] for entry in files if (stat := entry.stat())]
+    as_it_is = _as_it_is(checkpoint)
     known = _verified.get(checkpoint)
     if known is None or known[0] != as_it_is:
         known = _verified[checkpoint] = (as_it_is, _problem(checkpoint))
     return known[1]
+
+
+def shows_damage(checkpoint: Path) -> bool:
+    """Whether :func:`problem` found something wrong with it in this process, or names and sizes show it: it is not
+    hashed for this."""
+    known = _verified.get(checkpoint)
+    if known is not None and known[0] == _as_it_is(checkpoint):
+        return known[1] is not None
+    return _problem(checkpoint, hashes=False) is not None
+
+
+def _as_it_is(checkpoint: Path) -> list[Any]:
+    files = sorted(entry for entry in checkpoint.rglob("*") if entry.is_file())
+    return [[entry.name, stat.st_size, stat.st_mtime_ns] for entry in files if (stat := entry.stat())]
 
 
 def verified() -> list[Any]:
@@ -94,10 +107,10 @@ def believe(found: list[Any]) -> None:
     _verified.update({Path(checkpoint): (as_it_is, wrong) for checkpoint, as_it_is, wrong in found})
 
 
-def _problem(checkpoint: Path) -> str | None:
+def _problem(checkpoint: Path, *, hashes: bool = True) -> str | None:
     try:
         if (checkpoint / MANIFEST).is_file():
-            return damage(checkpoint, read_manifest(checkpoint)) or _index_problem(checkpoint)
+            return damage(checkpoint, read_manifest(checkpoint), hashes=hashes) or _index_problem(checkpoint)
         if (checkpoint / RUN_STATE).is_file():
             return f"{MANIFEST} is missing"
         return _stock_problem(checkpoint) or _index_problem(checkpoint)

@@ -6,11 +6,12 @@ import gc
 import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 
@@ -27,7 +28,9 @@ _NCCL_LOST = re.compile(
 )
 _NCCL_FAULT = re.compile("ncclUnhandledCudaError|ncclInvalid(Argument|Usage)|ncclInternalError")
 _FAREWELL = 60.0  # seconds; who comes later finds nobody, and says so
-_PATIENCE = timedelta(days=7)  # --ddp_timeout is for steps, and writing a large model takes longer than one
+_AT_WORK: Final = "at work"
+_SAYS_SO_EVERY = 60.0  # seconds
+_SILENCE = timedelta(minutes=30)  # after which who works for the others is gone
 
 
 def to_the_end(work: Callable[[], _T]) -> _T:
@@ -99,7 +102,8 @@ def leave_together() -> None:
 
 
 def by_the_first(work: Callable[[], None]) -> None:
-    """Let the first process ``work`` while the others wait for however long that takes; what it raises ends all.
+    """Let the first process ``work`` while the others wait for however long that takes, as long as they hear from it;
+    what it raises ends all.
 
     Those that have not met do not wait."""
     distributed = torch.distributed
@@ -107,19 +111,42 @@ def by_the_first(work: Callable[[], None]) -> None:
         if is_first_process():
             work()
         return
-    group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    group = distributed.new_group(backend="gloo", timeout=_SILENCE)
     failure: BaseException | None = None
-    told: list[tuple[bool, str] | None] = [None]
+    told: list[Any] = [_AT_WORK]
     if distributed.get_rank() == 0:
         try:
-            work()
+            with _saying_so(group):
+                work()
+            told = [None]
         except (Exception, Interrupted) as error:
             failure = error
             told = [(isinstance(error, Interrupted), str(error) or type(error).__name__)]
-    distributed.broadcast_object_list(told, src=0, group=group)
+        distributed.broadcast_object_list(told, src=0, group=group)
+    while told[0] == _AT_WORK:
+        distributed.broadcast_object_list(told, src=0, group=group)
     distributed.destroy_process_group(group)
     if failure is not None:
         raise failure
     if told[0] is not None:
         interrupted, text = told[0]
         raise Interrupted(text) if interrupted else OwnResultWrong(text)
+
+
+@contextmanager
+def _saying_so(group: Any) -> Iterator[None]:
+    """Meanwhile the others of ``group`` are told that this process is at work: a machine that is gone tells nothing."""
+    over = threading.Event()
+
+    def say() -> None:
+        with suppress(RuntimeError):  # another one is gone: who tells the end notices it, too
+            while not over.wait(_SAYS_SO_EVERY):
+                torch.distributed.broadcast_object_list([_AT_WORK], src=0, group=group)
+
+    thread = threading.Thread(target=say, name="at-work", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

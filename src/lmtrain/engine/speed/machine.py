@@ -18,7 +18,8 @@ from lmtrain.models.formats import FORMATS
 
 _BUDGET_S = 0.15
 _EACH_S = 0.03  # for each size but the last
-_SMALLEST, _LARGEST = 256, 8192  # sides of the square matrices; at 8,192 three of them take 0.8 GB in fp32
+_SMALLEST = {"cpu": 256}  # sides of the square matrices
+_SMALLEST_ELSEWHERE, _LARGEST = 2048, 8192  # at 8,192 three of them take 0.8 GB in fp32
 
 
 def best_device(*, use_cpu: bool = False) -> torch.device:
@@ -61,17 +62,21 @@ def peak_of(device: torch.device, precision: str, decided: dict[str, Any] | None
 
 @cache
 def _measured(device: torch.device, precision: str, threads: int) -> Peak:
-    """The best of several products of each size, growing while a few of the next size still fit into the budget."""
+    """The best of several products of each size, growing while a few of the next size still fit into the budget and
+    into the memory of a GPU."""
+    smallest = _SMALLEST.get(device.type, _SMALLEST_ELSEWHERE)
+    _Product(smallest, device, precision)  # what a library makes for its first product is no part of the budget
     end = time.perf_counter() + _BUDGET_S
-    side, best = _SMALLEST // 2, 0.0
+    side, best = smallest // 2, 0.0
     quickest = 0.0
-    while side < _LARGEST and time.perf_counter() + 3 * 8 * quickest < end:
-        side *= 2
-        last = 2 * side > _LARGEST
-        quickest = _quickest(side, device, precision, end if last else time.perf_counter() + _EACH_S)
-        best = max(best, 2 * side**3 / quickest)
-    if time.perf_counter() < end:
-        best = max(best, 2 * side**3 / _quickest(side, device, precision, end))
+    with suppress(torch.OutOfMemoryError):
+        while side < _LARGEST and time.perf_counter() + 3 * 8 * quickest < end:
+            side *= 2
+            last = 2 * side > _LARGEST
+            quickest = _quickest(side, device, precision, end if last else time.perf_counter() + _EACH_S)
+            best = max(best, 2 * side**3 / quickest)
+        if time.perf_counter() < end:
+            best = max(best, 2 * side**3 / _quickest(side, device, precision, end))
     return Peak(best, precision, device.type, threads, side)
 
 

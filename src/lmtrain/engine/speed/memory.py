@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lmtrain.models.sharding import part_here
 
 _CLEAR = Path("/proc/self/clear_refs")  # proc(5): writing 5 sets the peak to what is resident now
 _STATUS = Path("/proc/self/status")
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class PeakMemory:
@@ -58,18 +59,34 @@ def held(device: torch.device) -> int:
 
 def available(device: torch.device) -> int:
     """Bytes that could still be taken: of the GPU with what its allocator keeps for tensors to come, of main memory
-    within the limit of a container (cgroup v2 or v1)."""
+    within the limits of a container or of a cluster's job."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    free = int(psutil.virtual_memory().available)
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    return max(0, min([int(psutil.virtual_memory().available), *_left_by_groups()]))
+
+
+def _left_by_groups() -> Iterator[int]:
+    """Bytes that each control group around this process leaves it, where there is a limit (cgroups(7), versions 2 and
+    1). What a group uses holds the pages of files, which give way."""
+    names = []
+    with suppress(OSError):
+        names = [line.split(":", 2) for line in _OWN_GROUPS.read_text(encoding="utf-8").splitlines()]
+    for controller, limit, used, of_all in (
+        ("", "memory.max", "memory.current", ""),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ):
-        with suppress(OSError, ValueError):  # no such group, or "max"
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
-    return max(free, 0)
+        root = _GROUPS / controller
+        # A container sees its own as the root, and may not see what the kernel calls it.
+        group = root / next((name for _, which, name in names if controller in which.split(",")), "/").lstrip("/")
+        for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(root))):
+            with suppress(OSError, ValueError):  # no such group, or "max"
+                left = int((folder / limit).read_text()) - int((folder / used).read_text())
+                with suppress(OSError, ValueError):
+                    lines = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+                    counts = dict(line.split(None, 1) for line in lines)
+                    left += sum(int(counts.get(f"{of_all}{pages}_file", 0)) for pages in ("active", "inactive"))
+                yield left
 
 
 def free_here(device: torch.device) -> int:
@@ -102,3 +119,8 @@ def memory_in_use() -> int:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
     return int(psutil.Process().memory_info().rss)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Of a GPU, or of main memory, for which torch has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

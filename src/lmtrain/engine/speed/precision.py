@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 
 from lmtrain.core.errors import UserError
-from lmtrain.models.formats import FORMATS, Precision, sixteen_bits
+from lmtrain.models.formats import FORMATS, Precision
 from lmtrain.models.still import format_held
 
 _WORTHWHILE = 1.5  # autocast costs conversions: a smaller gain in the products is lost again
@@ -113,10 +113,12 @@ def require_format(model: Any, decision: Decision) -> None:
 
 
 def compute_dtype(args: Any, model: Any) -> torch.dtype:
-    """What the products of a run with these ``TrainingArguments`` are made in."""
-    return sixteen_bits(precision_of(args)) or next(w.dtype for w in model.parameters() if w.is_floating_point())
+    """What the products of a run of ``model`` with these ``TrainingArguments`` are made in."""
+    asked = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+    return asked or next(w.dtype for w in model.parameters() if w.is_floating_point())
 
 
-def precision_of(args: Any) -> Precision:
-    """What these ``TrainingArguments`` ask for; fp32 also stands for whatever format the weights have."""
-    return "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
+def precision_of(args: Any, model: Any) -> Precision:
+    """The name of :func:`compute_dtype`; fp32 for a format that has none here."""
+    names = {dtype: cast(Precision, name) for name, dtype in FORMATS.items()}
+    return names.get(compute_dtype(args, model), "fp32")

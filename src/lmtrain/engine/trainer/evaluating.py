@@ -12,6 +12,7 @@ from transformers.integrations.deepspeed import deepspeed_init
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from lmtrain.core.errors import UserError
+from lmtrain.engine.batches.items import as_dataset, without_labels
 from lmtrain.engine.evaluation import EvaluationLoader, RunningSums
 from lmtrain.engine.speed.scoring import Scoring
 from lmtrain.engine.trainer.settling import SettlingTrainer
@@ -53,6 +54,9 @@ class EvaluatingTrainer(SettlingTrainer):
             prefetch_factor=args.dataloader_prefetch_factor,
         )
 
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        return super().get_test_dataloader(as_dataset(test_dataset, "test_dataset"))
+
     def evaluation_loop(
         self,
         dataloader: Any,
@@ -70,6 +74,8 @@ class EvaluatingTrainer(SettlingTrainer):
         running = RunningSums(self.args.device, apart=isinstance(self.objective, KeyTokens))
         with torch.no_grad(), self._rounding_once(scoring) as scoring:
             for batch, counts in dataloader:
+                if "labels" not in batch:
+                    raise without_labels(batch)
                 inputs = self._prepare_inputs(batch)
                 with self._as_in_training():
                     kind = running.values.dtype
@@ -100,6 +106,8 @@ class EvaluatingTrainer(SettlingTrainer):
             yield scoring.ahead(torch.get_autocast_dtype(kind)) if narrow else scoring
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if not (isinstance(eval_dataset, str) and isinstance(self.eval_dataset, Mapping)):  # one's name, else
+            eval_dataset = as_dataset(eval_dataset, "eval_dataset")
         metrics = super().evaluate(eval_dataset, *args, **kwargs)
         if self.is_in_train and eval_dataset is None:
             self._evaluated = self.state.global_step, dict(metrics)
@@ -191,8 +199,7 @@ class EvaluatingTrainer(SettlingTrainer):
         if self.args.world_size == 1:
             self._sums.add(sums, len(inputs["labels"]))
             return
-        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
-        labels, keyed, table = inputs["labels"], keyed_in(inputs), []
+        logits, labels, keyed, table = outputs["logits"], inputs["labels"], keyed_in(inputs), []
         for row in (slice(n, n + 1) for n in range(len(labels))):
             own = RunningSums(self.args.device, apart=isinstance(self.objective, KeyTokens))
             own.add(

@@ -44,7 +44,7 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.stopping import Stop
 from lmtrain.engine.arguments import require_one_group, use_one_gpu
 from lmtrain.engine.batches.collate import Collate, Guarded, filler
-from lmtrain.engine.batches.items import Limits, as_dataset
+from lmtrain.engine.batches.items import Limits, as_dataset, without_labels
 from lmtrain.engine.batches.ordering import Ordering
 from lmtrain.engine.batches.sampling import EpochOrder
 from lmtrain.engine.callbacks import Meter, step_work
@@ -63,6 +63,7 @@ from lmtrain.engine.trainer.pace import Pace
 from lmtrain.engine.trainer.stopping import StopWhenAsked
 from lmtrain.engine.trainer.timing import TimingTrainer
 from lmtrain.objectives import Objective, model_loss_sums
+from lmtrain.objectives.loss import logits_in
 
 
 class LMTrainer(TimingTrainer):
@@ -116,8 +117,7 @@ class LMTrainer(TimingTrainer):
     ) -> None:
         args = args or TrainingArguments(output_dir="trainer_output")
         _prepare_arguments(args)
-        given = list(callbacks or [])
-        tokenizer = others.pop("tokenizer", None)  # its name before transformers 5
+        given, tokenizer = list(callbacks or []), others.pop("tokenizer", None)  # its name before transformers 5
         processing_class = tokenizer if processing_class is None else processing_class
         self.meter = Meter()
         self.ranks = Ranks(self.meter, args.device, args.world_size)
@@ -152,7 +152,8 @@ class LMTrainer(TimingTrainer):
         if not any(isinstance(callback, Progress) for callback in given):
             self.add_callback(Progress(terminal=False if args.disable_tqdm else None))
         if self.compute_loss_func is None:
-            self.model_accepts_loss_kwargs = True
+            self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga
+        self.label_names = self.label_names or ["labels"]  # of a forward that takes none, which are compared here
         self._seed = args.seed if args.data_seed is None else args.data_seed
         self.objective = objective or objective_for(self.model, data_collator, processing_class, self._seed)
         for callback in self.callback_handler.callbacks:
@@ -227,7 +228,7 @@ class LMTrainer(TimingTrainer):
             spoil_gradient(answer[0] if return_outputs else answer)
             return answer
         if "labels" not in inputs:
-            raise ValueError(f"the data collator made no labels, only {', '.join(inputs)}")
+            raise without_labels(inputs)
         smoothing = self.args.label_smoothing_factor if model.training else 0.0
         asked: dict[str, Any] = {
             "weighted": model.training,
@@ -237,6 +238,7 @@ class LMTrainer(TimingTrainer):
         }
         if return_outputs:  # the caller wants logits
             sums, outputs = model_loss_sums(model, inputs, self.objective, **asked)
+            outputs = outputs if isinstance(outputs, dict) else {"logits": logits_in(outputs)}  # as the library reads
         else:
             sums, outputs = self.fast_paths.scoring(model, inputs, self.objective, **asked), None
         if self._sums is not None:

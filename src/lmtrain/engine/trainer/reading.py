@@ -114,6 +114,18 @@ class ReadingTrainer(Trainer):
         step = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
         return None if lengths is None or args.train_sampling_strategy != "random" else ByLength(lengths, step)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        except ValueError as error:
+            if "does not contain any data" not in str(error):  # Accelerate's words
+                raise
+            raise UserError(
+                f"train_dataset gave no example when it was read from its beginning after step "
+                f"{self.state.global_step}; an iterable data set is read again for each epoch, and what a generator "
+                "gives comes once: let __iter__ make a new one, or give fewer max_steps"
+            ) from error
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
         # Accelerate hands the epoch on through two levels of samplers, but a run resumed in mid-epoch on
         # several processes has three (skip, shard, batch): without this it would repeat the order of epoch

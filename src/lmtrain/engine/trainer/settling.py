@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers.trainer_utils import has_length
 
 from lmtrain.core.allocator import release_freed_memory
 from lmtrain.core.types import Examples
-from lmtrain.engine.arguments import planned_steps
+from lmtrain.engine.arguments import planned_steps, require_a_step
 from lmtrain.engine.batches.items import say_nothing_predicted
 from lmtrain.engine.callbacks import Meter
 from lmtrain.engine.distributed.ddp import settle_ddp
@@ -62,17 +63,39 @@ class SettlingTrainer(ReadingTrainer):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         """By now the model is the one to be trained, and not wrapped for several processes yet."""
+        if has_length(self.train_dataset):
+            require_a_step(self.args, len(self.train_dataset))
+        self._look_at_own_loss()
         paths, _ = self.fast_paths, self.peak
+        if self.args.process_index == 0 and not self.is_deepspeed_enabled:  # which keeps weights of 32 bits beside them
+            _say_rounding(next((w.dtype for w in self.model.parameters() if w.requires_grad), torch.float32))
         if self.meter.flops is None and hasattr(self.model, "get_output_embeddings"):
             self.meter.flops = ModelFlops.of(self.model, causal=self.objective.shifted)
         with no_more_compiling() if paths.compiled else nullcontext():
             return super()._inner_training_loop(*args, **kwargs)
 
+    def _look_at_own_loss(self) -> None:
+        """Of a class with a loss of its own, as people write them for the library's Trainer, that does not say what it
+        divides by."""
+        order = type(self).__mro__
+        own, said = (
+            next(n for n, kind in enumerate(order) if name in vars(kind))
+            for name in ("compute_loss", "loss_is_scaled_for_ga")
+        )
+        times = self.args.gradient_accumulation_steps
+        if own < said and times > 1 and self.args.process_index == 0:
+            _log.warning(
+                "compute_loss of %s has to divide by num_items_in_batch, the predicted tokens of the whole step. Where "
+                "it returns the mean of its micro-batch the gradients are %d times too large: set "
+                "loss_is_scaled_for_ga = False in the class, and True where it divides.",
+                order[own].__name__, times,
+            )  # fmt: skip
+
     @property
     def peak(self) -> Peak:
         """What this machine multiplies at best in the run's precision; measured when it is first asked for."""
         if self.meter.peak is None:
-            self.meter.peak = peak_of(self.args.device, precision_of(self.args), self._decided.get("peak"))
+            self.meter.peak = peak_of(self.args.device, precision_of(self.args, self.model), self._decided.get("peak"))
         return self.meter.peak
 
     @property
@@ -190,3 +213,14 @@ class SettlingTrainer(ReadingTrainer):
     def is_sharded(self) -> bool:
         """Whether no process holds the whole model."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled) or is_sharded(self.model)
+
+
+@cache
+def _say_rounding(held: torch.dtype) -> None:
+    """Of a model that was loaded as its checkpoint is, which is the library's default."""
+    if held.itemsize == 2:
+        _log.warning(
+            "The weights that are trained are held in %s, where updates of less than some 0.2 %% of a weight are lost. "
+            "Load the model with dtype=torch.float32; bf16=True in the arguments computes in 16 bits all the same.",
+            str(held).removeprefix("torch."),
+        )

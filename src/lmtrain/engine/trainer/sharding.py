@@ -15,9 +15,9 @@ from lmtrain.engine.checkpoints.write import Contents
 from lmtrain.engine.speed.batch_size import CHECKPOINTING
 from lmtrain.engine.trainer.seeding import SeedingTrainer
 from lmtrain.models.dropout import drops
-from lmtrain.models.sharding import class_name, gathered, is_sharded, put_away
+from lmtrain.models.sharding import class_name, gathered, is_sharded, part_here, put_away
 
-_PATIENCE = timedelta(days=1)  # --ddp_timeout is for steps, and writing a large model takes longer than one
+_SLOWEST = 10e6  # bytes a second that each process writes, at least: one that takes longer is taken for gone
 _ONE_MODEL = ("config", "generation_config")
 
 
@@ -92,8 +92,11 @@ class ShardingTrainer(SeedingTrainer):
         parts = {SHARDED_WEIGHTS: weights_of(model)}
         if small:
             parts[SHARDED_OPTIMIZER], records[OPTIMIZER_GROUPS] = optimizer_of(model, self.optimizer)
-        if self._savers is None:
-            self._savers = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        if self._savers is None:  # --ddp_timeout is for steps, and writing a large model takes longer than one
+            mine = [part_here(tensor) for tensors in parts.values() for tensor in tensors.values()]
+            writing = sum(part.numel() * part.element_size() for part in mine) / _SLOWEST
+            limit = timedelta(seconds=self.args.ddp_timeout + writing)
+            self._savers = torch.distributed.new_group(backend="gloo", timeout=limit)
         contents = Contents(step, self._save_around, small, records, bool(small), about)
         return lambda: write_sharded(target, contents, parts, self._savers)
 

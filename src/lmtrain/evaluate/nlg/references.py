@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from lmtrain.config.values import user_path
+from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
 
 _IDS: Final = re.compile(r'\s*\{\s*"id"\s*:\s*\d+\s*,\s*"predict"\s*:\s*\[')
@@ -38,8 +39,8 @@ def read_references(task: str, names: list[str], count: int, predictions: str) -
     found = _read_e2e(names, count) if task == "e2e" else _read_ranks(task, names)
     if len(found) != count:
         raise UserError(
-            f"{predictions} has {count:,} predictions, {' '.join(names)} has references for {len(found):,} inputs; "
-            "both files have to be of the same inputs in the same order",
+            f"{predictions} has {counted(count, 'prediction')}, {' '.join(names)} has references for "
+            f"{counted(len(found), 'input')}; both files have to be of the same inputs in the same order",
             flag="--references",
         )
     return found

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 _QUERY_AND_VALUE = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("q", "v"), ("to_q", "to_v"))
+_MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 INSTALL = "pip install 'lmtrain[lora]'"
 
 
@@ -103,6 +104,7 @@ def adapt(model: Any, options: Any, *, rows_before: int | None = None, frozen: t
         lora_alpha=options.lora_alpha,
         lora_dropout=options.lora_dropout,
         target_modules=targets,
+        exclude_modules=(_not_adaptable(model) or None) if targets == ALL_LINEAR else None,
         modules_to_save=[*options.modules_to_save, *rows.whole] or None,
         trainable_token_indices=rows.indices or None,
         use_dora=options.use_dora,
@@ -169,6 +171,31 @@ def _targets(model: Any, asked: list[str]) -> list[str] | str:
     if isinstance(known, list) and _matched(model, known):
         return list(known)
     return ALL_LINEAR
+
+
+def _not_adaptable(model: Any) -> list[str]:
+    """Paths of the linear layers that an adapter on all of them passes over: those of Mamba whose weights its kernels
+    read past the layer (an adapter there does nothing, and PEFT refuses one of them), and layers that return something
+    else than one product (the routers of Llama 4 and Phi-MoE)."""
+    mamba = model.config.get_text_config().model_type in _MAMBA
+    return [
+        path
+        for path, layer in _linear_layers(model)
+        if (mamba and path.endswith((".out_proj", ".dt_proj"))) or not _returns_a_product(layer)
+    ]
+
+
+def _returns_a_product(layer: Any) -> bool:
+    import torch
+
+    if not isinstance(layer, torch.nn.Linear) or type(layer).forward is torch.nn.Linear.forward:
+        return True
+    try:
+        with torch.no_grad():
+            product = layer(layer.weight.new_zeros(1, layer.in_features))
+    except Exception:  # made for another input than a linear layer's, whatever it says of that
+        return False
+    return isinstance(product, torch.Tensor) and product.shape == (1, layer.out_features)
 
 
 def _query_and_value(model: Any) -> list[str]:

@@ -33,6 +33,8 @@ def check_folder(path: Path, flag: str) -> None:
         inside = [entry for entry in path.iterdir() if (entry / "config.json").is_file()]
         newest = max(inside, key=lambda entry: entry.stat().st_mtime, default=None)
         hint = f"; did you mean {newest}?" if newest else ""
+        if not newest and "status.json" in names:
+            hint = " yet: its run has saved nothing so far, and the command that began it goes on with it"
         raise UserError(f"{path} has no config.json, so it holds no model{hint}", flag=flag)
     if not weights:
         if "flax_model.msgpack" in names:

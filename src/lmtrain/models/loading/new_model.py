@@ -50,7 +50,7 @@ def make_new(options: Any, purpose: Purpose, tokenizer: Any, length: int | None)
     check_purpose(config, purpose, name, flag)
     lines += _fit_config(config, tokenizer, options, flag, length)
     pad = config.pad_token_id
-    if pad is not None and pad in (config.eos_token_id, config.bos_token_id):
+    if pad is not None and pad in (getattr(config, "eos_token_id", None), getattr(config, "bos_token_id", None)):
         config.pad_token_id = None  # classes zero and freeze the pad's embedding; this token is also a real one
     shape_flag = "--config_overrides" if options.config_overrides else flag
     try:

@@ -162,7 +162,8 @@ def _free_pad_row(model: PreTrainedModel, config: Any) -> None:
     """Let a pad token that is also the end of text learn: ``padding_idx`` keeps its row's gradient at 0."""
     embedding: Any = model.get_input_embeddings()
     frozen = getattr(embedding, "padding_idx", None)
-    if frozen is not None and frozen in {*_as_list(config.eos_token_id), *_as_list(config.bos_token_id)}:
+    real = [token_id for role in ("bos", "eos") for token_id in _as_list(getattr(config, f"{role}_token_id", None))]
+    if frozen is not None and frozen in real:
         embedding.padding_idx = None
 
 

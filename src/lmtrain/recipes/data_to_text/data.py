@@ -16,6 +16,7 @@ from lmtrain.core.files import read_json, sha256_file, write_json
 from lmtrain.data.nlg.encoding import encode_file
 from lmtrain.data.nlg.formats import FORMATS, convert
 from lmtrain.data.nlg.records import Record, opened, read_records, write_records
+from lmtrain.data.nlg.text import require_references
 from lmtrain.data.tokenizer_files import TokenizerFiles
 
 _LONGEST: Final = 1 << 20  # bytes of a record's line; a corpus in JSON may be one line of any length
@@ -34,7 +35,9 @@ def look_through(form: str, files: Mapping[str, str], folder: Path, problems: Pr
     for split, source in files.items():
         with problems.collect(), _about(split, folder):
             if not is_made(folder / f"{split}.jsonl", _made_of(form, source)):
-                records_of(form, source)
+                records = records_of(form, source)
+                if split == "test":
+                    require_references(records)
 
 
 def prepare(

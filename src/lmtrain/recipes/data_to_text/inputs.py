@@ -11,6 +11,17 @@ from lmtrain.core.errors import UserError
 OnLong = Literal["truncate", "skip", "error"]
 
 
+def room_in(positions: int | None, max_new_tokens: int) -> int | None:
+    """Tokens that an input may have where ``max_new_tokens`` follow it; None: any number. Raises :class:`UserError`."""
+    room = None if positions is None else positions - max_new_tokens
+    if room is not None and room < 1:
+        raise UserError(
+            f"{max_new_tokens} leave no room for an input in the model's {positions} positions",
+            flag="--max_new_tokens",
+        )
+    return room
+
+
 def fitting(
     contexts: Mapping[int, list[int]],
     positions: int | None,
@@ -27,12 +38,7 @@ def fitting(
     Others are cut to their ends, left out, or refused, as ``on_long`` says. Raises :class:`UserError` then, and where
     none would be left.
     """
-    room = None if positions is None else positions - max_new_tokens
-    if room is not None and room < 1:
-        raise UserError(
-            f"{max_new_tokens} leave no room for an input in the model's {positions} positions",
-            flag="--max_new_tokens",
-        )
+    room = room_in(positions, max_new_tokens)
     limits = [limit for limit in (room, longest) if limit is not None]
     if not limits:
         return dict(contexts)

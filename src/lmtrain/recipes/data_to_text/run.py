@@ -43,7 +43,7 @@ from lmtrain.models import load_tokenizer, positions_of
 from lmtrain.models.adapters.lora import require_peft
 from lmtrain.recipes.data_to_text.data import as_ids, first_of_each, look_through, prepare
 from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
-from lmtrain.recipes.data_to_text.inputs import fitting
+from lmtrain.recipes.data_to_text.inputs import fitting, room_in
 from lmtrain.recipes.data_to_text.scoring import SCORES, PartScores, parts_of, score_texts
 from lmtrain.recipes.data_to_text.table import table
 from lmtrain.recipes.data_to_text.tasks import TASKS, Task
@@ -177,7 +177,17 @@ def _looked_at(options: NlgOptions, say: Say) -> tuple[list[int], TokenizerFiles
             choose_precision(options.precision, best_device(use_cpu=options.use_cpu))
     if options.model_name_or_path:
         with problems.collect():
-            tokenizer, positions = _tokenizer(options), positions_of(_model(options))
+            positions = positions_of(_model(options))
+            longest = options.max_seq_length
+            if positions is not None and longest > positions:
+                problems.add(
+                    f"{longest} is longer than the {positions} positions of {options.model_name_or_path}; "
+                    f"use at most --max_seq_length {positions}",
+                    flag="--max_seq_length",
+                )
+            with problems.collect():
+                room_in(positions, options.max_new_tokens)
+            tokenizer = _tokenizer(options)
     if options.output_dir and seeds:
         with problems.collect():
             names = [_run_of(seed) for seed in seeds]

@@ -20,6 +20,7 @@ from lmtrain.data.nlg.text import (
     ended,
     hypotheses_of,
     processed,
+    require_references,
     write_grouped_references,
     write_hypotheses,
     write_reference_files,
@@ -94,6 +95,7 @@ def texts_of_files(options: NlgTextOptions, say: Say) -> tuple[Path, Path]:
     _require_known(results, tokenizer)
     with about("--records", where_none=True):
         records = records_of(task.name, str(options.records))
+        require_references(records)
     with about("--predictions", where_none=True):
         by_input = by_context(records, ((number, text_of(tokenizer, ids)) for number, ids in results.items()))
     groups = grouped(chosen(records, options.filter))

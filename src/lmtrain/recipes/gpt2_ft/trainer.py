@@ -53,6 +53,8 @@ class Gpt2FtTrainer(LMTrainer):
     """Trains as gpt2_ft.py does. ``plan`` and ``rate`` say how long and how fast, ``observer`` is told of every
     micro-batch; ``args`` have to ask for one epoch. The other arguments are :class:`LMTrainer`'s."""
 
+    loss_is_scaled_for_ga = True  # it divides by the micro-batches of a window itself
+
     def __init__(
         self, *arguments: Any, plan: Plan, rate: Rate, observer: Observer | None = None, **others: Any
     ) -> None:
