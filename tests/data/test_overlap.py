@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmtrain.data.overlap import Overlap, _hashes, _Table, overlap
+from lmtrain.data.overlap import Overlap, _hashes, _parts, _Table, overlap
 from lmtrain.data.store import TokenStore
 from lmtrain.data.store_writer import StoreWriter
 
@@ -207,10 +207,12 @@ def test_as_counted_by_hand(
 
 def test_a_window_hashes_alike_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = np.random.default_rng(0).integers(0, 9, 1000)
-    whole = np.concatenate([*_hashes(tokens, 50)])
+    whole = _hashes(tokens, 50)
     monkeypatch.setattr("lmtrain.data.overlap._CHUNK", 64)
-    np.testing.assert_array_equal(np.concatenate([*_hashes(tokens, 50)]), whole)
-    assert len(whole) == 951 and next(_hashes(tokens[100:150], 50))[0] == whole[100]
+    parts = [_hashes(part, 50) for part in _parts(tokens, 50)]
+    assert len(parts) == 15
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert len(whole) == 951 and _hashes(tokens[100:150], 50)[0] == whole[100]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 1000, 1025])

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from world import World
 
+from lmtrain.cli import prepare
 from lmtrain.cli.main import main
 
 
@@ -65,7 +66,9 @@ def test_what_is_wrong_with_a_mix(
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_prepare_tells_of_text_on_both_sides(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_tells_of_text_on_both_sides(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     passage = " ".join(f"word{n}" for n in range(200))
     (tmp_path / "train.txt").write_text(f"Something else.\n{passage}\nAnd the end.\n")
     (tmp_path / "valid.txt").write_text(passage)
@@ -74,8 +77,11 @@ def test_prepare_tells_of_text_on_both_sides(world: World, tmp_path: Path, capsy
     out = capsys.readouterr()
     found = json.loads(out.out)["overlap"]
     assert found["shared_documents"] == 0 and found["shared_tokens"] > 0.9 * found["tokens"]
-    assert "lie in stretches of 50 tokens that training has too" in out.err
+    assert "lie in stretches of 50 tokens that training has too" in out.err and "looking in" not in out.err
 
+    monkeypatch.setattr(prepare, "_MANY_TOKENS", 100)  # of training: what takes long is said
     (tmp_path / "valid.txt").write_text("Nothing of that kind, and short.")
     assert main([*command.split(), "--validation_file", str(tmp_path / "valid.txt")]) == 0
-    assert json.loads(capsys.readouterr().out)["overlap"]["shared_tokens"] == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out)["overlap"]["shared_tokens"] == 0
+    assert " tokens of training for text of validation" in out.err

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MUCH = 256 << 20  # bytes of text on disk that several processes are begun for
 _MOST = 16  # of them, where nobody asks for more: each holds 0.1 to 0.2 GB
+_MANY_TOKENS = 20_000_000  # of training: about two seconds on one core to look for validation in
 _BLOCK = 1024  # tokens, where the model says nothing shorter
 _POSITIONS = ("n_positions", "max_position_embeddings", "n_ctx")
 
@@ -75,7 +76,11 @@ def run(options: PrepareOptions) -> int:
     if {"train", "validation"} <= corpus.documents.keys() and not far_away:
         from lmtrain.data.overlap import overlap
 
-        shared = overlap(corpus.documents["train"], corpus.documents["validation"])
+        train = corpus.documents["train"]
+        tokens = sum(int(store.lengths[numbers].sum(dtype="int64")) for store, numbers in train)
+        if tokens >= _MANY_TOKENS:
+            say("overlap", f"looking in {amount(tokens)} tokens of training for text of validation")
+        shared = overlap(train, corpus.documents["validation"])
         if shared:
             say("attention", str(shared))
     if options.json:

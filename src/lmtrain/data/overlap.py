@@ -8,13 +8,16 @@ windows are compared by a hash of 64 bits of their tokens: two that differ look 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from lmtrain.core.children import cores
 from lmtrain.core.streams import mixed
 from lmtrain.data.store import TokenStore
 
@@ -22,6 +25,7 @@ WINDOW = 50
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplying by it loses nothing: 2**64 divided by the golden ratio
 _INVERSE = np.uint64(pow(int(_FACTOR), -1, 2**64))
 _CHUNK = 1 << 18  # tokens hashed at once: 2 MB for each array in work
+_THREADS = 8  # at most, each with some 15 MB of such arrays
 _DOCUMENTS = 1 << 18  # of training, compared at once
 _MOST, _MOST_DOCUMENTS = 1 << 23, 1 << 19  # of validation, tokens and documents that are looked at: in 0.5 GB of memory
 
@@ -60,9 +64,9 @@ Documents = Sequence[tuple[TokenStore, np.ndarray]]  # of stores made with one t
 def overlap(train: Documents, validation: Documents, window: int = WINDOW) -> Overlap:
     """Compare chosen documents (numbers, int64); both sides may be of one store.
 
-    Takes one pass over the training tokens, some 0.1 µs a token, and memory of about 30 bytes a validation token and
-    500 bytes a validation document; of training 8 bytes a document. Of more than ``_MOST`` validation tokens or
-    ``_MOST_DOCUMENTS`` about so many are looked at, from all over them.
+    Takes one pass over the training tokens, some 0.1 µs of a core for each, and memory of about 30 bytes a validation
+    token and 500 bytes a validation document; of training 8 bytes a document. Of more than ``_MOST`` validation tokens
+    or ``_MOST_DOCUMENTS`` about so many are looked at, from all over them.
     """
     lengths = _lengths(validation)
     step = max(1, -(-int(lengths.sum()) // _MOST), -(-len(lengths) // _MOST_DOCUMENTS))
@@ -91,12 +95,28 @@ def _repeated(train: Documents, validation: Documents, window: int, most: int) -
     table, kind = _Table(windows[begins]), np.cumsum(begins, dtype=np.int32) - 1
     del windows
     seen = np.zeros(int(kind[-1]) + 1, bool)
-    for store, numbers in train:
-        for tokens in _runs(store, np.sort(numbers)):
-            for hashes in _hashes(tokens, window):
-                seen[table.found(hashes)] = True
-                store.release()
+
+    def look(store: TokenStore, parts: list[np.ndarray]) -> None:
+        for part in parts:
+            seen[table.found(_hashes(part, window))] = True
+        store.release()
+
+    with ThreadPoolExecutor(min(cores(), _THREADS)) as threads:  # NumPy's passes over parts run beside each other
+        for store, numbers in train:
+            list(threads.map(partial(look, store), _shares(_runs(store, np.sort(numbers)), window)))
     return places[seen[kind]]
+
+
+def _shares(runs: Iterable[np.ndarray], window: int) -> Iterator[list[np.ndarray]]:
+    """The parts of ``runs``, so many together that they are worth a thread's while."""
+    share, size = list[np.ndarray](), 0
+    for part in (part for tokens in runs for part in _parts(tokens, window)):
+        share.append(part)
+        size += len(part)
+        if size >= _CHUNK:
+            yield share
+            share, size = [], 0
+    yield share
 
 
 class _Table:
@@ -183,7 +203,8 @@ def _windows(documents: Documents, window: int, most: int) -> tuple[np.ndarray, 
     for store, numbers in documents:
         for tokens in _runs(store, numbers):
             tokens, before = tokens[: most - at], count
-            for hashes in _hashes(tokens, window):
+            for part in _parts(tokens, window):
+                hashes = _hashes(part, window)
                 windows[count : count + len(hashes)] = hashes
                 count += len(hashes)
             places[before:count] = np.arange(at, at + count - before, dtype=np.int32)
@@ -191,20 +212,30 @@ def _windows(documents: Documents, window: int, most: int) -> tuple[np.ndarray, 
     return windows[:count], places[:count]
 
 
-def _hashes(tokens: np.ndarray, window: int) -> Iterator[np.ndarray]:
-    """Hashes of every window of ``tokens`` (T,): uint64, together (T - window + 1,), in parts of ``_CHUNK``.
+def _parts(tokens: np.ndarray, window: int) -> Iterator[np.ndarray]:
+    """``tokens`` (T,) in parts that have ``_CHUNK`` windows each, and every window in one of them."""
+    for start in range(0, len(tokens) - window + 1, _CHUNK):
+        yield tokens[start : start + _CHUNK + window - 1]
+
+
+def _hashes(part: np.ndarray, window: int) -> np.ndarray:
+    """Hashes of every window of ``part`` (T,): uint64 (T - window + 1,).
 
     A polynomial in ``_FACTOR`` over the window's tokens, modulo 2**64 (Karp and Rabin, 1987), from prefix sums: the sum
     to the window's end less that to its beginning, over the power that its beginning stands at. Ids are small and near
     each other, and a polynomial in them would be too, so their bits are mixed first.
     """
-    for start in range(0, len(tokens) - window + 1, _CHUNK):
-        part = tokens[start : start + _CHUNK + window - 1].astype(np.uint64) + np.uint64(1)
-        powers = _powers(_FACTOR, len(part))
-        sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed(part * _FACTOR) * powers, dtype=np.uint64)])
-        yield (sums[window:] - sums[:-window]) * _powers(_INVERSE, len(sums) - window)
+    sums = np.zeros(len(part) + 1, np.uint64)
+    mixed_ids = mixed((part.astype(np.uint64) + np.uint64(1)) * _FACTOR)
+    np.cumsum(mixed_ids * _powers(_FACTOR, len(part)), out=sums[1:])
+    return (sums[window:] - sums[:-window]) * _powers(_INVERSE, len(sums) - window)
 
 
 def _powers(factor: np.uint64, n: int) -> np.ndarray:
     """The first ``n``, from 1 on."""
-    return np.concatenate([[np.uint64(1)], np.cumprod(np.full(n - 1, factor), dtype=np.uint64)])
+    return _many_powers(int(factor), 1 << (n - 1).bit_length())[:n]
+
+
+@lru_cache(maxsize=64)
+def _many_powers(factor: int, n: int) -> np.ndarray:
+    return np.concatenate([[np.uint64(1)], np.cumprod(np.full(n - 1, np.uint64(factor)), dtype=np.uint64)])
