@@ -73,17 +73,26 @@ def assert_near(found: Tensor, expected: Tensor, bound: float, floor: float = 1e
         assert difference <= bound * max(largest, floor), float(difference)
 
 
-def assert_is_the_formula(operands: Operands, kernel: Kernel, dtype: torch.dtype, bound: float, weights=None, **terms):
+def assert_is_the_formula(
+    operands: Operands, kernel: Kernel, dtype: torch.dtype, bound: float, weights=None, *, frozen: bool = False, **terms
+):
+    """In the loss and every gradient; of the hidden states alone where the head is ``frozen``; and in an evaluation."""
     h, w, b, labels = operands.to(dtype)
+    if frozen:
+        w, b = w.detach(), None if b is None else b.detach()
     found = linear_cross_entropy(h, w, b, labels, weights, kernel=kernel, dtype=torch.float64, **terms)
     h64, w64, b64, _ = operands.to(torch.float64)
     expected = formula(h64, w64, b64, labels, weights, **terms)
     assert_near(found.loss.detach(), expected.detach(), bound)
+    with torch.no_grad():
+        evaluated = linear_cross_entropy(h, w, b, labels, weights, kernel=kernel, dtype=torch.float64, **terms)
+    assert_near(evaluated.loss, expected.detach(), bound)
     if b is not None and not labels.ne(IGNORED).any():
         expected = expected + b64.sum() * 0
     # A gradient may come out small by cancellation; it is rounded like what it is the sum of.
     floors = [0.1 * float(t.detach().abs().max()) if t.numel() else 0.0 for t in (w64, h64, torch.ones(1))]
-    found_gradients, expected_gradients = gradients(found.loss, (h, w, b)), gradients(expected, (h64, w64, b64))
+    found_gradients = gradients(found.loss, (h,) if frozen else (h, w, b))
+    expected_gradients = gradients(expected, (h64, w64, b64))[: len(found_gradients)]
     for mine, theirs, floor in zip(found_gradients, expected_gradients, floors, strict=False):
         assert mine.dtype == dtype
         assert_near(mine, theirs, bound, floor)
@@ -114,13 +123,13 @@ CACHES = (1, 50, 1 << 20)  # logits: a row at a time, some, all
 
 
 @settings(deadline=None, max_examples=100)
-@given(problems(), st.sampled_from(CACHES))
-def test_value_and_gradients_are_those_of_the_formula(problem, cache: int) -> None:
+@given(problems(), st.sampled_from(CACHES), st.booleans())
+def test_value_and_gradients_are_those_of_the_formula(problem, cache: int, frozen: bool) -> None:
     operands, kernel, weights, terms = problem
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sizes, "_CACHED", cache)
-        assert_is_the_formula(operands, kernel, torch.float64, 1e-12, weights, **terms)
-        assert_is_the_formula(operands, kernel, torch.float32, 2e-5, weights, **terms)
+        assert_is_the_formula(operands, kernel, torch.float64, 1e-12, weights, frozen=frozen, **terms)
+        assert_is_the_formula(operands, kernel, torch.float32, 2e-5, weights, frozen=frozen, **terms)
 
 
 @settings(deadline=None, max_examples=50)
@@ -144,9 +153,12 @@ def test_hits_are_those_of_arg_max_however_many_are_equal(
 
 @pytest.mark.parametrize("kernel", KERNELS[:4], ids=ids)
 @pytest.mark.parametrize("terms", [{}, {"label_smoothing": 0.1, "z_loss": 0.01, "softcap": 3.0}], ids=["bare", "all"])
-def test_bf16_is_within_its_rounding(kernel, terms) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("cache", CACHES)
+def test_bf16_is_within_its_rounding(kernel, terms, frozen, cache, monkeypatch) -> None:
     # Products and their results are bf16 (2⁻⁹ each way); the loss is summed in fp32 from bf16 logits.
-    assert_is_the_formula(Operands(13, 23, 8), kernel, torch.bfloat16, 2e-2, **terms)
+    monkeypatch.setattr(sizes, "_CACHED", cache)
+    assert_is_the_formula(Operands(13, 23, 8), kernel, torch.bfloat16, 2e-2, frozen=frozen, **terms)
 
 
 @pytest.mark.parametrize("cache", CACHES)
@@ -207,6 +219,18 @@ def test_large_logits_neither_overflow_nor_lose_the_loss(kernel) -> None:
     assert torch.isfinite(hidden.grad).all() and weight.grad.flatten().tolist() == [1.0, 0.0, -1.0]
     capped = linear_cross_entropy(hidden, weight, None, labels, softcap=5.0, kernel=kernel).loss  # far above the cap
     assert capped.item() == pytest.approx(10.0 + 3 * math.log(1 + math.exp(-5) + math.exp(-10)), rel=1e-6)
+
+
+def test_words_that_are_ruled_out_are_so_wherever_they_stand(monkeypatch) -> None:
+    """A bias of −∞, as for words that only fill a vocabulary up, may be that of a whole tile, and of the first."""
+    monkeypatch.setattr(sizes, "_CACHED", 4)
+    hidden, weight = torch.ones(2, 1), torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]])
+    for out in ([0, 1], [2, 3], [4, 5]):
+        bias = torch.zeros(6).index_fill_(0, torch.tensor(out), float("-inf"))
+        label = torch.tensor([min({0, 2, 4} - set(out))] * 2)
+        found = linear_cross_entropy(hidden, weight, bias, label, kernel=CHUNKED, accuracy=True)
+        expected = linear_cross_entropy(hidden, weight, bias, label, kernel=PLAIN)
+        assert found.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
 
 
 def test_a_sure_prediction_has_a_loss_that_is_not_rounded_away() -> None:
@@ -290,7 +314,8 @@ def test_without_gradients_the_loss_is_the_same_and_not_in_a_graph(kernel) -> No
     with torch.no_grad():
         found = linear_cross_entropy(h, w, b, labels, kernel=kernel, **terms)
     assert not found.loss.requires_grad
-    assert found.loss.item() == linear_cross_entropy(h, w, b, labels, kernel=kernel, **terms).loss.item()
+    learning = linear_cross_entropy(h, w, b, labels, kernel=kernel, **terms).loss.item()
+    assert found.loss.item() == pytest.approx(learning, rel=1e-6)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=ids)

@@ -72,8 +72,11 @@ def test_a_choice_says_what_was_measured_and_dropped() -> None:
 
 @pytest.mark.parametrize("compute", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kernel", [SMALL, OTHER_WAY], ids=str)
-def test_a_right_kernel_proves_itself(kernel, compute) -> None:
-    assert Proof(draw(compute=compute)).difference(kernel) is None
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_right_kernel_proves_itself(kernel, compute, frozen) -> None:
+    proof = Proof(draw(compute=compute, frozen=frozen))
+    assert ("gradient of the weight" in proof.expected) != frozen
+    assert proof.difference(kernel) is None
 
 
 def test_a_gpu_that_drops_bits_is_allowed_what_that_explains() -> None:
@@ -88,21 +91,28 @@ def test_a_gpu_that_drops_bits_is_allowed_what_that_explains() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["loss", "gradient of the hidden states", "gradient of the weight", "gradient of the bias"]
+    "name",
+    [
+        "loss",
+        "loss without gradients",
+        "gradient of the hidden states",
+        "gradient of the weight",
+        "gradient of the bias",
+    ],
 )
 @pytest.mark.parametrize(
     "change", [lambda t: t * 1.001, lambda t: t * float("nan"), torch.zeros_like], ids=["0.1 %", "NaN", "zero"]
 )
 def test_a_wrong_result_anywhere_is_seen(name, change) -> None:
     proof = Proof(draw())
-    found = proof.sample.results(SMALL)
+    found = proof.results(SMALL)
     assert proof.compare(found) is None
     assert name in str(proof.compare(found | {name: change(found[name])}))
 
 
 def test_one_wrong_row_of_a_gradient_is_seen() -> None:
     proof = Proof(draw())
-    found = proof.sample.results(SMALL)
+    found = proof.results(SMALL)
     row = int(found["gradient of the weight"].abs().amax(-1).argmax())
     found["gradient of the weight"][row] *= 1.01
     assert "gradient of the weight" in str(proof.compare(found))
@@ -285,3 +295,4 @@ def test_plain_is_kept_for_as_many_logits_as_may_lie_about(
     monkeypatch.setattr("lmtrain.objectives.linear_cross_entropy.choose._SMALL", 1 << 20)
     assert bounded(PLAIN, positions, vocab, gradients=learns) == (PLAIN if stays else DEFAULT)
     assert bounded(LARGE, positions, vocab, gradients=learns) == LARGE
+    assert bounded(OTHER_WAY, positions, vocab, gradients=learns) == (OTHER_WAY if learns else SMALL)

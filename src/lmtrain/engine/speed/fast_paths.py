@@ -232,8 +232,9 @@ def choose_scoring(
     if passes * positions < _FEW_POSITIONS:
         choice = Choice(DEFAULT, f"{passes * positions:,} predicted positions are too few to try others")
     else:
+        frozen = not any(part is not None and part.requires_grad for part in (head.output.weight, head.bias))
         choice = choose_kernel(
-            positions, width, vocabulary, batch["labels"].device, dtype, bias=head.bias is not None,
+            positions, width, vocabulary, batch["labels"].device, dtype, bias=head.bias is not None, frozen=frozen,
             weighted=objective.weights(batch) is not None, label_smoothing=label_smoothing, z_loss=z_loss,
             softcap=head.softcap, planned_steps=passes, free=free_here(batch["labels"].device), seed=seed,
         )  # fmt: skip

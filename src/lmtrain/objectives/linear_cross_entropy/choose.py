@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -56,6 +56,7 @@ def choose_kernel(
     compute_dtype: torch.dtype,
     *,
     bias: bool = False,
+    frozen: bool = False,
     weighted: bool = False,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -67,7 +68,8 @@ def choose_kernel(
 ) -> Choice:
     """The fastest kernel for ``positions`` predicted positions a step, at most 5 % behind it the simplest.
 
-    Random operands of the real D and V; ``compute_dtype`` is the format of the products, with fp32 weights.
+    Random operands of the real D and V; ``compute_dtype`` is the format of the products, with fp32 weights, which want
+    no gradient where the head is ``frozen``.
     Each candidate has to equal ``plain`` first, in the loss and in every gradient, on a few positions
     (:data:`lmtrain.objectives.linear_cross_entropy.proof.BOUNDS`), and is then timed on as many positions as
     ``budget_s`` seconds allow, at least on the largest chunk: with a large head the whole takes about as long
@@ -86,7 +88,7 @@ def choose_kernel(
         return Choice(DEFAULT, f"trying others takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free")
     try:
         sample = Sample.draw(positions, hidden_size, vocab_size, device, compute_dtype, terms,
-                             bias=bias, weighted=weighted, seed=seed)  # fmt: skip
+                             bias=bias, weighted=weighted, seed=seed, frozen=frozen)  # fmt: skip
         return _choose(sample, positions, planned_steps, free, budget_s)
     except RuntimeError as error:
         if not _is_out_of_memory(error):
@@ -121,9 +123,12 @@ def _choose(sample: Sample, positions: int, planned_steps: int, free: int | None
 
 def bounded(kernel: Kernel, positions: int, vocab_size: int, *, gradients: bool) -> Kernel:
     """``kernel``; but ``plain`` only where so many logits may lie about: in an evaluation (without ``gradients``) those
-    that fit a cache, so that its memory is that of a chunk whatever the batch."""
+    that fit a cache, so that its memory is that of a chunk whatever the batch. The layout was chosen for products that
+    an evaluation does not make."""
     many = positions * vocab_size > (_PLAIN_BYTES // (4 * _COPIES) if gradients else _SMALL)
-    return DEFAULT if kernel.name == "plain" and many else kernel
+    if kernel.name == "plain":
+        return DEFAULT if many else kernel
+    return kernel if gradients else replace(kernel, vocabulary_first=False)
 
 
 def decide(measured: Mapping[Kernel, float], dropped: Mapping[str, str] | None = None) -> Choice:

@@ -39,9 +39,11 @@ class Sample:
     @classmethod
     def draw(
         cls, positions: int, width: int, vocab: int, device: torch.device, compute: torch.dtype, terms: Terms,
-        *, bias: bool, weighted: bool, seed: int,
+        *, bias: bool, weighted: bool, seed: int, frozen: bool = False,
     ) -> Sample:  # fmt: skip
-        """From ``seed`` alone, logits of standard deviation 2, as those of a model that has begun to learn."""
+        """From ``seed`` alone, logits of standard deviation 2, as those of a model that has begun to learn.
+
+        Of a ``frozen`` head only the hidden states want a gradient."""
         there: dict[str, Any] = {"generator": torch.Generator(device).manual_seed(seed), "device": device}
         exact = {**there, "dtype": torch.float64 if compute is torch.float64 else torch.float32}
         hidden = torch.randn(positions, width, **exact)
@@ -49,7 +51,7 @@ class Sample:
         labels = torch.randint(vocab, (positions,), **there)
         shift = torch.randn(vocab, **exact) if bias else None
         weights = torch.rand(positions, **exact) if weighted else None
-        for operand in (hidden, weight, shift):
+        for operand in (hidden,) if frozen else (hidden, weight, shift):
             if operand is not None:
                 operand.requires_grad_()
         return cls(hidden, weight, shift, labels, weights, compute, terms)
@@ -76,7 +78,7 @@ class Sample:
     def results(self, kernel: Kernel) -> dict[str, Tensor]:
         """The loss and every gradient, by name. Divided by 3 on the way, so that a lost factor shows."""
         operands = {"hidden states": self.hidden, "weight": self.weight, "bias": self.bias}
-        given = {name: operand for name, operand in operands.items() if operand is not None}
+        given = {name: operand for name, operand in operands.items() if operand is not None and operand.requires_grad}
         loss = self.run(kernel).loss
         gradients = torch.autograd.grad(loss / 3, list(given.values()))
         return {"loss": loss.detach(), **{f"gradient of the {n}": g for n, g in zip(given, gradients, strict=True)}}
@@ -93,7 +95,7 @@ class Proof:
 
     def __init__(self, sample: Sample) -> None:
         self.sample = sample.first(_PROVEN_ON)
-        self.expected = self.sample.results(PLAIN)
+        self.expected = self.results(PLAIN)
         self._known: dict[Kernel, str | None] = {}
 
     def difference(self, kernel: Kernel) -> str | None:
@@ -101,8 +103,14 @@ class Proof:
         if kernel.name == "chunked":
             kernel = replace(kernel, positions=_PROOF_CHUNK)  # what holds for a chunk holds for one of another size
         if kernel not in self._known:
-            self._known[kernel] = self.compare(self.sample.results(kernel))
+            self._known[kernel] = self.compare(self.results(kernel))
         return self._known[kernel]
+
+    def results(self, kernel: Kernel) -> dict[str, Tensor]:
+        """Of a step, and of an evaluation, which goes another way where it can."""
+        with torch.no_grad():
+            evaluated = self.sample.run(kernel).loss
+        return {**self.sample.results(kernel), "loss without gradients": evaluated}
 
     def compare(self, found: Mapping[str, Tensor]) -> str | None:
         """The first of the results that is out of bounds, in words; None where none is."""
