@@ -91,5 +91,5 @@ def steps_in(
             twin.train()
 
     steps, seconds = steps_within(minutes * 60, parts.model, trial)
-    say("plan", f"{steps:,} steps in {duration(minutes * 60)}, at {seconds * 1000:.0f} ms a step")
+    say("plan", f"{counted(steps, 'step')} in {duration(minutes * 60)}, at {seconds * 1000:.0f} ms a step")
     return steps

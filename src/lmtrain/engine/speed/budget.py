@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -14,16 +15,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 _TRIAL_STEPS = 8
 _UNCOUNTED = 2  # the first steps allocate memory and choose kernels
+_SHARE = 0.15  # of the time, after which a trial ends as soon as one step was counted: a busy machine is slow at it too
 
 
 class StepClock(TrainerCallback):
-    """When each step ended, in seconds."""
+    """When each step ended, in seconds; ends the training at ``deadline`` when a step could be counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float = math.inf) -> None:
         self.ends: list[float] = []
+        self.deadline = deadline
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.ends.append(time.perf_counter())
+        if self.ends[-1] > self.deadline and len(self.ends) > _UNCOUNTED + 1:
+            control.should_training_stop = True
 
     @property
     def seconds_per_step(self) -> float:
@@ -39,7 +44,7 @@ def steps_within(seconds: float, model: Any, trial: Callable[[Any, StepClock, in
     and random state are left as they were. The trial's own time is taken off.
     """
     began = time.perf_counter()
-    clock = StepClock()
+    clock = StepClock(began + seconds * _SHARE)
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         trial(copy.deepcopy(model), clock, _TRIAL_STEPS)
     left = seconds - (time.perf_counter() - began)
