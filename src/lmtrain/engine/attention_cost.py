@@ -21,7 +21,8 @@ def what_attention_dropout_costs(trainer: LMTrainer, parts: Parts) -> list[str]:
     if cost is None or cost[0] < _MATTERS * cost[1]:
         return []
     slow, fast = (1000 * seconds * trainer.args.gradient_accumulation_steps for seconds in cost)
+    digits = 0 if fast >= 10 else 1
     return [
-        f"dropout of attention weights keeps the fast attention kernel from being used: {slow:,.0f} ms of a step "
-        f"instead of {fast:,.0f}, which --attention_dropout 0 would gain"
+        f"dropout of attention weights keeps the fast attention kernel from being used: {slow:,.{digits}f} ms of a "
+        f"step instead of {fast:,.{digits}f}, which --attention_dropout 0 would gain"
     ]
