@@ -7,7 +7,7 @@ by itself; then it is trained to write the one that belongs to an input.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,9 @@ _VOCABULARY = 4096
 _POSITIONS = 128
 _SHAPE = f"n_embd=128,n_layer=4,n_head=4,n_positions={_POSITIONS},resid_pdrop=0.0,embd_pdrop=0.0,attn_pdrop=0.0"
 _SHARE = 0.4  # of the time that the model learns to write in
+# Matrices from scratch, in haste (docs/optimizers.md): after 400 steps and 9,600 pairs BLEU was 9.6, with AdamW 4.1.
+_MUON = {"optim": "muon", "optim_args": "adam_ratio=0.5,momentum=0.9"}
+_BASE_RATE, _RATE, _PAIRS = 0.03, 0.02, 16
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,11 @@ def run_nlg_demo(options: NlgDemoOptions, *, stop: Stop | None = None, say: Say 
     )
     ways: dict[str, Any] = {"stop": stop, "rehearse": rehearse, "say": as_a_part(say)}
     settings = NlgTraining(
-        model_name_or_path=str(base), use_peft=False, learning_rate=1e-3, warmup_steps=20, max_seq_length=_POSITIONS,
-        save_steps=1_000_000, overwrite_output_dir=anew[adapted],
+        model_name_or_path=str(base), use_peft=False, learning_rate=_RATE, warmup_steps=20, max_seq_length=_POSITIONS,
+        per_device_train_batch_size=_PAIRS, save_steps=1_000_000, overwrite_output_dir=anew[adapted],
     )  # fmt: skip
     resolved = resolved_training(settings, _TASK, data.ids["train"], data.ids["valid"], adapted, options.seed)
+    resolved = replace(resolved, training=resolved.training | _MUON)
     with trainings.begun():
         train(_base(options, base, anew[base]), sys.argv[1:], minutes=options.minutes * _SHARE, **ways)
         train(resolved, sys.argv[1:], minutes=options.minutes * (1 - _SHARE), **ways)
@@ -128,10 +132,11 @@ def _base(options: NlgDemoOptions, run: Path, anew: bool) -> Resolved:
         "output_dir": str(run),
         "seed": options.seed,
         "per_device_train_batch_size": 16,
-        "learning_rate": 2e-3,
+        **_MUON,
+        "learning_rate": _BASE_RATE,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.05,
-        "weight_decay": 0.1,
+        "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "save_strategy": "no",
     }
