@@ -46,6 +46,10 @@ def test_units_defaults_and_other_names_are_said() -> None:
     assert "(in per cent; default: 5)" in text
     assert "also --max_val_samples" in text
     assert "None is switched on unless named. (default: none)" in text
+    assert "--packing Lay" in text and "(default: on; off: --no_packing)" in text, "a switch stands alone"
+    generate = " ".join(command_help(COMMANDS["generate"]).split())
+    assert "--do_sample Draw" in generate and "off: --greedy)" in generate
+    assert "--early_stopping true|false|never When" in generate
 
 
 @pytest.mark.parametrize("name", TRAINING_COMMANDS)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lmtrain.__main__ import main as started
 from lmtrain.cli.main import main
 from lmtrain.core.errors import ExitCode, UserError
 
@@ -166,9 +167,23 @@ def test_an_interruption(
     demo(run)
     assert main(["demo"]) == ExitCode.INTERRUPTED
     assert "Traceback" not in capsys.readouterr().err
-    monkeypatch.setattr("lmtrain.cli.main._name_of", run)  # while the first modules are imported
-    assert main(["demo"]) == ExitCode.INTERRUPTED
+    with monkeypatch.context() as patch:  # while it is found out which command it is
+        patch.setattr("lmtrain.cli.main._name_of", run)
+        assert main(["demo"]) == ExitCode.INTERRUPTED
     assert capsys.readouterr().err == "\nlmtrain: interrupted\n"
+    # ... and while the first modules are imported
+    monkeypatch.setattr("builtins.__import__", _interrupted_at("lmtrain.cli", __import__))
+    assert started() == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "\nlmtrain: interrupted\n"
+
+
+def _interrupted_at(module: str, find: Callable[..., object]) -> Callable[..., object]:
+    def imported(name: str, *rest: object) -> object:
+        if name == module:
+            raise KeyboardInterrupt
+        return find(name, *rest)
+
+    return imported
 
 
 def test_notes_go_to_standard_error_and_variables_are_set(

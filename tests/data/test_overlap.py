@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -73,8 +74,11 @@ def test_equal_documents_are_counted_however_often_there_are_such(
 ) -> None:
     folder = tmp_path_factory.mktemp("o")
     a, b = stored(folder / "a", train), stored(folder / "b", validation)
-    found = overlap([(a, np.arange(len(a)))], [(b, np.arange(len(b)))])
-    assert found.shared_documents == sum(document in train for document in validation if document)
+    halves = [(b, numbers) for numbers in np.array_split(np.arange(len(b)), 2)]
+    shared = sum(document in train for document in validation if document)
+    assert overlap([(a, np.arange(len(a)))], halves).shared_documents == shared
+    with mock.patch("lmtrain.data.overlap._signs", lambda _, numbers: np.zeros(len(numbers), np.uint64)):
+        assert overlap([(a, np.arange(len(a)))], halves).shared_documents == shared, "signs may be alike by chance"
 
 
 def test_memory_does_not_grow_with_training(tmp_path: Path) -> None:
@@ -165,6 +169,14 @@ def test_validation_that_does_not_lie_side_by_side(tmp_path: Path) -> None:
     store = stored(tmp_path / "s", [chosen[0], [7] * 5, chosen[1], ids[:60]])
     found = overlap([(store, np.array([3]))], [(store, np.array([0, 2]))])
     assert (found.tokens, found.shared_tokens) == (320, 120)
+
+
+def test_training_in_any_order_and_with_gaps(tmp_path: Path) -> None:
+    rows = np.random.default_rng(3).integers(0, 50_000, (4, 60)).tolist()
+    store = stored(tmp_path / "s", [*rows, [*rows[0][-30:], *rows[1][:30]]])
+    for train in ([0, 1], [1, 0], [3, 1, 0], [2, 0, 3, 1]):  # where 0 and 1 lie side by side, whatever the order
+        assert overlap([(store, np.array(train))], [(store, np.array([4]))]).shared_tokens == 60, train
+    assert not overlap([(store, np.array([0, 2]))], [(store, np.array([1]))]), "what lies between is not training"
 
 
 def test_validation_is_not_compared_with_itself(tmp_path: Path) -> None:

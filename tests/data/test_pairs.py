@@ -118,6 +118,11 @@ def test_the_same_pairs_are_prepared_once(tmp_path: Path, tokenizer: TokenizerFi
     for other in (PairOptions(separator=""), PairOptions(context_column="completion", completion_column="id")):
         assert not made(path, tokenizer, pairs=other).stores["train"].was_cached
     assert made(path, tokenizer, pairs=PairOptions(add_bos=True)).stores["train"].was_cached, "a matter of layout"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "empty.jsonl").touch()
+    path.rename(tmp_path / "folder" / "a.jsonl")
+    named = made(tmp_path / "folder", tokenizer)
+    assert named.stores["train"].was_cached and named.ledger.skipped == {"empty file": 1} and not first.ledger.skipped
 
 
 def test_what_is_put_around(tmp_path: Path, tokenizer: TokenizerFiles) -> None:

@@ -28,7 +28,7 @@ from lmtrain.config.options import DataOptions
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Piece, Tally
 from lmtrain.data import tokenization
-from lmtrain.data.cache import clean, list_stores
+from lmtrain.data.cache import cache_folder, clean, list_stores
 from lmtrain.data.corpus import Corpus, prepare_corpus
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.named_text import wanted_sources
@@ -250,6 +250,28 @@ def test_a_dead_ones_lock_is_no_obstacle(bpe: TokenizerFiles, tmp_path: Path) ->
     assert not prepare(Request([Texts("a")], bpe), tmp_path).was_cached
 
 
+def test_a_user_without_a_home_is_asked_for_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LMTRAIN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: Path("~nobody-here").expanduser())
+    with pytest.raises(UserError, match=r"--data_cache_dir: .* no home folder"):
+        cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/there")
+    assert cache_folder() == Path("/there/lmtrain")
+
+
+def test_what_a_killed_preparation_left_is_removed(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    kept = [".out.0123abcd.tmp", ".out.mine.tmp", ".other.0123abcd.tmp"]  # perhaps under way elsewhere; not of it
+    for name in (*kept, ".out.89abcdef.tmp"):
+        (tmp_path / name / "parts").mkdir(parents=True)
+        (tmp_path / name / "parts" / "tokens.bin").write_bytes(b"0")
+        for path in (tmp_path / name / "parts" / "tokens.bin", tmp_path / name / "parts", tmp_path / name):
+            os.utime(path, (0, 0))
+    (tmp_path / kept[0] / "parts" / "tokens.bin").write_bytes(b"01")
+    prepare(Request([Texts("a")], bpe), tmp_path / "cache", folder=tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.glob(".*.tmp")) == sorted(kept)
+
+
 def test_a_folder_of_ones_own(bpe: TokenizerFiles, tmp_path: Path) -> None:
     folder, cache = tmp_path / "store", tmp_path / "cache"
     request = Request([Texts(CODE)], bpe)
@@ -277,6 +299,9 @@ def test_a_disk_that_is_full_is_named_by_the_flag_of_its_folder(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=f"--data_cache_dir: the disk of {tmp_path}"):
+        patch.setattr("lmtrain.data.cache.write_text", full)  # of the note where the store lies
+        prepare(Request([Texts(CODE)], bpe), tmp_path / "cache", folder=tmp_path / "made")
     monkeypatch.setattr(StoreWriter, "_write_tokens", full)
     for folder, flag in ((tmp_path / "out", "--output_dir"), (None, "--data_cache_dir")):
         with pytest.raises(UserError, match=f"{flag}: the disk of .* is full"):
@@ -427,6 +452,18 @@ def test_a_text_without_a_document_leaves_nothing(bpe: TokenizerFiles, tmp_path:
     assert said.startswith(f"--train_file: there is no document in {file}")
     assert "1 × empty record, 3 × record without text" in said
     assert list_stores(cache) == []
+
+
+def test_what_a_folder_holds_besides_is_told_by_whoever_names_the_folder(bpe: TokenizerFiles, tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text(CODE)
+    (tmp_path / "text" / "b.txt").write_text("")
+    skipped = []
+    for named in ("text/a.txt", "text", "text/a.txt"):
+        options = DataOptions(train_file=[str(tmp_path / named)], data_cache_dir=str(tmp_path / "cache"))
+        corpus = prepare_corpus(options, bpe, "clm", block_size=8)
+        skipped.append(corpus.ledger.skipped)
+    assert skipped == [{}, {"empty file": 1}, {}] and corpus.stores["train"].was_cached, "the store is the same"
 
 
 def test_bytes_per_token_are_those_of_the_text(bpe: TokenizerFiles, tmp_path: Path) -> None:

@@ -228,7 +228,11 @@ def test_what_was_made_is_kept_and_what_is_wrong_is_named(bpe: TokenizerFiles, l
     with pytest.raises(UserError, match=r"2 shards of 2 are missing in .* \(there are some of 4\)"):
         prepare(replace(request, making=replace(SMALL, merge=2)), cache)
     make_shard(request, cache, 1, 4)
-    make_shard(request, cache, 3, 4)
+    place = place_of(request, cache, None)
+    shutil.copytree(place / "00001-of-00004", place / "00003-of-00004")  # a slip of who gathers them from machines
+    with pytest.raises(UserError, match=r"1 shard of 4 is missing in .*: 3; "):
+        prepare(merging, cache)
+    assert not make_shard(request, cache, 3, 4)[1]
 
     whole = (corpus / "01.txt").read_text()
     (corpus / "01.txt").write_text(whole.swapcase())  # as long as before, and shard 0 alone reads it
@@ -241,7 +245,6 @@ def test_what_was_made_is_kept_and_what_is_wrong_is_named(bpe: TokenizerFiles, l
     assert caught.value.problems[0].text.startswith("shard 0 was made with another text; make it again")
     assert len(caught.value.problems) == 4
 
-    place = place_of(request, cache, None)
     record = json.loads((place / "00001-of-00004" / "part.json").read_text())
     (place / "00001-of-00004" / "tokens.bin").write_bytes(b"\0" * (2 * record["part"]["tokens"]))
     (corpus / "01.txt").write_text(whole)

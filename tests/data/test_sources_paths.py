@@ -69,6 +69,8 @@ def test_links_are_followed_but_not_in_circles(corpus: Path) -> None:
     tally = Tally()
     assert read(corpus, tally) == list("abcde")
     assert tally.skipped["special file or broken link"] == 3
+    assert names(f"{corpus}/**/*.[pt]*") == ["b.txt", "c.py", "d.txt.gz"]
+    assert names(f"{corpus}/sub/again/**/*.py") == ["c.py"], "the way to where it begins is the user's own"
 
 
 def test_globs(corpus: Path) -> None:
@@ -234,7 +236,8 @@ BAD_FILES: list[tuple[str, bytes | None, str]] = [
     ),
     ("cut.txt", "é".encode()[:1], r"cut.txt:1: .*0xc3 at offset 0"),
     ("late.txt", b"line\n" * 500_000 + b"\xff", r"late.txt:500001: .*0xff at offset 2500000"),
-    ("utf16.txt", "text".encode("utf-16"), "--encoding utf-16"),
+    ("utf16.txt", "text".encode("utf-16"), "is not UTF-8: .*of UTF-16; read it with --encoding utf-16$"),
+    ("utf32.txt", "text".encode("utf-32"), "is not UTF-8: .*of UTF-32; read it with --encoding utf-32$"),
     ("binary.txt", b"\x00\x01\x02", "binary"),
     ("book.pdf", b"%PDF-1.7", "pdftotext"),
     ("book.docx", b"PK\x03\x04", "unzip"),

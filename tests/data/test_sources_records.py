@@ -244,6 +244,13 @@ def test_bad_records_can_be_skipped_and_are_counted(
     assert tally.documents == len(kept)
 
 
+def test_lines_that_an_open_quote_takes_along_are_counted(tmp_path: Path) -> None:
+    path, tally = tmp_path / "a.csv", Tally()
+    path.write_text('text,n\na,1\n"b,2\n' + "c,3\n" * 500)
+    assert read(path, tally, on_bad_record="skip") == ["a"]
+    assert tally.skipped == {"bad record": 1, "line after a quote that is never closed": 500}
+
+
 def test_a_bad_record_after_the_first_hundred_is_still_found(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text":"a"}\n' * 150 + "{oops\n", "utf-8")
@@ -263,8 +270,9 @@ def test_records_in_other_encodings(tmp_path: Path, encoding: str) -> None:
         assert read(tmp_path / name, encoding=encoding) == ["é"]
 
 
-def test_semicolons_where_there_is_no_comma(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("n;text\n1;one, two\n", "utf-8")
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_other_marks_where_there_is_no_comma(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "a.csv").write_text(f"n{mark}text\n1{mark}one, two\n", "utf-8")
     assert read(tmp_path / "a.csv") == ["one, two"]
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import re
+import struct
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.sources.cutting import cut_at, pieces_of, slices, utf8_pieces
 from lmtrain.data.sources.decoding import as_utf8
 from lmtrain.data.sources.segments import end_of_line
+from lmtrain.data.sources.text import passed_over_by
 
 AWKWARD = [
     "one line without an end",
@@ -41,7 +43,11 @@ TEXTS = st.text(alphabet=st.sampled_from("ab \t\n\r.é日🙂\x85\u2028"), min_s
 def read(path: Path, tally: Tally | None = None, **settings: object) -> list[str]:
     """The documents of a path, joined from their pieces."""
     documents: list[str] = []
-    for source in resolve_sources([str(path)], Reading(**settings)):  # type: ignore[arg-type]
+    sources = resolve_sources([str(path)], Reading(**settings))  # type: ignore[arg-type]
+    if tally is not None:
+        over = passed_over_by(sources)
+        tally.skipped, tally.notes = over.skipped, over.notes
+    for source in sources:
         for piece in source.pieces(tally if tally is not None else Tally()):
             assert piece.n_bytes == len(piece.text.encode())
             assert piece.utf8 in (None, piece.text.encode())
@@ -159,6 +165,17 @@ def test_utf16_without_a_byte_order_mark(tmp_path: Path, name: str) -> None:
     assert [text.strip() for text in read(path, encoding="utf-16-be")] == ["text"]
 
 
+def test_a_byte_order_mark_of_another_encoding(tmp_path: Path) -> None:
+    path = written(tmp_path, "text".encode("utf-32"))
+    for encoding in ("utf-16", "utf-16-le"):  # whose mark begins that of UTF-32, and text with zeros would follow
+        with pytest.raises(UserError, match=r"is not UTF-16.* of UTF-32; read it with --encoding utf-32$"):
+            read(path, encoding=encoding)
+    assert read(path, encoding="utf-32") == ["text"]
+    assert read(written(tmp_path, b"\xff\xfe a", "b.txt"), encoding="latin-1") == ["\xff\xfe a"], "letters there"
+    with pytest.raises(UserError, match=r"is not UTF-16-BE: .* of UTF-16; "):
+        read(written(tmp_path, "text".encode("utf-16")), encoding="utf-16-be")
+
+
 @pytest.mark.parametrize(("mark", "encoding"), [(b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le")])
 @pytest.mark.parametrize("piece_bytes", [1, 1 << 20])
 def test_a_byte_order_mark_is_not_text(tmp_path: Path, mark: bytes, encoding: str, piece_bytes: int) -> None:
@@ -198,6 +215,9 @@ def test_a_compressed_file_gives_the_same_pieces(tmp_path: Path, suffix: str, do
     # Two compressed files one after another are a compressed file, as `cat a.gz b.gz` makes it.
     assert pieces(written(tmp_path, pack(data[:half]) + pack(data[half:]), "b.txt" + suffix)) == plain
     assert pieces(written(tmp_path, pack(data), "misnamed.txt")) == plain
+    if suffix == ".zst":  # pzstd puts the size of each frame into one that is to be skipped, before it
+        told = struct.pack("<III", 0x184D2A50, 4, len(pack(data)))
+        assert pieces(written(tmp_path, told + pack(data), "c.txt.zst")) == plain
 
 
 def test_the_end_of_a_long_line_is_found_without_holding_it(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Tally
-from lmtrain.data.cutting import cut_pieces, find_cut
 from lmtrain.data.splits import first_count, split_documents
 from lmtrain.data.store import TokenStore
 from lmtrain.data.store_writer import StoreWriter
+from lmtrain.data.validation_cut import cut_pieces, find_cut
 
 
 def stored(folder: Path, files: list[list[str]], cut: object = None) -> TokenStore:

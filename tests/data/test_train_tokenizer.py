@@ -253,6 +253,17 @@ def test_the_same_command_again_has_finished(tmp_path: Path, capsys: pytest.Capt
     assert main([*words, "300"]) == 2 and "holds another tokenizer" in capsys.readouterr().err
 
 
+def test_what_was_passed_over_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text" / "sub").mkdir(parents=True)
+    (tmp_path / "text" / "a.jsonl").write_text('{"body": "a fox"}\n' * 50 + "{broken\n")
+    (tmp_path / "text" / "b.jsonl").touch()
+    words = ["--source", f"{tmp_path}/text/*", "--on_bad_record", "skip", "--vocab_size", "260"]
+    assert main(["tokenizer", *words, "--output_dir", str(tmp_path / "tok")]) == 0
+    said = capsys.readouterr().err
+    assert "passed over: 1 bad record, 1 empty file\n" in said
+    assert "1 folder and what is in them are left out" in said and "text is read from column 'body'" in said
+
+
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return subprocess.run([sys.executable, "-m", "lmtrain", *words], capture_output=True, text=True, env=environment)

@@ -198,6 +198,11 @@ def test_all_problems_come_at_once(world: World, tmp_path: Path, capsys: pytest.
     assert code == 2
     assert "3 things to change" in answer
     assert all(flag in answer for flag in ("--lerning_rate", "--text_column body", "--block_size"))
+    main(f"clm --model_name_or_path {tmp_path}/none --tokenizer_name ./none/either --train_file {tmp_path}/data.csv "
+         f"--lerning_rate 1e-4 --output_dir {tmp_path}/out".split())  # fmt: skip
+    answer = capsys.readouterr().err
+    assert "4 things to change" in answer
+    assert f"no such folder: {tmp_path}/none" in answer and "no such folder: ./none/either" in answer
 
 
 def test_bad_records_can_be_skipped_and_are_counted(

@@ -156,6 +156,22 @@ def test_several_runs_show_what_differs(tmp_path: Path) -> None:
     assert best, "the better score is marked"
     better = {row.name: at for row, at in compared(runs)}
     assert (better["validation loss"], better["steps"]) == (1, None)
+    assert "same tokens" not in text
+
+
+@pytest.mark.parametrize("other", ["tokenizer", "objective"])
+def test_scores_by_the_token_have_a_best_only_among_the_same_tokens(tmp_path: Path, other: str) -> None:
+    runs = []
+    for at, folder in enumerate([finished(tmp_path / "slow"), finished(tmp_path / "quick", 60)]):
+        run = read_run(folder)
+        tokenizer = {"fingerprint": f"{at}" if other == "tokenizer" else "one"}
+        run.data["stores"]["train"]["tokenizer"] = tokenizer
+        run.record["command"] = "mlm" if at and other == "objective" else "clm"
+        runs.append(run)
+    better = {row.name: at for row, at in compared(runs)}
+    assert {better[name] for name in ("validation loss", "train loss, last", "validation accuracy")} == {None}
+    assert better["validation bits per byte"] == 1
+    assert "Not all have the same tokens" in " ".join(Parts(page(runs)).texts)
 
 
 def test_scores_of_the_texts_stand_beside_the_published_ones(tmp_path: Path) -> None:
@@ -232,6 +248,17 @@ def test_the_scores_of_a_finished_run_are_those_of_its_results(tmp_path: Path) -
     (folder / "status.json").write_text(json.dumps({"state": "interrupted"}))  # results of before it was extended
     found = {figure.name: figure.text for figure in figures(read_run(folder))}
     assert found["validation loss"] != "1.5000" and "test loss" not in found
+
+
+def test_a_rate_is_all_tokens_by_all_seconds(tmp_path: Path) -> None:
+    quick = train(1, tokens=1000, tokens_per_second=1000.0, mfu=0.4, waiting_for_data=0.11)
+    slow = train(2, tokens=2000, tokens_per_second=100.0, mfu=0.04, waiting_for_data=0.0)
+    found = {
+        figure.name: figure.value for figure in figures(read_run(run_folder(tmp_path / "run", text_of([quick, slow]))))
+    }
+    assert found["tokens/s"] == pytest.approx(2000 / 11)
+    assert found["MFU"] == pytest.approx((0.4 * 1 + 0.04 * 10) / 11)
+    assert found["waiting for data"] == pytest.approx(0.01)
 
 
 def test_a_run_without_a_command_line_gets_one(tmp_path: Path) -> None:

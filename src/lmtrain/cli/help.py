@@ -157,7 +157,7 @@ def usage(flag: Flag) -> str:
     """``--block_size N``: a flag and what stands behind it."""
     name = f"--{flag.name}"
     if set(flag.types) <= {"bool", "none"}:
-        return name if flag.default is not True else f"{name} false"
+        return name
     return f"{name} {_metavar(flag)}"
 
 
@@ -165,7 +165,7 @@ def _metavar(flag: Flag) -> str:
     if flag.about.metavar:
         return flag.about.metavar + (" ..." if "list" in flag.types else "")
     if flag.choices and len("|".join(flag.choices)) <= 24:
-        return "|".join(flag.choices)
+        return "|".join(("true", "false", *flag.choices) if "bool" in flag.types else flag.choices)
     names = {"int": "N", "float": "X", "dict": "JSON", "str": "NAME", "list": "NAME ..."}
     kinds = [kind for kind in ("list", "dict", "float", "int", "str") if kind in flag.types]
     return names[kinds[0]] if kinds else "VALUE"
@@ -183,8 +183,8 @@ def describe(flag: Flag) -> str:
         remarks.append(f"default: {default}")
     if about.aliases:
         remarks.append("also " + ", ".join(f"--{name}" for name in about.aliases))
-    if about.off:
-        remarks.append(f"off: --{about.off}")
+    if off := about.off or ("no_" + flag.name if flag.default is True else ""):
+        remarks.append(f"off: --{off}")
     text = _shorten(about.help)
     return f"{text} ({'; '.join(remarks)})" if remarks else text
 

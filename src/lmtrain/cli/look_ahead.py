@@ -34,7 +34,23 @@ def look_ahead(options: Any, problems: Problems) -> None:
                     pair_sources_of(options.data, options.pairs)
                 else:
                     sources_of(options.data)
+    for flag, name in (
+        ("--model_name_or_path", options.model.model_name_or_path),
+        ("--tokenizer_name", options.model.tokenizer_name),
+    ):
+        if name and flag not in already:
+            _folder(name, options, flag, problems)
     _length(options, problems)
+
+
+def _folder(name: str, options: Resolved, flag: str, problems: Problems) -> None:
+    """Say that there is none of that name, where it cannot be meant as one of the hub: that would be asked."""
+    from lmtrain.models.loading.hub import locate
+
+    first, slash, rest = name.partition("/")
+    if name.startswith((".", "/", "~")) or "/" in rest or (slash and os.path.isdir(first)):  # noqa: PTH112
+        with problems.collect():
+            locate(name, options.model, flag)
 
 
 def _length(options: Resolved, problems: Problems) -> None:

@@ -92,11 +92,8 @@ def _training_table(flags: list[Flag]) -> str:
 
 
 def _usage(flag: Flag) -> str:
-    """The flag as code, without the ``false`` that the help shows behind a switch that is on.
-
-    Of a `|` in backticks within a table GitHub wants a backslash, which mkdocs shows.
-    """
-    text = usage(flag).removesuffix(" false")
+    """The flag as code. Of a `|` in backticks within a table GitHub wants a backslash, which mkdocs shows."""
+    text = usage(flag)
     return f"<code>{escape(text).replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 

@@ -73,6 +73,10 @@ def make(options: TokenizerOptions) -> Path:
     with suppress(OSError):  # what it is for is a convenience
         write_json(folder / _RECORD, made_of)
     say("tokenizer", trained.line)
+    if skipped := trained.tally.skipped:
+        say("text", "passed over: " + ", ".join(f"{count:,} {why}" for why, count in sorted(skipped.items())))
+    for line in trained.tally.notes:
+        say("text", line)
     masks = plan.kind == "wordpiece" if plan.like is None else plan.like.mask_token is not None
     model = "mlm --model_type bert" if masks else "clm --model_type gpt2"
     files = options.train_file

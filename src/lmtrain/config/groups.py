@@ -144,7 +144,7 @@ class DataOptions(TextOptions):
     """Text for training and evaluation, and how its tokens become examples."""
 
     validation_file: list[str] = option(
-        [], "Text to evaluate on.", metavar="PATH", shown_default="a part of the training text"
+        [], "Text to evaluate on.", metavar="PATH", shown_default="in a training, a part of its text"
     )
     test_file: list[str] = option([], "Text for a test, scored on its own.", metavar="PATH")
     mix: list[str] = option(
@@ -186,7 +186,7 @@ class DataOptions(TextOptions):
     )
     max_seq_length: int | None = option(
         None,
-        "Length of an example in masked training, its special tokens included.",
+        "Length of an example in masked training, of the longest pair in sft; special tokens included.",
         unit="tokens",
         at_least=2,
         shown_default="the smaller of 1024 and the model's positions",

@@ -177,6 +177,7 @@ def _checked(flag: Flag, value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         unit = f" {about.unit.partition(',')[0]}" if about.unit else ""
         if about.at_least is not None and value < about.at_least:
+            unit = "" if about.at_least == 1 else unit  # which is in the plural
             raise flag.fail(f"{value} is too small; at least {about.at_least:g}{unit}{_instead(flag)}")
         if about.above is not None and value <= about.above:
             raise flag.fail(f"{value} is too small; it must be above {about.above:g}{unit}{_instead(flag)}")

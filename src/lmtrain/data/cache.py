@@ -14,28 +14,40 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_record, write_text
-from lmtrain.data.store import MANIFEST
+from lmtrain.data.store import MANIFEST, explaining_disks
 
 _KEY_LENGTH = 32  # hex digits of the key used as a name: 128 bits
+_ABANDONED = 3600.0  # seconds without a write
 
 
 def cache_folder(given: str | None = None) -> Path:
-    """``given``, else ``$LMTRAIN_CACHE``, else ``$XDG_CACHE_HOME/lmtrain``, else ``~/.cache/lmtrain``."""
+    """``given``, else ``$LMTRAIN_CACHE``, else ``$XDG_CACHE_HOME/lmtrain``, else ``~/.cache/lmtrain``.
+
+    Raises :class:`UserError` for a user without a home, as containers have.
+    """
     if given:
         return user_path(given)
     if own := os.environ.get("LMTRAIN_CACHE"):
         return user_path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "lmtrain"
+    try:
+        return (Path(shared) if shared else Path.home() / ".cache") / "lmtrain"
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home folder to keep prepared text in (HOME is not set); name a folder for it",
+            flag="--data_cache_dir",
+        ) from error
 
 
 def store_folder(cache: Path, key: str) -> Path:
@@ -49,8 +61,9 @@ def shards_folder(cache: Path, key: str) -> Path:
 def remember_elsewhere(cache: Path, key: str, folder: Path) -> None:
     """Write down that the store of ``key`` lies in ``folder``, so that later runs find it."""
     note = cache / "elsewhere" / key[:_KEY_LENGTH]
-    note.parent.mkdir(parents=True, exist_ok=True)
-    write_text(note, str(folder.absolute()))
+    with explaining_disks(cache):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_text(note, str(folder.absolute()))
 
 
 def elsewhere(cache: Path, key: str) -> Path | None:
@@ -59,6 +72,15 @@ def elsewhere(cache: Path, key: str) -> Path | None:
         folder = Path((cache / "elsewhere" / key[:_KEY_LENGTH]).read_text(encoding="utf-8"))
         return folder if os.access(folder / MANIFEST, os.R_OK) else None
     return None
+
+
+def clear_abandoned(folder: Path) -> None:
+    """Remove what killed preparations of the store at ``folder`` left beside it, for who has its lock: where nobody
+    wrote for an hour, as on some shared file systems a lock keeps out no other machine."""
+    for left in folder.parent.glob(f".{escape(folder.name)}.{'[0-9a-f]' * 8}.*"):
+        with suppress(OSError):
+            if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) > _ABANDONED:
+                shutil.rmtree(left)
 
 
 @contextmanager

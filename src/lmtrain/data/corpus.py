@@ -30,6 +30,7 @@ from lmtrain.data.ledger import Chunking, Ledger
 from lmtrain.data.named_text import reading_of, sources_of, split_of, wanted_sources
 from lmtrain.data.preparing import Making, Prepared, Request, prepare
 from lmtrain.data.ready import ready_store
+from lmtrain.data.sources.text import passed_over_by
 from lmtrain.data.splits import split_documents
 from lmtrain.data.store import TokenStore
 from lmtrain.data.tokenizer_files import TokenizerFiles
@@ -89,7 +90,8 @@ def prepare_corpus(
     if not requests:
         raise UserError("no text is named", flag="--train_file")
     stores = _stores(options, requests, store_folder, made_ahead() if made_ahead else {}, say)
-    ledger = sum((made.ledger for made in stores.values()), Ledger())
+    over = passed_over_by(source for request in requests.values() for source in request.sources)
+    ledger = sum((made.ledger for made in stores.values()), Ledger.of(over, 0))
     lines = [line for made in stores.values() for line in made.lines]
     if not ledger.documents:
         raise UserError("there is no document in the text", flag="--train_file")
@@ -228,7 +230,7 @@ def _chunking(
     if objective != "clm" or options.compat:
         return None
     return costs(
-        [np.asarray(store.lengths[numbers], np.int64) for store, numbers in documents],
+        [store.lengths[numbers] for store, numbers in documents],
         block_size,
         tokenizer.around_document("clm", append_eos=options.append_eos and tokenizer.eos_id is not None),
         tokenizer.around_document("clm", append_eos=False),

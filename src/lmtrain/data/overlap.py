@@ -65,8 +65,8 @@ def overlap(train: Documents, validation: Documents, window: int = WINDOW) -> Ov
     """Compare chosen documents (numbers, int64); both sides may be of one store.
 
     Takes one pass over the training tokens, some 0.1 µs of a core for each, and memory of about 30 bytes a validation
-    token and 500 bytes a validation document; of training 8 bytes a document. Of more than ``_MOST`` validation tokens
-    or ``_MOST_DOCUMENTS`` about so many are looked at, from all over them.
+    token and 50 bytes a validation document; of training a byte or two a document. Of more than ``_MOST`` validation
+    tokens or ``_MOST_DOCUMENTS`` about so many are looked at, from all over them.
     """
     lengths = _lengths(validation)
     step = max(1, -(-int(lengths.sum()) // _MOST), -(-len(lengths) // _MOST_DOCUMENTS))
@@ -103,7 +103,8 @@ def _repeated(train: Documents, validation: Documents, window: int, most: int) -
 
     with ThreadPoolExecutor(min(cores(), _THREADS)) as threads:  # NumPy's passes over parts run beside each other
         for store, numbers in train:
-            list(threads.map(partial(look, store), _shares(_runs(store, np.sort(numbers)), window)))
+            in_order = numbers if (numbers[1:] > numbers[:-1]).all() else np.sort(numbers)
+            list(threads.map(partial(look, store), _shares(_runs(store, in_order), window)))
     return places[seen[kind]]
 
 
@@ -154,29 +155,38 @@ def _lengths(documents: Documents) -> np.ndarray:
 
 def _equal_documents(train: Documents, validation: Documents) -> np.ndarray:
     """(D,) bool: which validation documents training has too. Empty ones are no repetition."""
-    waiting: dict[int, list[tuple[int, np.ndarray]]] = {}  # by sign: validation documents not found so far
-    count = 0
-    for store, numbers in validation:
-        for sign, number in zip(_signs(store, numbers).tolist(), numbers.tolist(), strict=True):
-            if store.lengths[number]:
-                waiting.setdefault(sign, []).append((count, store.document(number)))
-            count += 1
-    equal = np.zeros(count, bool)
-    if not waiting:
+    lengths = _lengths(validation)
+    equal = np.zeros(len(lengths), bool)
+    signs = np.concatenate([_signs(store, numbers) for store, numbers in validation])
+    order = np.flatnonzero(lengths)
+    order = order[np.argsort(signs[order], kind="stable")]
+    wanted, begins = np.unique(signs[order], return_index=True)
+    if not len(wanted):
         return equal
-    wanted = np.sort(np.fromiter(waiting, np.uint64, len(waiting)))
+    ends = np.append(begins[1:], len(order))
+    waiting = np.ones(len(wanted), bool)  # of each sign, whether there are validation documents not found so far
+
+    def document_of(place: int) -> np.ndarray:
+        for store, numbers in validation:
+            if place < len(numbers):
+                return store.document(int(numbers[place]))
+            place -= len(numbers)
+        raise IndexError(place)
+
     for store, numbers in train:
         for start in range(0, len(numbers), _DOCUMENTS):
             part = numbers[start : start + _DOCUMENTS]
             signs = _signs(store, part)
-            alike = wanted[np.minimum(np.searchsorted(wanted, signs), len(wanted) - 1)] == signs
-            for sign, number in zip(signs[alike].tolist(), part[alike].tolist(), strict=True):
+            at = np.minimum(np.searchsorted(wanted, signs), len(wanted) - 1)
+            alike = (wanted[at] == signs) & waiting[at]
+            for sign, number in zip(at[alike].tolist(), part[alike].tolist(), strict=True):
                 if not waiting[sign]:
                     continue
                 document = store.document(number)
-                same = [np.array_equal(tokens, document) for _, tokens in waiting[sign]]
-                equal[[at for (at, _), found in zip(waiting[sign], same, strict=True) if found]] = True
-                waiting[sign] = [one for one, found in zip(waiting[sign], same, strict=True) if not found]
+                left = order[begins[sign] : ends[sign]]
+                left = left[~equal[left]]
+                equal[left] = [np.array_equal(document_of(one), document) for one in left.tolist()]
+                waiting[sign] = not equal[left].all()
     return equal
 
 
@@ -189,10 +199,12 @@ def _signs(store: TokenStore, numbers: np.ndarray) -> np.ndarray:
 
 def _runs(store: TokenStore, numbers: np.ndarray) -> Iterator[np.ndarray]:
     """The tokens of documents that lie side by side in a store, as one row each: windows go across their borders."""
-    borders = np.flatnonzero(np.diff(numbers) != 1) + 1
-    for first, last in pairwise([0, *borders.tolist(), len(numbers)] if len(numbers) else []):
+    is_one = len(numbers) and numbers[-1] - numbers[0] == len(numbers) - 1
+    borders = [] if is_one else (np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()
+    for first, last in pairwise([0, *borders, len(numbers)] if len(numbers) else []):
         begin = int(store.starts(numbers[first : first + 1])[0])
-        yield store.tokens[begin : begin + int(store.lengths[numbers[first:last]].sum(dtype=np.int64))]
+        lengths = store.lengths[int(numbers[first]) : int(numbers[last - 1]) + 1]
+        yield store.tokens[begin : begin + int(lengths.sum(dtype=np.int64))]
 
 
 def _windows(documents: Documents, window: int, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,7 @@ from lmtrain.data.sources.chat import ChatTemplate
 from lmtrain.data.sources.pairs import Form, PairReading, PairSource
 from lmtrain.data.sources.saved import Shards
 from lmtrain.data.sources.stores import StoreSource
+from lmtrain.data.sources.text import passed_over_by
 from lmtrain.data.store import TokenStore
 from lmtrain.data.tokenization import reference_encoder
 from lmtrain.data.tokenizer_files import TokenizerFiles
@@ -99,7 +100,8 @@ def prepare_pairs(
     if template:
         reading["template"] = template.fingerprint
     stores = _stores(data, found, files, form, reading, say)
-    ledger = sum((made.ledger for made in stores.values()), Ledger())
+    over = passed_over_by(source for sources in found.values() for source in sources)
+    ledger = sum((made.ledger for made in stores.values()), Ledger.of(over, 0))
     lines = [line for made in stores.values() for line in made.lines]
     ledger.notes += notes
     splits: dict[str, AnyLayout] = {}

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from lmtrain.core.console import amount
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import NO_RIGHT, read_json
 from lmtrain.data.checksums import AT_ONCE, DamagedStoreError, Watch, difference, stamp_of
@@ -64,8 +65,8 @@ def require_space(folder: Path, needed: int, what: str, flag: str = "--data_cach
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{what} needs about {needed / 1e6:,.0f} MB and the disk of {folder} has {free / 1e6:,.0f} MB "
-            "left; free some space, or choose another disk",
+            f"{what} needs about {amount(needed, 'B')} and the disk of {folder} has {amount(free, 'B')} left; "
+            "free some space, or choose another disk",
             flag=flag,
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from lmtrain.core.console import amount
 from lmtrain.core.types import Source, Tally
 from lmtrain.data.sources.segments import size_of
+from lmtrain.data.sources.text import passed_over_by
 
 _HELD_OUT_ONE_IN = 20
 _HELD_OUT_BYTES = 2 << 20
@@ -36,7 +37,7 @@ class TrainingText:
         self._limit = sample_bytes
         self._without = without
         self._chunk = max(_LEAST_CHUNK, min(_CHUNK, sample_bytes // _PLACES)) if sample_bytes else _CHUNK
-        self.tally = Tally()
+        self.tally = passed_over_by(self._sources)
         self.held_out: list[str] = []
         self.held_out_bytes = 0
         self.trained_bytes = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,16 @@ _OBJECTIVES = {
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number of a run, and its text; ``lower_is_better`` None where neither is."""
+    """One number of a run, and its text; ``lower_is_better`` None where neither is.
+
+    What is counted ``per_token`` compares only where a token is the same: see :func:`same_tokens`.
+    """
 
     name: str
     value: float
     text: str
     lower_is_better: bool | None = None
+    per_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +94,10 @@ def figures(run: Run) -> list[Figure]:
     history, results = run.history, run.results if run.state == "finished" else {}
     found: list[Figure] = []
 
-    def add(name: str, value: Any, text: Any, lower_is_better: bool | None = None) -> None:
+    def add(name: str, value: Any, text: Any, lower_is_better: bool | None = None, per_token: bool = False) -> None:
         figure = number(value)
         if not math.isnan(figure):
-            found.append(Figure(name, figure, text(figure), lower_is_better))
+            found.append(Figure(name, figure, text(figure), lower_is_better, per_token))
 
     kind = "masked-token perplexity" if run.command == "mlm" else "perplexity"
     for split, prefix in (("validation", "eval"), ("test", "test")):
@@ -102,22 +106,23 @@ def figures(run: Run) -> list[Figure]:
             named = (f"{prefix}_{name}", *((name,) if prefix == "eval" else ()))  # the scripts' own names
             return next((results[key] for key in named if key in results), _last(history, name, prefix))
 
-        add(f"{split} loss", score("loss"), "{:.4f}".format, True)
-        add(f"{split} {kind}", score("perplexity"), short, True)
+        add(f"{split} loss", score("loss"), "{:.4f}".format, True, per_token=True)
+        add(f"{split} {kind}", score("perplexity"), short, True, per_token=True)
         add(f"{split} bits per byte", score("bits_per_byte"), "{:.3f}".format, True)
-        add(f"{split} accuracy", score("accuracy"), "{:.1%}".format, False)
+        add(f"{split} accuracy", score("accuracy"), "{:.1%}".format, False, per_token=True)
     train = history.train
-    add("train loss, last", _last_number(train["loss"]), "{:.4f}".format, True)
+    add("train loss, last", _last_number(train["loss"]), "{:.4f}".format, True, per_token=True)
     steps = f" of {run.steps:,}" if run.steps and run.steps != run.step else ""
     add("steps", run.step or math.nan, lambda value: f"{int(value):,}{steps}")
     add("tokens", _last_number(train["tokens"]), lambda value: amount(value))
     add("time", history.seconds or math.nan, duration)
-    add("tokens/s", _mean(train["tokens_per_second"]), lambda value: amount(round(value)), False)
-    add("MFU", _mean(train["mfu"]), "{:.1%}".format, False)
+    speed = _over_time(train["tokens_per_second"], train)
+    add("tokens/s", speed, lambda value: amount(round(value)), False, per_token=True)
+    add("MFU", _over_time(train["mfu"], train), "{:.1%}".format, False)
     most = most_memory(history)
     of_rank = f" (rank {most[1]})" if most else ""
     add("memory, most", most[0] if most else _most(train["memory"]), lambda value: amount(value, "B") + of_rank, True)
-    add("waiting for data", _mean(train["waiting_for_data"]), "{:.1%}".format, True)
+    add("waiting for data", _over_time(train["waiting_for_data"], train), "{:.1%}".format, True)
     add("in collectives", in_collectives(history), "{:.1%}".format, True)
     add("processes", count_of(history) if history.ranks else math.nan, "{:.0f}".format)
     return found
@@ -146,14 +151,30 @@ def _last_number(values: Column) -> float:
     return float(known[-1]) if len(known) else math.nan
 
 
-def _mean(values: Column) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan
+def _over_time(values: Column, train: Mapping[str, Column]) -> float:
+    """The mean over the time of training, not over the log lines: of a rate, all tokens by all seconds."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        seconds = np.diff(train["tokens"], prepend=0.0) / train["tokens_per_second"]
+    known = np.isfinite(values)
+    weights = np.where(np.isfinite(seconds) & (seconds > 0), seconds, 0.0)[known]
+    if not len(weights):
+        return math.nan
+    return float(np.average(values[known], weights=weights if weights.any() else None))
 
 
 def _most(values: Column) -> float:
     known = values[np.isfinite(values)]
     return float(known.max()) if len(known) else math.nan
+
+
+def same_tokens(runs: Sequence[Run]) -> bool:
+    """Whether the runs predict the same tokens: of one tokenizer, and all of them hidden ones or none."""
+    return len({(_tokenizer(run), run.command == "mlm") for run in runs}) < 2
+
+
+def _tokenizer(run: Run) -> str:
+    stores = mapping(run.data.get("stores")).values()
+    return next((shown(mapping(mapping(store).get("tokenizer")).get("fingerprint")) for store in stores), "")
 
 
 def compared(runs: Sequence[Run]) -> list[tuple[Row, int | None]]:
@@ -164,10 +185,11 @@ def compared(runs: Sequence[Run]) -> list[tuple[Row, int | None]]:
     for name in names:
         row = Row(name, tuple(found[name].text if name in found else "—" for found in of_runs))
         known = [(found[name].value, at) for at, found in enumerate(of_runs) if name in found]
-        lower = next(found[name].lower_is_better for found in of_runs if name in found)
+        first = next(found[name] for found in of_runs if name in found)
+        comparable = not first.per_token or same_tokens([runs[at] for _, at in known])
         best = None
-        if lower is not None and len(known) > 1 and row.differs:
-            best = (min(known) if lower else max(known))[1]
+        if first.lower_is_better is not None and len(known) > 1 and row.differs and comparable:
+            best = (min(known) if first.lower_is_better else max(known))[1]
         rows.append((row, best))
     return rows
 

@@ -16,6 +16,7 @@ from lmtrain.report.facts import (
     decided,
     figures,
     machines,
+    same_tokens,
     scored_model,
     state_of,
 )
@@ -78,7 +79,8 @@ def _headline(runs: Sequence[Run]) -> Markup:
         )
         for row, best in compared(runs)
     ]
-    return table([head], body, "compare")
+    note = "Not all have the same tokens: what is counted by the token compares where they do, bits per byte always."
+    return joined(table([head], body, "compare"), None if same_tokens(runs) else element("p", note, class_="note"))
 
 
 # ---- samples --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from data.corpora import byte_level_bpe, wordpiece
 from lmtrain.core.errors import UserError
@@ -45,4 +46,13 @@ def test_a_tokenizer_without_an_end_of_text(tmp_path: Path) -> None:
     write_records(tmp_path / "in", RECORDS)
     with pytest.raises(UserError, match=r"--tokenizer_name: .* names no end-of-text token"):
         encode_file(tmp_path / "in", tmp_path / "out", tokenizer, add_eos=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_makes_nothing_of_a_text(tmp_path: Path) -> None:
+    """As ``GPT2TokenizerFast(vocab_file=…)`` leaves one since transformers 5, without a word."""
+    (tmp_path / "tokenizer.json").write_text(Tokenizer(models.BPE()).to_str())
+    write_records(tmp_path / "in", RECORDS)
+    with pytest.raises(UserError, match=r"--tokenizer_name: .* makes no token of the text 'It is a café.'"):
+        encode_file(tmp_path / "in", tmp_path / "out", TokenizerFiles.load(tmp_path / "tokenizer.json"))
     assert not (tmp_path / "out").exists()

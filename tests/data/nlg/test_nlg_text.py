@@ -90,7 +90,8 @@ def test_references_of_webnlg_stand_in_files(tmp_path: Path) -> None:
         ["third a .", "only b ."],
         ["first a .", "only b ."],
     ]
-    assert (tmp_path / "refs" / "mine").exists()
+    write_reference_files(tmp_path / "refs", grouped(RECORDS), count=2)
+    assert {file.name for file in (tmp_path / "refs").iterdir()} == {"mine", "reference0", "reference1"}
 
 
 MIRROR = Path(os.environ.get("LMTRAIN_LORA_REPOSITORY", "no repository"))  # of microsoft/LoRA

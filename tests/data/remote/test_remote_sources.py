@@ -27,6 +27,7 @@ from lmtrain.data.remote.failures import UnreachableError
 from lmtrain.data.remote.places import place_of
 from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.sources.segments import Part, spans_of
+from lmtrain.data.sources.text import passed_over_by
 from object_store import BUCKET, KEY_ID, SECRET, Storage, object_storage
 
 TEXTS = [f"line {number} of a text" for number in range(300)]
@@ -62,8 +63,8 @@ def files() -> dict[str, bytes]:
 
 
 def texts(*paths: str, flag: str = "--train_file") -> tuple[list[str], Tally]:
-    tally = Tally()
     sources = resolve_sources(paths, Reading(), flag=flag)
+    tally = passed_over_by(sources)
     return [piece.text for source in sources for piece in source.pieces(tally)], tally
 
 

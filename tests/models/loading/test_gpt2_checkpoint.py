@@ -110,7 +110,7 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "harm",))
 
     torch.save({"wte.weight": Harm()}, tmp_path / "model.pt")
-    with pytest.raises(UserError, match="cannot be read as a file of weights"):
+    with pytest.raises(UserError, match=r"no file of weights that torch\.save wrote, or holds more than tensors$"):
         loaded(tmp_path / "model.pt")
     assert not (tmp_path / "harm").exists()
 

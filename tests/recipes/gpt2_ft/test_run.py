@@ -222,7 +222,11 @@ def test_other_data_is_not_gone_on_with(files: Path, capsys: Any) -> None:
     [
         ('{"context": "name : Aroma", "completion": "Aroma is a café."}', "--train_data", "does not hold token ids"),
         ('{"context": [], "completion": [5]}', "--train_data", "pair 1 of"),
-        ('{"context": [5], "completion": [6]}\n{"context": [5], "completion": []}', None, "the completion is empty"),
+        (
+            '{"context": [5], "completion": [6]}\n{"context": [5], "completion": []}',
+            "train.jsonl:2: the completion is empty",
+            "(--on_bad_record is an option of lmtrain sft, which trains on the same pairs)",
+        ),
         ('{"context": [5], "completion": [4096]}', None, "4096"),
         (f'{{"context": {[5] * 40}, "completion": [5]}}', "--seq_len", "40 positions"),
     ],

@@ -15,7 +15,7 @@ from lmtrain.core.errors import Problems, UserError
 
 
 @dataclass
-class EvaluateOptions(ModelOptions, DataOptions, MaskingOptions, KeyTokenOptions):
+class EvaluateOptions(KeyTokenOptions, MaskingOptions, DataOptions, ModelOptions):
     """``lmtrain evaluate``: loss, perplexity and bits per byte of a model on text."""
 
     without: ClassVar[frozenset[str]] = MAKES_A_MODEL | {

@@ -18,6 +18,7 @@ from lmtrain.data.filter.tasks import Input, inputs_of
 from lmtrain.data.sources import Reading, TextSource, hub_source
 from lmtrain.data.sources.saved import Shards
 from lmtrain.data.sources.segments import file_of
+from lmtrain.data.sources.text import passed_over_by
 
 
 def named_inputs(options: FilterOptions, reading: Reading, mix: Mix | None) -> list[Input]:
@@ -41,12 +42,10 @@ def named_inputs(options: FilterOptions, reading: Reading, mix: Mix | None) -> l
 
 def passed_over(given: Input, say: Say) -> Account:
     """The account to begin with: files that a folder or pattern held and that are no documents."""
-    account = Account()
-    for over in (getattr(source, "passed_over", None) for source in given.sources):
-        if over is not None:
-            account.skipped.update(over.skipped)
-            for note in over.notes:
-                say("filter", note)
+    account, over = Account(), passed_over_by(given.sources)
+    account.skipped.update(over.skipped)
+    for note in over.notes:
+        say("filter", note)
     return account
 
 

@@ -94,7 +94,7 @@ class Gathering:
     def bad(self, file: File, place: Callable[[], str], bad: Bad) -> None:
         """A record that cannot be read: stops, or is counted. ``place`` is worked out only when it is said."""
         if self._job.reading.on_bad_record == "skip":
-            self.account.skipped["bad record"] += 1
+            bad.count_in(self.account.skipped)
             return
         if bad.undecodable:
             raise misfit(file, self._job.reading)

@@ -83,7 +83,7 @@ class Documents:
         self.documents = np.asarray(documents, np.int64)
         self.prefix = np.asarray(prefix, np.int64)
         self.suffix = np.asarray(suffix, np.int64)
-        self.lengths = np.asarray(store.lengths[self.documents], np.int64)  # (D,) content tokens
+        self.lengths = store.lengths[self.documents]  # (D,) content tokens, int32: there may be many million
         self.overhead = len(self.prefix) + len(self.suffix)
 
     @property

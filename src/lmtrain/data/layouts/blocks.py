@@ -92,19 +92,21 @@ class Blocks(Rows):
     def _row_of(self, ids: np.ndarray, special: np.ndarray, documents: np.ndarray) -> Row:
         return Row(ids, special, documents if self.isolate_documents else None)
 
-    def _covered(self) -> np.ndarray:
-        """(D,) positions of each document's stretch of the row, special tokens included, that are in blocks.
+    def _placed(self) -> np.ndarray:
+        """(G,) tokens of each group that are in blocks: those at its beginning."""
+        blocks = np.clip(self._n - self._first_block[:-1], 0, np.diff(self._first_block))
+        return np.minimum(blocks * self.block_size, self._group_sizes)
 
-        The blocks of a group lie at its beginning, so a document is covered from its own beginning on.
-        """
-        blocks = np.clip(self._n - self._first_block[:-1], 0, np.diff(self._first_block))  # (G,)
-        ends = self._group_starts + np.minimum(blocks * self.block_size, self._group_sizes)
+    def _covered(self) -> np.ndarray:
+        """(D,) positions of each document's stretch of the row, special tokens included, that are in blocks: from its
+        own beginning on."""
+        ends = self._group_starts + self._placed()
         group = np.searchsorted(self._group_starts, self._starts[:-1], "right") - 1
         return np.clip(ends[group] - self._starts[:-1], 0, self._row.lengths + self._row.overhead)
 
     @property
     def n_tokens(self) -> int:
-        return int(self._covered().sum())
+        return int(self._placed().sum())
 
     @property
     def lengths(self) -> np.ndarray:

@@ -34,6 +34,12 @@ def encode_records(
         ids, at = encoder.encode([text for r in batch for text in (r.context, " " + r.completion)])
         for number in range(len(batch)):
             start, middle, end = at[2 * number : 2 * number + 3]
+            if middle == end:
+                raise UserError(
+                    f"{tokenizer.name} makes no token of the text {batch[number].completion[:40]!r}: its vocabulary is "
+                    "empty or another's",
+                    flag="--tokenizer_name",
+                )
             yield ids[start:middle].tolist() + bos, ids[middle:end].tolist() + eos
 
 

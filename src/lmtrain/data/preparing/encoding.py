@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmtrain.core.types import Piece, Source, Tally
-from lmtrain.data.cutting import Cut
 from lmtrain.data.preparing.engine import Engine
 from lmtrain.data.preparing.plan import Segment, read
 from lmtrain.data.seams import Seams
 from lmtrain.data.store_writer import DocumentWriter
 from lmtrain.data.tokenization import Encoded, Encoder
+from lmtrain.data.validation_cut import Cut
 
 _BATCH = 2 << 20  # characters encoded at once: enough for all cores, little enough to be no memory
 _CHECKED = 2048  # characters of each batch that the plain engine encodes too

@@ -10,7 +10,7 @@ from pathlib import Path
 from lmtrain.core.console import Say
 from lmtrain.core.errors import UserError
 from lmtrain.core.launching import processes
-from lmtrain.data.cache import elsewhere, store_folder
+from lmtrain.data.cache import clear_abandoned, elsewhere, store_folder
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing.request import Prepared, Request
 from lmtrain.data.splits import first_count
@@ -65,7 +65,15 @@ def _now_by(folder: Path) -> float:
         return os.fstat(probe.fileno()).st_mtime
 
 
-def require_free(folder: Path, overwrite: bool) -> None:
+def make_place(target: Path, folder: Path | None, overwrite: bool) -> None:
+    """Make the place where a store is to be, for who has its lock: ``target`` is ``folder`` or a place in the cache."""
+    if folder:
+        _require_free(folder, overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    clear_abandoned(target)
+
+
+def _require_free(folder: Path, overwrite: bool) -> None:
     """Never write over what is not ours to replace."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return

@@ -12,12 +12,11 @@ from lmtrain.core.children import cores
 from lmtrain.core.console import Say, amount, silent
 from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.data.cache import locked, remember_elsewhere, store_folder
-from lmtrain.data.cutting import Cut, find_cut
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing.encoding import Account, Work
 from lmtrain.data.preparing.engine import Engine, require_room, sample_of
 from lmtrain.data.preparing.filling import Crew, crew_for, fill
-from lmtrain.data.preparing.finding import find, require_free, still_to_make
+from lmtrain.data.preparing.finding import find, make_place, still_to_make
 from lmtrain.data.preparing.manifest import finish, said_of
 from lmtrain.data.preparing.plan import Segment, segments_of
 from lmtrain.data.preparing.request import Prepared, Request, flag_of
@@ -26,6 +25,7 @@ from lmtrain.data.sources.segments import file_of
 from lmtrain.data.store import TokenStore, explaining_disks
 from lmtrain.data.store_writer import StoreWriter
 from lmtrain.data.tokenization import DiffersError
+from lmtrain.data.validation_cut import Cut, find_cut
 
 
 def prepare(
@@ -56,9 +56,7 @@ def prepare(
         if not overwrite and (found := find(request, cache, folder, plain_key, cut_key, say)):
             return found  # the other process has made it
         with explaining_disks(target.parent, flag_of(folder)):
-            if folder:
-                require_free(folder, overwrite)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_place(target, folder, overwrite)
             made = _Making(request, stamps, hashes, key, target, cut, flag_of(folder)).make(say)
         if folder:
             remember_elsewhere(cache, key, folder)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Source
-from lmtrain.data.cutting import Cut
 from lmtrain.data.ledger import Ledger
 from lmtrain.data.preparing.encoding import Account
 from lmtrain.data.preparing.request import Request, versions
 from lmtrain.data.sources.pairs import PairSource
 from lmtrain.data.sources.segments import file_of
+from lmtrain.data.sources.text import passed_over_by
 from lmtrain.data.store_writer import StoreWriter
+from lmtrain.data.validation_cut import Cut
 
 
 def finish(
@@ -59,7 +61,8 @@ def _nothing_in(sources: Sequence[Source], ledger: Ledger) -> UserError:
     """Where and why there is nothing, about the flag that all ``sources`` came by."""
     what = "pair" if isinstance(sources[0], PairSource) else "document"
     named = ", ".join(source.name for source in sources[:3]) + (", …" if len(sources) > 3 else "")
-    why = ", ".join(f"{count:,} × {reason}" for reason, count in sorted(ledger.skipped.items()))
+    skipped = passed_over_by(sources).skipped + Counter(ledger.skipped)
+    why = ", ".join(f"{count:,} × {reason}" for reason, count in sorted(skipped.items()))
     read = "; ".join(note for note in ledger.notes if note.startswith("text is read from"))
     said = "; ".join(part for part in (f"passed over: {why}" if why else "", read) if part)
     flags = {file.flag for source in sources if (file := file_of(source)) is not None}

@@ -13,15 +13,15 @@ from lmtrain.core.console import Say, counted, silent
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.data.cache import locked, parts_under_way, remember_elsewhere, store_folder
-from lmtrain.data.cutting import Cut, find_cut
 from lmtrain.data.preparing.filling import append_parts
-from lmtrain.data.preparing.finding import find, require_free
+from lmtrain.data.preparing.finding import find, make_place
 from lmtrain.data.preparing.making import made_line
 from lmtrain.data.preparing.manifest import finish, said_of
 from lmtrain.data.preparing.request import Prepared, Request, flag_of
 from lmtrain.data.preparing.shards import DIFFERS, Shard, about_of, differences, lock_of, name_of, place_of
 from lmtrain.data.store import TokenStore, explaining_disks, require_space, token_dtype
 from lmtrain.data.store_writer import StoreWriter
+from lmtrain.data.validation_cut import Cut, find_cut
 
 
 def merge(
@@ -48,9 +48,7 @@ def merge(
             if made is None:
                 target = folder or store_folder(cache, key)
                 with explaining_disks(target.parent, flag_of(folder)):
-                    if folder:
-                        require_free(folder, overwrite)
-                    target.parent.mkdir(parents=True, exist_ok=True)
+                    make_place(target, folder, overwrite)
                     size = sum(shard.record.tokens for shard in shards) * token_dtype(request.tokenizer.n_ids).itemsize
                     require_space(target.parent, size, "the token store", flag_of(folder))
                     made = _merged(request, shards, hashes, key, cut, target, say)

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from lmtrain.core.types import Piece, Source, Tally
-from lmtrain.data.cutting import Cut, cut_pieces
 from lmtrain.data.seams import Seams
 from lmtrain.data.sources.decoding import byte_order_mark
 from lmtrain.data.sources.records import RecordSource
 from lmtrain.data.sources.segments import Part, Span, size_of, spans_of
 from lmtrain.data.sources.text import TextSource
+from lmtrain.data.validation_cut import Cut, cut_pieces
 
 _SEARCHED = 1 << 16  # bytes looked at for a place to enter a document
 

@@ -32,7 +32,6 @@ from lmtrain.core.errors import UserError
 from lmtrain.core.files import atomic_folder, read_record, sha256_file, sha256_json, write_json
 from lmtrain.core.types import Source
 from lmtrain.data.cache import locked, shards_folder
-from lmtrain.data.cutting import Cut, find_cut
 from lmtrain.data.preparing.encoding import Work
 from lmtrain.data.preparing.engine import Engine, require_room, sample_of
 from lmtrain.data.preparing.filling import PARTS, Crew, crew_for, fill
@@ -45,6 +44,7 @@ from lmtrain.data.store import BIN, DOCUMENTS, FORMAT, explaining_disks
 from lmtrain.data.store import RECORD as DOCUMENT
 from lmtrain.data.store_writer import LENGTHS, DocumentWriter
 from lmtrain.data.tokenization import DiffersError
+from lmtrain.data.validation_cut import Cut, find_cut
 
 RECORD = "part.json"
 DIFFERS = "engines-differ.json"  # says where they do: the shards made after that are made with the plain engine
@@ -60,10 +60,12 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard on disk. ``about``: what it was made of; ``hashes``: of its sources, by their numbers."""
+    """Shard ``number`` of ``count`` on disk. ``about``: what it was made of; ``hashes``: of its sources, by their
+    numbers."""
 
     folder: Path
     number: int
+    count: int
     about: dict[str, Any]
     hashes: dict[int, str]
     sha256: str
@@ -71,12 +73,14 @@ class Shard:
 
     @classmethod
     def read(cls, folder: Path) -> Shard | None:
-        """None where there is none, or none that can be read; of its bytes only the number is looked at."""
+        """None where there is none, none that can be read, or another one that was copied there; of its bytes only the
+        number is looked at."""
         value = read_record(folder / RECORD)
         try:
-            shard = cls(folder, value["number"], value["about"], {int(k): v for k, v in value["hashes"].items()},
-                        value["sha256"], PartRecord.from_json(value["part"]))  # fmt: skip
-            return shard if shard._is_whole() else None
+            hashes, part = {int(k): v for k, v in value["hashes"].items()}, PartRecord.from_json(value["part"])
+            shard = cls(folder, value["number"], value["count"], value["about"], hashes, value["sha256"], part)
+            is_itself = folder.name == name_of(shard.number, shard.count)
+            return shard if is_itself and shard._is_whole() else None
         except (KeyError, TypeError, ValueError, AttributeError, OSError):
             return None
 
@@ -87,7 +91,8 @@ class Shard:
         return (lengths, documents) == (4 * count, DOCUMENT.itemsize * count) and tokens in sizes_of_ids
 
     def write(self) -> None:
-        value = {"number": self.number, "about": self.about, "hashes": self.hashes, "sha256": self.sha256}
+        names = ("number", "count", "about", "hashes", "sha256")
+        value = {name: getattr(self, name) for name in names}
         write_json(self.folder / RECORD, value | {"part": self.record.as_json()})
 
 
@@ -145,7 +150,7 @@ def make_shard(
                     shutil.rmtree(left, ignore_errors=True)
                 made = {source: found.result() for source, found in hashes.items()}
                 stamps.require_unchanged()
-                shard = Shard(scratch, number, about, made, sha256_file(scratch / BIN), record)
+                shard = Shard(scratch, number, count, about, made, sha256_file(scratch / BIN), record)
                 shard.write()
         say("tokenizer", engine.line)
         seconds = time.perf_counter() - began

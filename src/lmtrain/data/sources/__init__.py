@@ -16,7 +16,7 @@ What holds for every source:
   characters (never within CR LF).
 * ``tally`` is counted while reading: ``bytes_read`` bytes as they lie on disk (of a data set: of its text),
   ``files``, ``documents`` (yielded ones), ``skipped`` by reason, ``notes`` for the user.
-  Files that a folder or glob passed over are counted by the first source that came from it.
+  Files that a folder or glob passed over are counted by :func:`~lmtrain.data.sources.text.passed_over_by`.
 * Whatever the user can mend is a :class:`~lmtrain.core.errors.UserError` naming file, line and remedy: from
   ``resolve_sources`` as far as the head of each file shows it, otherwise from ``pieces``.
 * Memory does not grow with the corpus: text in pieces, CSV and JSON record by record, Parquet and Arrow by

@@ -53,7 +53,8 @@ class CsvRows:
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                yield line, Bad(f"broken CSV ({_in_words(error)})")
+                lost = reader.line_num - line if "unexpected end of data" in str(error) else 0
+                yield line, Bad(f"broken CSV ({_in_words(error)})", lost=lost)
                 continue
             if row is None:
                 return
@@ -100,7 +101,7 @@ class CsvRows:
 
 def delimiter_of(header: str) -> str:
     """A comma, or what a header without one has instead: half the world's spreadsheets write semicolons."""
-    return next((mark for mark in ",;\t" if mark in header), ",")
+    return next((mark for mark in ",;\t|" if mark in header), ",")
 
 
 def _chained(first: str, lines: Iterator[str]) -> Iterator[str]:

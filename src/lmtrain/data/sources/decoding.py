@@ -12,8 +12,14 @@ from lmtrain.core.errors import UserError
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.reading import Reading
 
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CHUNK = 1 << 20
+_MARKS = {
+    "utf-8": codecs.BOM_UTF8,
+    "utf-32-le": codecs.BOM_UTF32_LE,  # before UTF-16's, which is its beginning
+    "utf-32-be": codecs.BOM_UTF32_BE,
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+}
 
 
 def byte_order_mark(start: bytes, codec: str) -> bytes:
@@ -21,15 +27,16 @@ def byte_order_mark(start: bytes, codec: str) -> bytes:
 
     ``utf-16`` and ``utf-32`` without a byte order take their mark themselves.
     """
-    marks = {
-        "utf-8": codecs.BOM_UTF8,
-        "utf-16-le": codecs.BOM_UTF16_LE,
-        "utf-16-be": codecs.BOM_UTF16_BE,
-        "utf-32-le": codecs.BOM_UTF32_LE,
-        "utf-32-be": codecs.BOM_UTF32_BE,
-    }
-    mark = marks.get(codec, b"")
+    mark = _MARKS.get(codec, b"")
     return mark if start.startswith(mark) else b""
+
+
+def other_encoding(start: bytes, codec: str) -> str | None:
+    """The encoding whose byte order mark ``start`` begins with, where ``codec`` is another of Unicode's."""
+    named = next((name for name, mark in _MARKS.items() if start.startswith(mark)), codec)
+    if named.startswith(codec) or not codec.startswith("utf-"):
+        return None
+    return named.removesuffix("-le").removesuffix("-be")
 
 
 def utf8_length(text: str) -> int:
@@ -103,9 +110,10 @@ def misfit(file: File, reading: Reading) -> UserError:
     offset, lines = 0, 1
     with file.open() as stream:
         start = stream.read(4)
-        if reading.codec == "utf-8" and start.startswith(_UTF16):
-            how = "read it with --encoding utf-16" if file.flag else "write it in UTF-8 first"
-            return file.error(f" is not UTF-8: it begins with the byte order mark of UTF-16; {how}")
+        if other := other_encoding(start, reading.codec):
+            how = f"read it with --encoding {other}" if file.flag else "write it in UTF-8 first"
+            said = f"it begins with the byte order mark of {other.upper()}"
+            return file.error(f" is not {reading.codec.upper()}: {said}; {how}")
         mark = byte_order_mark(start, reading.codec)
         chunk, offset = start[len(mark) :], len(mark)
         while True:

@@ -6,7 +6,7 @@ import codecs
 import json
 
 from lmtrain.data.sources.csv_files import CsvRows
-from lmtrain.data.sources.decoding import byte_order_mark, decode_chunks, is_ascii_superset, misfit
+from lmtrain.data.sources.decoding import byte_order_mark, decode_chunks, is_ascii_superset, misfit, other_encoding
 from lmtrain.data.sources.json_files import json_reader
 from lmtrain.data.sources.opening import HEAD, File
 from lmtrain.data.sources.pairs import record_source
@@ -90,7 +90,7 @@ def _state_of_text(file: File, head: bytes, reading: Reading) -> str | None:
     for magic, (name, _) in _FOREIGN.items():
         if head.startswith(magic):
             return name
-    if reading.codec == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if other_encoding(head, reading.codec):
         raise misfit(file, reading)
     if is_ascii_superset(reading.codec) and b"\0" in head:
         return "binary file"

@@ -26,7 +26,12 @@ from typing import Any, BinaryIO, cast
 from lmtrain.core.errors import UserError
 from lmtrain.data.sources.hashing import PART, hash_of_file
 
-_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_MAGIC = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x50\x2a\x4d\x18", "zstd"),  # a frame to be skipped: pzstd begins with one
+)
 _SUFFIX = {".gz": "gzip", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
 _BUFFER = 1 << 18
 HEAD = 8192  # bytes looked at to tell what a file is

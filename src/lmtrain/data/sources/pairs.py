@@ -228,8 +228,6 @@ class PairSource(RecordSource):
 
     def encoded(self, tally: Tally, n_ids: int) -> Iterator[tuple[list[int], list[int]]]:
         """The ids of each pair, of form ``ids``, checked against a vocabulary of ``n_ids``."""
-        if self.passed_over:
-            self.passed_over.count_in(tally)
         tally.files += 1
         tally.bytes_read += self.origin.size or 0
         if (note := self.note()) not in tally.notes:

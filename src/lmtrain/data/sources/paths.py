@@ -1,7 +1,6 @@
 """What the user typed (paths, globs, folders, ``-``) to sources."""
 
 # Paths are strings here where there may be many: see opening.
-# ruff: noqa: PTH116, PTH206, PTH207
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from lmtrain.data.sources.saved import is_saved, saved_splits
 from lmtrain.data.sources.segments import size_of
 from lmtrain.data.sources.stores import StoreSource, is_store, refuse_stores_in, store_among
 from lmtrain.data.sources.text import INTO_FOLDERS, PassedOver, TextSource
+from lmtrain.data.sources.walking import files_under, matches, parts
 
 Opener = partial[tuple[File, bytes]]  # opens a file; its first argument names it
 
@@ -127,9 +127,8 @@ def _from_stream(stream: object, name: str, reading: Reading, flag: str) -> Sour
 def _from_glob(typed: str, reading: Reading, flag: str) -> list[Source]:
     if not glob.has_magic(typed):
         raise UserError(no_such(typed, user_path(typed)), flag=flag)
-    # Not Path.glob: its pattern must be relative, and it takes hidden files.
-    found = glob.glob(str(user_path(typed)), recursive=True)
-    files = sorted(filter(os.path.isfile, found), key=_parts)
+    found = matches(str(user_path(typed)))
+    files = sorted(filter(os.path.isfile, found), key=parts)
     folders = sum(map(os.path.isdir, found)) if len(found) > len(files) else 0
     if not files:
         matched = f"{counted(folders, 'folder')} and no file; {INTO_FOLDERS}" if folders else "no file"
@@ -157,42 +156,10 @@ def _from_folder(folder: Path, typed: str, reading: Reading, flag: str) -> list[
         return [StoreSource(typed, str(folder), flag)]
     refuse_stores_in(typed, [str(inner) for inner in sorted(folder.glob("*/")) if is_store(inner)], flag)
     over = PassedOver()
-    files = sorted(_files_under(str(folder), over, set()), key=_parts)
+    files = sorted(files_under(str(folder), over), key=parts)
     if not files:
         raise UserError(f"{typed} is a folder without a readable file{_counted(over)}", flag=flag)
     return _taken(_openers(files, flag), typed, over, reading, flag)
-
-
-def _files_under(folder: str, over: PassedOver, above: set[tuple[int, int]]) -> Iterator[str]:
-    """Regular files below a folder. Links are followed, not in circles (``above``: the folders passed)."""
-    try:
-        known = os.stat(folder)
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        over.skipped["unreadable folder"] += 1
-        over.notes.append(f"{folder} was passed over: {error.strerror}")
-        return
-    here = (known.st_dev, known.st_ino)
-    if here in above:
-        return
-    for entry in entries:
-        try:
-            is_folder, is_file = entry.is_dir(), entry.is_file()
-        except OSError:  # a link that leads to itself, through a file, or where one may not look
-            is_folder = is_file = False
-        if entry.name.startswith("."):
-            over.skipped["hidden file or folder"] += 1
-        elif is_folder:
-            yield from _files_under(entry.path, over, above | {here})
-        elif is_file:
-            yield entry.path
-        else:
-            over.skipped["special file or broken link"] += 1
-
-
-def _parts(path: str) -> list[str]:
-    """Sorting by parts keeps a folder's files together: ``a/z`` before ``a.txt``."""
-    return path.split(os.sep)
 
 
 def _taken(openers: Sequence[Opener], typed: str, over: PassedOver, reading: Reading, flag: str) -> list[Source]:

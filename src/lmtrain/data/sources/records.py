@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -24,10 +25,17 @@ _SKIP = "; --on_bad_record skip passes over such records and counts them"
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A record that cannot be used. ``undecodable``: because its bytes are not in the encoding."""
+    """A record that cannot be used. ``undecodable``: because its bytes are not in the encoding; ``lost``: lines after
+    it that an open quote takes along, to the end of the file."""
 
     reason: str
     undecodable: bool = False
+    lost: int = 0
+
+    def count_in(self, skipped: Counter[str]) -> None:
+        skipped["bad record"] += 1
+        if self.lost:
+            skipped["line after a quote that is never closed"] += self.lost
 
 
 Value = str | Bad | None
@@ -120,8 +128,6 @@ class RecordSource:
                 raise misfit(self.origin, self.reading) from error
 
     def pieces(self, tally: Tally) -> Iterator[Piece]:
-        if self.passed_over:
-            self.passed_over.count_in(tally)
         tally.files += 1
         with self.origin.explained():
             tally.bytes_read += self.origin.size or 0
@@ -159,7 +165,7 @@ class RecordSource:
     def _pass_over(self, row: int, bad: Bad, tally: Tally) -> None:
         if self.reading.on_bad_record == "fail":
             raise bad_record(self.origin, row, bad, self.records, self.reading)
-        tally.skipped["bad record"] += 1
+        bad.count_in(tally.skipped)
 
     def _piece(self, text: str) -> Piece | Bad:
         r"""The text as a document. JSON can write half a surrogate pair (``"\ud83d"``), which has no UTF-8."""

@@ -139,7 +139,6 @@ class Part:
         if not self.span.start:
             yield from source.pieces(tally)
             return
-        source.passed_over = None
         own = Tally()
         yield from source.pieces(own)
         tally.documents += own.documents

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lmtrain.core.console import counted
-from lmtrain.core.types import Piece, Tally
+from lmtrain.core.types import Piece, Source, Tally
 from lmtrain.data.sources.cutting import cut_at, pieces_of, utf8_pieces
 from lmtrain.data.sources.decoding import as_utf8, byte_order_mark, decode_chunks, misfit
 from lmtrain.data.sources.opening import File
@@ -19,7 +19,7 @@ INTO_FOLDERS = "name a folder itself, or end the pattern with /**"
 
 @dataclass(slots=True)
 class PassedOver:
-    """Files that a folder or glob held and that were not taken; counted when its first source is read."""
+    """Files that a folder or glob held and that were not taken; its first source has it."""
 
     skipped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
@@ -33,9 +33,17 @@ class PassedOver:
                 f"{INTO_FOLDERS}"
             )
 
-    def count_in(self, tally: Tally) -> None:
-        tally.skipped.update(self.skipped)
-        tally.notes.extend(note for note in self.notes if note not in tally.notes)
+
+def passed_over_by(sources: Iterable[Source]) -> Tally:
+    """What the folders and globs held that ``sources`` are of and that is none of them. It belongs to the words of a
+    command and not to its text: a store of the same text may be found by other words."""
+    tally = Tally()
+    for source in sources:
+        over: PassedOver | None = getattr(source, "passed_over", None)
+        if over is not None:
+            tally.skipped.update(over.skipped)
+            tally.notes += [note for note in over.notes if note not in tally.notes]
+    return tally
 
 
 @dataclass(slots=True)
@@ -62,8 +70,6 @@ class TextSource:
         return self.file.content_hash()
 
     def pieces(self, tally: Tally) -> Iterator[Piece]:
-        if self.passed_over:
-            self.passed_over.count_in(tally)
         tally.files += 1
         with self.file.explained():
             size = self.file.size

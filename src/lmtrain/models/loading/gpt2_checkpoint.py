@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.core.console import counted
@@ -53,7 +54,11 @@ def read_tensors(path: Path, flag: str) -> dict[str, Tensor]:
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(
             path, map_location="cpu", weights_only=True
         )  # fmt: skip
-    except Exception as error:  # safetensors, zip and pickle each raise their own
+    except UnpicklingError as error:  # torch advises an option that nobody can give here
+        raise UserError(
+            f"{path} is no file of weights that torch.save wrote, or holds more than tensors", flag=flag
+        ) from error
+    except Exception as error:  # safetensors and zip each raise their own
         raise UserError(f"{path} cannot be read as a file of weights: {first_line(error)}", flag=flag) from error
     content = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):

@@ -12,15 +12,15 @@ al., 2024, arXiv:2411.09009.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lmtrain.objectives.linear_cross_entropy.compiled import compiled_rows
-from lmtrain.objectives.linear_cross_entropy.kernel import Found, Kernel, Problem, rows_at_once
+from lmtrain.objectives.linear_cross_entropy.kernel import Kernel, Problem, rows_at_once
 from lmtrain.objectives.linear_cross_entropy.rows import eager_rows, leading
-from lmtrain.objectives.linear_cross_entropy.tiled import tiled, tiles_suit
 
 
 def chunked(problem: Problem, kernel: Kernel) -> tuple[Tensor, Tensor | None]:
@@ -29,13 +29,17 @@ def chunked(problem: Problem, kernel: Kernel) -> tuple[Tensor, Tensor | None]:
     wanted = tuple(torch.is_grad_enabled() and t is not None and t.requires_grad for t in inputs)
     device = problem.hidden.device.type
     with torch.no_grad(), torch.autocast(device, enabled=False):
-        if kernel.name == "chunked" and not kernel.vocabulary_first and tiles_suit(problem, wanted):
-            found = tiled(problem, kernel.rows(len(problem.weight), problem.hidden.device), differentiate=any(wanted))
-        else:
-            found = _Pass(problem, kernel, wanted).run()
+        found = _Pass(problem, kernel, wanted).run()
     if any(wanted):
         found.loss = _WithGradients.apply(found.loss, found.gradients, *inputs)
     return found.loss, found.correct
+
+
+@dataclass(slots=True)
+class _Found:
+    loss: Tensor
+    correct: Tensor | None
+    gradients: list[Tensor | None] = field(default_factory=list)
 
 
 class _WithGradients(torch.autograd.Function):
@@ -118,14 +122,14 @@ class _Pass:
         make = self.weight.new_zeros if short else self.weight.new_empty  # no NaN in rows that are only filling
         return make(rows, vocab, dtype=dtype)
 
-    def run(self) -> Found:
+    def run(self) -> _Found:
         for start, stop in self._chunks():
             self._chunk(start, stop)
         losses, weights = self.losses, self.problem.weights
         if weights is not None:
             losses = losses * weights
         correct = self.correct if self.problem.terms.accuracy else None
-        return Found(losses.sum(dtype=self.problem.total), correct, [self.d_hidden, self.d_weight, self.d_bias])
+        return _Found(losses.sum(dtype=self.problem.total), correct, [self.d_hidden, self.d_weight, self.d_bias])
 
     def _chunks(self) -> Iterator[tuple[int, int]]:
         count = self.hidden.shape[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -66,11 +66,6 @@ def rows_at_once(vocab_size: int, device: torch.device) -> int:
     return max(1, logits // vocab_size)
 
 
-def words_at_once(rows: int) -> int:
-    """Words whose logits of ``rows`` positions the caches of a CPU's threads hold."""
-    return max(1, _CACHED * torch.get_num_threads() // rows)
-
-
 PLAIN = Kernel("plain")
 DEFAULT = Kernel()
 
@@ -121,13 +116,3 @@ class Problem:
     @property
     def exact(self) -> torch.dtype:
         return torch.float64 if self.compute is torch.float64 else torch.float32
-
-
-@dataclass(slots=True)
-class Found:
-    """What a kernel that makes gradients as it goes has found: both sums of shape (), and the gradients of the hidden
-    states, the weight and the bias as far as they were wanted."""
-
-    loss: Tensor
-    correct: Tensor | None
-    gradients: list[Tensor | None] = field(default_factory=list)

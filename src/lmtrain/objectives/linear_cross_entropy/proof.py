@@ -107,7 +107,7 @@ class Proof:
         return self._known[kernel]
 
     def results(self, kernel: Kernel) -> dict[str, Tensor]:
-        """Of a step, and of an evaluation, which goes another way where it can."""
+        """Of a step, and of an evaluation, where a library's kernel may be left for ours."""
         with torch.no_grad():
             evaluated = self.sample.run(kernel).loss
         return {**self.sample.results(kernel), "loss without gradients": evaluated}

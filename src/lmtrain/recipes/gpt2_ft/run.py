@@ -28,7 +28,7 @@ from lmtrain.engine.speed.precision import Decision, choose_precision
 from lmtrain.engine.speed.threads import threads_again, threads_for
 from lmtrain.models import describe
 from lmtrain.objectives import Causal, Completion
-from lmtrain.recipes.flags import saying
+from lmtrain.recipes.flags import in_flags, saying
 from lmtrain.recipes.gpt2_ft import folder as work_dir
 from lmtrain.recipes.gpt2_ft import schedules
 from lmtrain.recipes.gpt2_ft.log import RULE, show
@@ -207,6 +207,7 @@ def plan_of(options: Gpt2FtOptions, examples: int) -> Plan:
     return plan(examples, options.train_batch_size, max_step, options.max_epoch)
 
 
+@in_flags(work_dir.FLAGS, work_dir.COMMAND)
 def _looked_at(
     options: Gpt2FtOptions, device: torch.device, decided: dict[str, Any], say: Say
 ) -> tuple[Made, Decision, dict[str, list[PairSource]]]:
@@ -233,6 +234,7 @@ def _precision(options: Gpt2FtOptions, device: torch.device, decided: dict[str, 
         return choose_precision("fp16" if options.fp16 else options.precision, device)
 
 
+@in_flags(work_dir.FLAGS, work_dir.COMMAND)
 def _pairs(
     options: Gpt2FtOptions, sources: dict[str, list[PairSource]], config: Any, say: Say
 ) -> tuple[Pairs, Pairs, dict[str, str]]:
