@@ -62,7 +62,7 @@ def test_every_option_of_the_scripts_is_taken(base: list[str], command: str) -> 
 
 
 def test_old_names_lead_to_options_of_today() -> None:
-    today = {**flag_table("clm").flags, **flag_table("mlm").flags}
+    today = {name: flag for command in ("clm", "mlm", "sft") for name, flag in flag_table(command).flags.items()}
     for name, old in LEGACY.items():
         assert name not in today, f"--{name} is an option of today"
         assert not old.new or old.new in today, f"--{name} leads to --{old.new}, which does not exist"
@@ -107,6 +107,16 @@ def test_what_an_old_file_leaves_empty_or_switches_off_sets_nothing(base: list[s
     resolved = parse_training("clm", [*base, "--config", str(tmp_path / "old.json"), "--tpu_metrics_debug", "False"])
     assert {name for name, value in resolved.training.items() if value} == {"output_dir"} and resolved.notes == ()
     assert parse_training("mlm", [*base, "--mlm"]).notes == (), "which says what the command is"
+
+
+def test_options_of_trl(base: list[str]) -> None:
+    pairs = parse_training("sft", [*base, "--completion_only_loss", "--assistant_only_loss", "--padding_free"]).pairs
+    assert (pairs.objective, pairs.chat_turns) == ("clm", "all")
+    assert parse_training("sft", [*base, "--completion_only_loss", "False"]).pairs.objective == "jlm"
+    assert parse_training("sft", [*base, "--assistant_only_loss", "False"]).pairs.chat_turns == "last"
+    assert parse_training("clm", [*base, "--dataset_text_field", "body"]).data.text_column == "body"
+    with pytest.raises(UserError, match=r"--eos_token: .*the end of a text is the tokenizer's own"):
+        parse_training("sft", [*base, "--eos_token", "<|im_end|>"])
 
 
 def test_renamed_script_options(base: list[str]) -> None:

@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Tally
@@ -215,6 +218,47 @@ def test_an_answer_that_the_template_begins_otherwise(tmp_path: Path) -> None:
     assert documents(source) == ["<system>s</><user>1+1</><assistant>", "2</>"], "as far as the two agree"
 
 
+WITH_TOOLS = (
+    "{% for t in tools or [] %}[{{ t.function.name }} {{ t.function.parameters.properties | list | join(',') }}]"
+    "{% endfor %}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "{{ c.function.name }}{{ c.function.arguments }}{% endfor %}</>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def tool(name: str, **parameters: str) -> dict[str, Any]:
+    properties = {key: {"type": kind} for key, kind in parameters.items()}
+    return {"type": "function", "function": {"name": name, "parameters": {"properties": properties}}}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_tools_and_calls_of_them_are_written_out(tmp_path: Path, name: str, as_text: bool) -> None:
+    """By transformers' own templating; a table gives every tool the parameters of all, as null."""
+    tools: list[Any] = [[tool("add", a="int", b="int")], [tool("now", zone="str")], []]
+    if as_text:
+        tools = [json.dumps(given) if given else None for given in tools]
+    call = {"function": {"name": "add", "arguments": "(1, 1)"}}
+    asked = [message("user", "1+1"), {"role": "assistant", "content": None, "tool_calls": [call]}]
+    plain = [message("user", "hello"), message("assistant", "good day")]
+    lines = [{"messages": asked, "tools": tools[0]}, *({"messages": plain, "tools": given} for given in tools[1:])]
+    source = chats(tmp_path / name, lines)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({})), chat_template=WITH_TOOLS)
+    source.template = ChatTemplate(tokenizer)
+    assert documents(source, tally := Tally()) == [
+        "[add a,b]<user>1+1</><assistant>", "add(1, 1)</>",
+        "[now zone]<user>hello</><assistant>", "good day</>",
+        "<user>hello</><assistant>", "good day</>",
+    ]  # fmt: skip
+    assert "with the tools in 'tools'" in tally.notes[0]
+
+
+@pytest.mark.parametrize("tools", ["add", ["add"], {"name": "add"}])
+def test_tools_that_are_none(tmp_path: Path, tools: Any) -> None:
+    with pytest.raises(UserError, match=r":1: 'tools' is no list of JSON schemas"):
+        documents(chats(tmp_path / "a.jsonl", [{"messages": CHAT, "tools": tools}]))
+
+
 @pytest.mark.parametrize(
     ("messages", "said"),
     [
@@ -222,6 +266,7 @@ def test_an_answer_that_the_template_begins_otherwise(tmp_path: Path) -> None:
         ([*CHAT[1:3], CHAT[0], CHAT[2]], r":1: the chat template refuses this chat: system goes first; --on_bad"),
         ([{"role": "user"}, CHAT[2]], r""":1: 'messages' holds something that is no message \{"role": "user","""),
         ([{"from": "human", "value": "x"}], r":1: 'messages' holds something that is no message"),
+        ([CHAT[1], {"role": "assistant", "content": None, "tool_calls": []}], r":1: 'messages' holds something that"),
     ],
 )
 def test_wrong_chats_are_named(tmp_path: Path, messages: list[Any], said: str) -> None:

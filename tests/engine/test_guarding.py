@@ -306,7 +306,7 @@ def test_a_spike_is_marked_in_the_log(tmp_path: Path) -> None:
     made.train()
     assert [line["step"] for line in made.state.log_history if line.get("spike")] == [24]
     assert [line.split()[1] for line in lines.getvalue().splitlines() if "  spike" in line] == ["24/26"]
-    assert describe_train({"loss": 1.0, "bad_steps": 2}) == "loss 1  2 steps without update"
+    assert describe_train({"loss": 1.0, "bad_steps": 2}) == "loss 1.000  2 steps without update"
 
 
 def test_the_command_writes_it_down_and_says_what_to_try(

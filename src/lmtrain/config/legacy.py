@@ -100,6 +100,7 @@ _LENGTH = _refuse_on(
 )
 _NO_SEARCH = "the commands run no hyperparameter search"
 _SAME = "this is always so"
+_PACKED = "rows are filled as full as they can be, and no example is cut for it; --no_packing pads instead"
 
 LEGACY: dict[str, Old] = {
     # Renamed fields of TrainingArguments
@@ -177,6 +178,15 @@ LEGACY: dict[str, Old] = {
     "model_parallel": Old(refused=True, why="splitting layers over GPUs is not offered; use --fsdp or --deepspeed",
                           is_switch=True),
     "gpus": Old(refused=True, why="start one process a GPU: torchrun --nproc_per_node N -m lmtrain ..."),
+    # Options of TRL's sft
+    "dataset_text_field": Old("text_column"),
+    "completion_only_loss": Old("objective", value=lambda words: None if _is_on(words) else ["jlm"], is_switch=True),
+    "assistant_only_loss": Old("chat_turns", value=_when_on("all"), is_switch=True),
+    "packing_strategy": Old(why=_PACKED, value=lambda words: None),
+    "padding_free": Old(why=_PACKED, value=lambda words: None, is_switch=True),
+    "eval_packing": Old(why="evaluations keep only running sums", value=lambda words: None, is_switch=True),
+    "chat_template_path": Old(refused=True, why="put the template into the tokenizer's folder, as chat_template.jinja"),
+    "eos_token": Old(refused=True, why="the end of a text is the tokenizer's own; set it there, and name it with --tokenizer_name"),
 }  # fmt: skip
 
 # One thing under two names, older first: which of them TrainingArguments has depends on its version.

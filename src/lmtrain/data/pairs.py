@@ -99,6 +99,8 @@ def prepare_pairs(
     reading = {key: value for key, value in asdict(pair_reading(data, pairs)).items() if key != "piece_bytes"}
     if template:
         reading["template"] = template.fingerprint
+        if any(source.columns.tools for split in found.values() for source in split):
+            reading["tools"] = True  # a store that was made before they were read is another one
     stores = _stores(data, found, files, form, reading, say)
     over = passed_over_by(source for sources in found.values() for source in sources)
     ledger = sum((made.ledger for made in stores.values()), Ledger.of(over, 0))

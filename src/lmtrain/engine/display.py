@@ -144,7 +144,9 @@ def describe_train(values: dict[str, Any]) -> str:
 
 def _parts(values: dict[str, Any]) -> list[str]:
     """What is said of the steps since the last line, the most important first: a narrow terminal shows no more."""
-    parts = [f"loss {values['loss']:.4g}"] if "loss" in values else []
+    parts = (
+        [f"loss {values['loss']:#.4g}"] if "loss" in values else []
+    )  # with its zeros, so that they stand in a column
     if values.get("spike"):
         parts.append("spike")
     if values.get("bad_steps"):

@@ -5,7 +5,8 @@
     {"context": "name : Aroma", "completion": "Aroma is a café."}          text   documents "name : Aroma" and
                                                                                   " Aroma is a café."
     {"prompt": "2+2=", "completion": "4"}                                  text   "2+2=" and "4"
-    {"messages": [{"role": "user", …}, {"role": "assistant", …}]}          chat   by the tokenizer's chat template
+    {"messages": [{"role": "user", …}, {"role": "assistant", …}]}          chat   by the tokenizer's chat template,
+                                                                                  with the "tools" beside them if any
     {"context": [464, 9970], "completion": [318, 50256]}                   ids    encoded before
 
 A pair is two consecutive documents, the context first, also when it is empty: so all that is done to documents
@@ -20,7 +21,7 @@ from itertools import islice
 from typing import Literal
 
 from lmtrain.core.types import Piece, Tally
-from lmtrain.data.sources.chat import ChatTemplate, Messages, messages_in
+from lmtrain.data.sources.chat import ChatTemplate, Messages, messages_in, tools_in
 from lmtrain.data.sources.columns import spoken_of
 from lmtrain.data.sources.cutting import pieces_of, slices
 from lmtrain.data.sources.reading import Reading
@@ -28,7 +29,7 @@ from lmtrain.data.sources.records import PROBED, Bad, Fields, Origin, Records, R
 
 Form = Literal["text", "chat", "ids"]
 _NAMES = (("context", "completion"), ("prompt", "completion"))
-_MESSAGES = "messages"
+_MESSAGES, _TOOLS = "messages", "tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,13 @@ class PairReading(Reading):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns hold the pair, of what form; ``context`` is None where one column holds a whole chat."""
+    """Which columns hold the pair, of what form; ``context`` is None where one column holds a whole chat, ``tools`` the
+    column of what a chat's assistant may call, where there is one."""
 
     context: str | None
     completion: str
     form: Form
+    tools: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,7 +121,7 @@ class PairSource(RecordSource):
         else:
             names = next((pair for pair in _NAMES if all(name in kinds for name in pair)), ())
             if not names and _MESSAGES in kinds:
-                return Columns(None, _MESSAGES, "chat")
+                return Columns(None, _MESSAGES, "chat", _TOOLS if _TOOLS in kinds else None)
         listed = ", ".join(f"{name} ({kind})" for name, kind in list(kinds.items())[:12])
         if not names:
             raise self.origin.error(
@@ -130,7 +133,8 @@ class PairSource(RecordSource):
                 raise self.origin.error(f" has no column {name!r}; it has {listed}; choose one: {flag} NAME")
         if names[0] == names[1]:
             raise self.origin.error(f": {names[0]!r} is context and completion at once; name another column for one")
-        return Columns(names[0], names[1], self._form_of(names))
+        form = self._form_of(names)
+        return Columns(names[0], names[1], form, _TOOLS if form == "chat" and _TOOLS in kinds else None)
 
     def _form_of(self, names: tuple[str, ...]) -> Form:
         """Told by the first completion that says it; lists that are all empty are of ids."""
@@ -152,7 +156,8 @@ class PairSource(RecordSource):
         if columns.form == "ids":
             return f"pairs are read from {shown}, encoded: nothing is put between or behind them"
         if columns.form == "chat":
-            return f"chats are read from {shown}, written out by the tokenizer's chat template"
+            tools = f" with the tools in {columns.tools!r}" if columns.tools else ""
+            return f"chats are read from {shown}{tools}, written out by the tokenizer's chat template"
         between = {"": "nothing", " ": "a space"}.get(self.separator, repr(self.separator))
         if self.puts_space and self._pairs.separator is None:
             between = "the space that the tokenizer puts before a text"
@@ -163,7 +168,8 @@ class PairSource(RecordSource):
             raise self.origin.error(" holds encoded pairs, which are not text")
         limit = self.reading.piece_bytes
         unsized = self.origin.size is None
-        for row, record in self.records.rows(self.columns.names):
+        columns = self.columns
+        for row, record in self.records.rows((*columns.names, columns.tools) if columns.tools else columns.names):
             if isinstance(found := self._texts(record, tally), Bad):
                 self._pass_over(row, found, tally)
                 continue
@@ -200,9 +206,12 @@ class PairSource(RecordSource):
     def _chat(self, record: Fields, tally: Tally) -> list[tuple[str, str]] | Bad:
         if self.template is None:
             raise ValueError("chats are read with a chat template")
+        tools = tools_in(record.get(self.columns.tools)) if self.columns.tools else None
+        if isinstance(tools, Bad):
+            return tools
         turns: list[Messages] = []
-        for name, value in record.items():
-            if isinstance(messages := messages_in(value, name), Bad):
+        for name in self.columns.names:
+            if isinstance(messages := messages_in(record.get(name), name), Bad):
                 return messages
             turns.append(messages)
         answers = turns[-1]
@@ -221,7 +230,7 @@ class PairSource(RecordSource):
             pairs = [(answers[:at], answers[at : at + 1]) for at in kept]
         made: list[tuple[str, str]] = []
         for context, completion in pairs:
-            if isinstance(texts := self.template.texts(context, completion), Bad):
+            if isinstance(texts := self.template.texts(context, completion, tools), Bad):
                 return texts
             made.append((texts[0], self.separator + texts[1]))
         return made

@@ -122,7 +122,7 @@ def _said(length: Plan, options: Gpt2FtOptions) -> str:
     if options.scheduler == "cycle" and options.max_step not in (None, length.max_step):
         text += "; the last of --i_steps takes the place of --max_step"
     left = length.total % options.grad_acc
-    return text + (f"; the last {left} do not fill a window of --grad_acc and make none" if left else "")
+    return text + (f"; what is left, {left}, fills no window of --grad_acc and makes none" if left else "")
 
 
 def make_trainer(
