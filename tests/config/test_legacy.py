@@ -109,6 +109,14 @@ def test_what_an_old_file_leaves_empty_or_switches_off_sets_nothing(base: list[s
     assert parse_training("mlm", [*base, "--mlm"]).notes == (), "which says what the command is"
 
 
+def test_values_of_then_are_those_of_today(base: list[str], tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('{"optim": "adamw_hf"}')
+    for words, label in ((["--optim", "adamw_hf"], "--optim"), (["--config", str(tmp_path / "old.json")], "old.json")):
+        resolved = parse_training("clm", [*base, *words])
+        assert resolved.training["optim"] == "adamw_torch"
+        assert label in resolved.notes[0] and "adamw_hf is now written --optim adamw_torch" in resolved.notes[0]
+
+
 def test_options_of_trl(base: list[str]) -> None:
     pairs = parse_training("sft", [*base, "--completion_only_loss", "--assistant_only_loss", "--padding_free"]).pairs
     assert (pairs.objective, pairs.chat_turns) == ("clm", "all")

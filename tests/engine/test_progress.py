@@ -66,7 +66,9 @@ def test_durations(seconds: float, text: str) -> None:
 def test_waiting_for_data_is_said_when_it_matters() -> None:
     values = {"loss": 2.0, "tokens_per_second": 1234.5, "mfu": 0.431, "waiting_for_data": 0.02}
     assert describe_train(values) == "loss 2.000  1,234 tok/s  MFU 43%"
-    assert describe_train({**values, "waiting_for_data": 0.13}) == "loss 2.000  1,234 tok/s  MFU 43%  waiting for data 13%"
+    assert (
+        describe_train({**values, "waiting_for_data": 0.13}) == "loss 2.000  1,234 tok/s  MFU 43%  waiting for data 13%"
+    )
 
 
 def test_evaluations_are_named_by_their_data_set() -> None:

@@ -1,7 +1,8 @@
 # ruff: noqa: E501 -- a table
 """Old names: options of run_clm.py, run_mlm.py and earlier scripts, and fields that TrainingArguments had once.
 
-Each is understood (renamed, converted), passed over with a line (dropped), or refused with what to type today.
+Each is understood (renamed, converted), passed over with a line (dropped), or refused with what to type today. So are a
+few values.
 """
 
 from __future__ import annotations
@@ -188,6 +189,10 @@ LEGACY: dict[str, Old] = {
     "chat_template_path": Old(refused=True, why="put the template into the tokenizer's folder, as chat_template.jinja"),
     "eos_token": Old(refused=True, why="the end of a text is the tokenizer's own; set it there, and name it with --tokenizer_name"),
 }  # fmt: skip
+
+# Values of TrainingArguments' fields that are written otherwise now. adamw_hf, which only added ε before it corrected the
+# bias, was the default up to transformers 4.29, and so stands in every dump of arguments from then.
+VALUES = {"optim": {"adamw_hf": "adamw_torch"}}
 
 # One thing under two names, older first: which of them TrainingArguments has depends on its version.
 TWINS = {

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmtrain.config.commands import OTHER_COMMANDS, TRAINING_COMMANDS, options_of
 from lmtrain.config.flags import NOT_IN, FlagTable, flag_table, nearest
-from lmtrain.config.legacy import LEGACY, TWINS, Old
+from lmtrain.config.legacy import LEGACY, TWINS, VALUES, Old
 from lmtrain.config.treatment import TREATMENT
 from lmtrain.config.values import NO, Flag, from_file, from_words, user_path
 from lmtrain.core.errors import Problems, UserError
@@ -183,6 +183,10 @@ def _today(table: FlagTable, name: str) -> str:
 
 
 def _take(gathered: Gathered, setting: Setting, flag: Flag, *, negated: bool = False) -> str | None:
+    given = " ".join(setting.as_words())
+    if (new := VALUES.get(flag.name, {}).get(given)) and given not in flag.choices:
+        gathered.notes.append(f"{setting.label} {given} is now written --{flag.name} {new}")
+        setting = Setting(setting.name, setting.label, [new])
     try:
         if setting.words is not None:
             value = from_words(flag, setting.words)
