@@ -14,6 +14,7 @@ from lmtrain.data.store import TokenStore
 from lmtrain.data.store_writer import StoreWriter
 from lmtrain.engine.batches.collate import Collate, EpochExamples
 from lmtrain.engine.batches.packed import Packing
+from lmtrain.models import isolation as ways
 from lmtrain.models.isolation_proof import prove_isolation
 from lmtrain.objectives import Causal, Masked, Objective, model_loss_sums
 from tiny import MemoryLayout
@@ -44,9 +45,15 @@ def assert_equal(one: tuple[float, dict[str, Any]], other: tuple[float, dict[str
         assert float((one[1][name] - gradient).abs().max()) <= bound * largest, name
 
 
-@pytest.mark.parametrize("packing", [Packing(40.0), Packing(one_row=True)], ids=["rows", "one row"])
+@pytest.mark.parametrize(
+    ("packing", "wide"), [(Packing(40.0), 256), (Packing(one_row=True), 256), (Packing(one_row=True), 32)],
+    ids=["rows", "one row", "pieces"],
+)  # fmt: skip
 @pytest.mark.parametrize("kind", [kind for kind in [*CAUSAL, *MASKED] if kind not in WITHOUT])
-def test_loss_and_every_gradient_are_those_of_separate_examples(kind: str, packing: Packing) -> None:
+def test_loss_and_every_gradient_are_those_of_separate_examples(
+    kind: str, packing: Packing, wide: int, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(ways, "_WIDE", wide)
     model, objective = tiny(kind).double().eval(), objective_of(kind)
     examples = EpochExamples(MemoryLayout(DATA), epoch=0)
     isolation = prove_isolation(model, examples.__getitems__(range(len(DATA))).examples, causal=objective.shifted)
@@ -60,8 +67,15 @@ def test_loss_and_every_gradient_are_those_of_separate_examples(kind: str, packi
     assert_equal(together, loss_and_gradients(model, alone, objective), 1e-6)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral", "gemma2", "opt", "bert", "modernbert"])
-def test_isolated_documents_of_blocks_are_separate_examples(kind: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [*((kind, "") for kind in ("gpt2", "llama", "mistral", "gemma2", "opt", "bert", "modernbert")),
+     *((kind, "pieces") for kind in ("gpt2", "llama", "opt", "bert"))],
+)  # fmt: skip
+def test_isolated_documents_of_blocks_are_separate_examples(
+    kind: str, way: str, tmp_path: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(ways, "_WIDE", 32 if way else 256)
     documents = [[*ids[: n % 19 + 1]] for n, ids in enumerate(DATA * 2)]
     tmp_path.mkdir(exist_ok=True)
     with StoreWriter(tmp_path, 1000) as writer:
@@ -74,6 +88,7 @@ def test_isolated_documents_of_blocks_are_separate_examples(kind: str, tmp_path:
     rows = EpochExamples(blocks, epoch=0).__getitems__(range(len(blocks)))
     examples = rows.examples
     isolation = prove_isolation(model, examples, causal=objective.shifted)
+    assert isolation.possible and way in isolation.way
     batch = Collate(objective)(rows)
     together = loss_and_gradients(model, [isolation.isolate(batch)], objective)
     alone = []

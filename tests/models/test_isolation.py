@@ -12,6 +12,7 @@ from transformers import Llama4ForCausalLM, Llama4TextConfig
 
 from architectures import CAUSAL, MASKED, tiny
 from lmtrain.core.types import Examples
+from lmtrain.models import isolation
 from lmtrain.models import isolation_proof as module
 from lmtrain.models.isolation import Isolation, break_even, ways
 from lmtrain.models.isolation_proof import prove_isolation
@@ -29,6 +30,12 @@ EXPECTED = {
 }
 
 
+IN_PIECES = {
+    "gpt2", "llama", "qwen2", "qwen3", "cohere", "granite", "phi3", "opt", "gpt_neox",
+    "bert", "roberta", "distilbert", "electra", "albert",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_the_way_of_each_architecture(kind: str) -> None:
     model = tiny(kind).train()
@@ -37,6 +44,14 @@ def test_the_way_of_each_architecture(kind: str) -> None:
     assert found.possible == (found.way != "none")
     assert model.training and all(weight.grad is None for weight in model.parameters())
     assert Isolation(**found.as_json()) == found, "as the decisions keep it"
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_a_wide_model_on_the_cpu_attends_in_pieces_where_it_can(kind: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(isolation, "_WIDE", 32)
+    found = prove_isolation(tiny(kind), EXAMPLES, causal=kind in CAUSAL)
+    assert found.way == ("pieces" if kind in IN_PIECES else EXPECTED[kind]), found.reason
+    assert found.one_row == (kind in IN_PIECES)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "albert", "modernbert", "opt", "gpt2", "llama"])

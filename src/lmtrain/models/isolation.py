@@ -1,6 +1,6 @@
 """How a model is told to keep the examples of a packed row apart.
 
-There is no one way. Four are known, and which of them a model obeys is found by trying (``isolation_proof.py``); as
+There is no one way. Five are known, and which of them a model obeys is found by trying (``isolation_proof.py``); as
 tried with transformers 5.17 and 5.23:
 
 =========  ==========================================  ===========================================================
@@ -11,6 +11,8 @@ positions  positions that restart, no mask, no cache:  Llama and its kin, Mistra
 mask       one mask (R, 1, W, W) for all layers        BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT, MPNet; OPT, Falcon
 masks      one for full and one for local layers       ModernBERT, whose windows a single mask would open
 varlen     one row, and where its examples begin       flash kernels of GPUs; tried with plain attention in their place
+pieces     one row, and the lengths of its examples:   on the CPU, wide models of "positions" and "mask" whose attention
+           ``attention_in_pieces.py``                  comes from the library's table: not GPT-J nor Falcon
 =========  ==========================================  ===========================================================
 
 Convolutions and recurrences (ConvBERT, Mamba), distances counted along the row (BLOOM), attention in chunks of the row
@@ -28,7 +30,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Way = Literal["positions", "mask", "masks", "varlen", "none"]
+from lmtrain.models.attention_in_pieces import PIECES, heed_pieces, piece_lengths
+
+Way = Literal["positions", "mask", "masks", "varlen", "pieces", "none"]
+
+_WIDE = 256  # hidden size from which attention in pieces is the fastest; measured in attention_in_pieces.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,8 @@ class Isolation:
 
     @property
     def one_row(self) -> bool:
-        """Whether all examples have to lie in one row."""
-        return self.way == "varlen"
+        """Whether all examples of a batch lie in one row at best."""
+        return self.way in ("varlen", "pieces")
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,6 +88,11 @@ class Isolation:
             inputs["use_cache"] = False  # with a cache the restarts of positions are not looked for
         if self.way == "varlen":
             return inputs | _borders(positions)
+        if self.way == "pieces":
+            heed_pieces()
+            # A mask of four axes is taken for finished: none is made, which would be R·W² bytes that nobody reads.
+            seen = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=segments.device)
+            return inputs | {"attention_mask": seen, PIECES: piece_lengths(segments)}
         if self.way in ("mask", "masks"):
             seen = segments[:, None, :, None] == segments[:, None, None, :]
             places = torch.arange(segments.shape[1], device=segments.device)
@@ -123,14 +134,23 @@ def ways(model: nn.Module, *, causal: bool) -> list[Isolation]:
     if "flash" in attention:
         return [Isolation("varlen", causal=causal, first_position=first)]
     found = [Isolation("positions", causal=True, first_position=first)] if causal else []
+    window = getattr(config, "sliding_window", None)
+    if attention == "sdpa" and not window and _pays_in_pieces(model):
+        found.insert(0, Isolation("pieces", causal=causal, first_position=first))
     if attention in ("sdpa", "eager"):
         additive = attention == "eager"
-        window = getattr(config, "sliding_window", None)
         if not causal and window and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
             found.append(Isolation("masks", first_position=first, window=int(window), additive=additive))
         else:
             found.append(Isolation("mask", causal=causal, first_position=first, additive=additive))
     return found
+
+
+def _pays_in_pieces(model: nn.Module) -> bool:
+    """Whether every example's attention by itself is faster than all with a mask: on the CPU, in a wide model."""
+    weight = next(model.parameters(), None)
+    on_cpu = weight is not None and weight.device.type == "cpu"
+    return on_cpu and getattr(_text(model.config), "hidden_size", 0) >= _WIDE
 
 
 def break_even(config: Any) -> float:

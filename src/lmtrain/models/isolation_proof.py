@@ -56,6 +56,7 @@ _REASONS: Final = {
     "mask": "a mask of blocks; equal to separate runs",
     "masks": "a mask of blocks for each kind of layer; equal to separate runs",
     "varlen": "variable-length kernels; equal to separate runs",
+    "pieces": "attention of one example after the other; equal to separate runs",
 }
 
 
@@ -68,7 +69,7 @@ class _Trial:
 
     def __call__(self, pieces: list[Tensor]) -> list[Tensor]:
         """The logits of each piece, run packed: two rows with padding at the end, or all in one."""
-        split = len(pieces) if self.way.one_row else (len(pieces) + 1) // 2
+        split = len(pieces) if self.way.way == "varlen" else (len(pieces) + 1) // 2
         rows = [row for row in (pieces[:split], pieces[split:]) if row]
         width = max(sum(map(len, row)) for row in rows)
         ids, segments, positions = pieces[0].new_zeros(3, len(rows), width)
