@@ -155,7 +155,7 @@ def _choose_isolation(trainer: SettlingTrainer, ragged: bool) -> Isolation:
 def require_isolation(model: Any, layout: Any, objective: Objective) -> None:
     """Refuse ``--isolate_documents`` for a model that is not shown to keep the documents of a block apart; where its
     attention needs a GPU, :func:`settle` does so."""
-    if any(way.one_row for way in ways(model, causal=objective.shifted)):
+    if any(way.way == "varlen" for way in ways(model, causal=objective.shifted)):
         return
     _require(prove_isolation(model, layout.__getitems__([0]), causal=objective.shifted))
 
