@@ -39,7 +39,7 @@ check: lint types imports test  ## style, types, import contracts, tests
 OLDEST = tests/models tests/parity tests/config/test_training_arguments.py tests/e2e/test_commands.py \
 	tests/engine/checkpoints tests/engine/batches \
 	$(patsubst %,tests/engine/%.py,distributed/test_ddp speed/test_compiling speed/test_scoring) \
-	$(patsubst %,tests/engine/test_%.py,attention_cost callbacks evaluation guarding loop_parts looking muon own_datasets \
+	$(patsubst %,tests/engine/test_%.py,attention_cost evaluation guarding loop_parts looking meter muon own_datasets \
 	progress saving trainer training_fields) \
 	$(patsubst %,tests/invariant/test_%.py,adapters packed_examples packed_pairs padding resumed_runs stopped_runs)
 
@@ -54,7 +54,7 @@ bench: dev  ## every benchmark beside its peer; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py
 
 scale: dev  ## write docs/scale.md anew from benchmarks/scale.json (python benchmarks/scale.py measures that)
-	$(BIN)/python -m lmtrain.rehearsal.scale.page benchmarks/scale.json > docs/scale.md
+	$(BIN)/python benchmarks/scale_page.py benchmarks/scale.json > docs/scale.md
 
 docs: dev  ## write docs/options.md anew from the code
 	$(BIN)/python -m lmtrain.cli.options_page > docs/options.md

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lmtrain.core.errors import ExitCode, Problem, Problems, UserError, about
+from lmtrain.core.errors import ExitCode, Problems, UserError, about
+from lmtrain.core.problem_block import Problem
 
 
 def test_problems_are_shown_together_and_once() -> None:

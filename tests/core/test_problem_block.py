@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lmtrain.core.errors import Interrupted, Problem, UserError
-from lmtrain.core.problem_block import problem_block
+from lmtrain.core.errors import Interrupted, UserError
+from lmtrain.core.problem_block import Problem, problem_block
 
 PROBLEMS = (
     Problem("no such option; did you mean --learning_rate?", "--lerning_rate"),

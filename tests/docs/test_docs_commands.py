@@ -253,7 +253,7 @@ def test_python_is_python_and_its_names_exist(block: Block) -> None:
     tree = ast.parse(block.text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "lmtrain":
-            assert node.attr == "engine" or node.attr in lmtrain.__all__, f"lmtrain has no {node.attr}"
+            assert node.attr in lmtrain.__all__, f"lmtrain has no {node.attr}"
 
 
 @pytest.mark.skipif(not EVERYTHING, reason="in `make docs-test`")

@@ -18,9 +18,9 @@ from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Re
 from lmtrain.core.console import silent
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import read_json
-from lmtrain.engine import LMTrainer
 from lmtrain.engine.exporting import export_trained, require_gathering
 from lmtrain.engine.runs.run_folder import RunFolder
+from lmtrain.engine.trainer import LMTrainer
 from tiny import MemoryLayout, arguments, llama, rows
 
 GATHERS = "stage3_gather_16bit_weights_on_model_save"

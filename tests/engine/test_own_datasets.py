@@ -50,8 +50,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(autouse=True)
 def _say_again() -> None:
-    for said in (items.say_squeezed, items.say_nothing_predicted, items._say_empty, items._say_shown, items._say_moved):
-        said.cache_clear()
+    items.warn_once.cache_clear()
 
 
 class Own(Dataset):

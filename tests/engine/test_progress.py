@@ -47,7 +47,7 @@ def test_a_slow_evaluation_does_not_show_in_the_pace_of_training(tmp_path: Path)
     args = arguments(tmp_path, max_steps=6, per_device_train_batch_size=4, logging_steps=2,
                      eval_strategy="steps", eval_steps=3)  # fmt: skip
     with RunLog(tmp_path / "metrics.jsonl") as log:
-        progress = Progress(log, stream=io.StringIO(), clock=clock)
+        progress = Progress(log, stream=io.StringIO())
         train, evaluation = TimedLayout(clock, 1, 24), TimedLayout(clock, 1000, 8)
         trainer = LMTrainer(llama(), args, train, evaluation, callbacks=[progress])
         trainer.meter.clock = clock

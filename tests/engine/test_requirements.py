@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from lmtrain.config.options import DataOptions, MaskingOptions, ModelOptions, Resolved, RunOptions
 from lmtrain.core.errors import UserError
-from lmtrain.engine import LMTrainer, requirements
+from lmtrain.engine import requirements
 from lmtrain.engine.arguments import (
     LMTrainingArguments,
     _backend,
@@ -22,6 +22,7 @@ from lmtrain.engine.arguments import (
 )
 from lmtrain.engine.requirements import check_requirements
 from lmtrain.engine.speed.precision import Decision
+from lmtrain.engine.trainer import LMTrainer
 from tiny import MemoryLayout, arguments, gpt2, llama, rows
 
 FP32 = Decision("fp32", "as asked")

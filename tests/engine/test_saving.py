@@ -14,10 +14,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 
-from lmtrain.engine import LMTrainer, LMTrainingArguments
+from lmtrain.engine.arguments import LMTrainingArguments
 from lmtrain.engine.checkpoints.background import Buffers, Writer
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.checkpoints.read import checkpoints, has_optimizer_state, newest
+from lmtrain.engine.trainer import LMTrainer
 from lmtrain.objectives import Causal
 from tiny import MemoryLayout, arguments, gpt2, rows, weights
 

@@ -151,7 +151,11 @@ def resolve(command: str, sources: list[Gathered]) -> Any:
 def check_understood(options: Any, sources: list[Gathered], problems: Problems) -> None:
     """Contradictions, less those that only follow from an option that was not understood."""
     found = Problems()
-    if hasattr(options, "check"):
+    if getattr(options, "command", None) in TRAINING_COMMANDS:
+        from lmtrain.config.checks.training import check_training
+
+        check_training(options, found)
+    elif hasattr(options, "check"):
         options.check(found)
     failed = {f"--{name}" for source in sources for name in source.failed}
     for problem in found:

@@ -11,7 +11,6 @@ from lmtrain.config.key_tokens import KeyTokenOptions
 from lmtrain.config.pairs import PairOptions
 from lmtrain.config.run import RunOptions
 from lmtrain.config.samples import SampleOptions
-from lmtrain.core.errors import Problems
 
 __all__ = [
     "TRAINING_GROUPS", "AboutRun", "DataOptions", "KeyTokenOptions", "LoraOptions", "MaskingOptions", "ModelOptions",
@@ -93,12 +92,6 @@ class Resolved:
         if self.training.get("do_train") or self.training.get("do_eval"):
             return bool(self.training.get(name))
         return possible and name not in self.training
-
-    def check(self, problems: Problems) -> None:
-        """Add what contradicts itself, or is missing."""
-        from lmtrain.config.checks.training import check_training  # which knows this class
-
-        check_training(self, problems)
 
 
 @dataclass

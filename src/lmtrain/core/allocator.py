@@ -43,6 +43,13 @@ def keep_freed_memory() -> bool:
     return False
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Of a GPU, or of main memory, for which torch has no class of its own."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def release_freed_memory() -> None:
     """Give back what is kept, once, so that what is held now is what is used (``malloc_trim(3)``)."""
     if sys.platform == "linux":

@@ -8,13 +8,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
 from lmtrain.core.stopping import SAME_MOMENT
 
+_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")  # of control groups v2: "200000 100000" is two CPUs, "max 100000" all
+
 
 def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use. A container with a quota shows all of its host's, of which more than the quota
+    only wait for each other."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = _QUOTA.read_text().split()
+        if quota != "max":
+            count = min(count, max(1, round(int(quota) / int(period))))
+    return count
 
 
 def begin_child() -> None:

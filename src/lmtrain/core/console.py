@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Final, Protocol, TextIO
 
+from lmtrain.core.launching import rank
+
 _GONE: Final = frozenset({errno.EPIPE, errno.EIO})  # what a pipe and a terminal say that nobody reads any more
 _listeners: list[Callable[[str], None]] = []
 
@@ -108,7 +110,7 @@ def for_reader(text: str, stream: IO[str]) -> str:
 
 def is_first_process() -> bool:
     """True unless a launcher says that this is another of several processes; see :mod:`lmtrain.core.launching`."""
-    return int(os.environ.get("RANK") or 0) == 0
+    return rank() == 0
 
 
 def amount(number: float, unit: str = "") -> str:

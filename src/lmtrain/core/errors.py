@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from lmtrain.core.problem_block import Problem, problem_block
+
+_SHOWN: Final = 5  # problems of one kind
 
 
 class ExitCode(IntEnum):
@@ -22,18 +25,6 @@ class ExitCode(IntEnum):
     UPLOAD_FAILED = 69  # EX_UNAVAILABLE: the model lies complete in its folder; lmtrain push uploads it alone
     INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
     NO_SAVE_SUCCEEDED = 76
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing to change before a command can run.
-
-    ``flag`` is the option it is about (``--train_file``) or None; ``text`` says what was seen and what to
-    type instead.
-    """
-
-    text: str
-    flag: str | None = None
 
 
 class UserError(Exception):
@@ -53,8 +44,6 @@ class UserError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in a notebook: the problems, and no way through our code that led to them."""
-        from lmtrain.core.problem_block import problem_block
-
         return problem_block("", self.problems).split("\n")
 
 
@@ -118,11 +107,11 @@ class Problems:
         if problem not in self._found:
             self._found.append(problem)
 
-    def add_some(self, texts: Sequence[str], what: str, *, flag: str | None = None, most: int = 5) -> None:
-        """Add many problems of one kind: the first ``most`` by their texts, the others as a number of ``what``."""
-        for text in texts[:most]:
+    def add_some(self, texts: Sequence[str], what: str, *, flag: str | None = None) -> None:
+        """Add many problems of one kind: the first by their texts, the others as a number of ``what``."""
+        for text in texts[:_SHOWN]:
             self.add(text, flag=flag)
-        if (more := len(texts) - most) > 0:
+        if (more := len(texts) - _SHOWN) > 0:
             self.add(f"and {more:,} more such {what}{'s' if more > 1 else ''}", flag=flag)
 
     @contextmanager

@@ -6,10 +6,21 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
-
-from lmtrain.core.errors import Problem
+from dataclasses import dataclass
 
 _NARROW = 40  # columns that are left for the text beside the flags; with fewer it stands below them
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to change before a command can run.
+
+    ``flag`` is the option it is about (``--train_file``) or None; ``text`` says what was seen and what to
+    type instead.
+    """
+
+    text: str
+    flag: str | None = None
 
 
 def problem_block(command: str, problems: Sequence[Problem], before: str = "run", *, columns: int | None = None) -> str:

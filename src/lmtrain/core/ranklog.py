@@ -48,9 +48,9 @@ def host() -> str:
 class RankLog:
     """The log of this process. ``speaks``: its warnings are shown on the terminal too."""
 
-    def __init__(self, *, speaks: bool | None = None) -> None:
+    def __init__(self, *, speaks: bool) -> None:
         self.rank = rank()
-        self.speaks = is_first_process() if speaks is None else speaks
+        self.speaks = speaks
         self.path: Path | None = None
         self.began = self.opened = time.time()
         self._kept: list[str] = []

@@ -17,8 +17,7 @@ from lmtrain.data.cache import locked, store_folder
 from lmtrain.data.preparing import Prepared, Request
 from lmtrain.data.preparing.encoding import Account
 from lmtrain.data.preparing.finding import find, still_to_make
-from lmtrain.data.preparing.making import made_line
-from lmtrain.data.preparing.manifest import finish
+from lmtrain.data.preparing.manifest import finish, made_line
 from lmtrain.data.sources.pairs import PairSource
 from lmtrain.data.store import FORMAT, TokenStore, explaining_disks
 from lmtrain.data.store_writer import StoreWriter

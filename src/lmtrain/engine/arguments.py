@@ -40,7 +40,7 @@ OURS: dict[str, Any] = {
     "log_level_replica": TREATMENT["log_level_replica"].default,
 }
 
-_UPLOAD = [name for name, treated in TREATMENT.items() if treated.group == "Hub"]  # engine.uploading does that
+_UPLOAD = [name for name, treated in TREATMENT.items() if treated.group == "Hub"]  # engine.runs.uploading does that
 
 _log = logging.getLogger(__name__)
 
@@ -80,9 +80,8 @@ def training_arguments(resolved: Resolved, precision: Decision, **worked_out: An
         **worked_out,
         "do_train": resolved.do_train,
         "do_eval": resolved.do_eval,
-        "bf16": precision.name == "bf16",
-        "fp16": precision.name == "fp16",
-        "disable_tqdm": True,
+        **precision.arguments,
+        "disable_tqdm": True,  # whatever the user set
     }
     if muon.is_muon(values):  # the library knows no such name; LMTrainer gets the optimizer itself (engine.muon)
         values = {**muon.DEFAULTS, **values, "optim": "adamw_torch", "optim_args": None}

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, is_first_process, say
-from lmtrain.core.files import read_json
 from lmtrain.core.stopping import Stop
 from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.agreement import looked_at_once, require_same_folder, require_same_start
@@ -33,8 +31,8 @@ from lmtrain.engine.parts import Parts, assemble
 from lmtrain.engine.rehearsing import Rehearse, Stage
 from lmtrain.engine.runs.found import Found, require_unchanged
 from lmtrain.engine.runs.results import training_line, write_results
-from lmtrain.engine.runs.resume import goes_on_with_it, require_same_data, where_to_begin
-from lmtrain.engine.runs.run_folder import DECISIONS, RunFolder
+from lmtrain.engine.runs.resume import decided_by, goes_on_with_it, require_same_data, where_to_begin
+from lmtrain.engine.runs.run_folder import RunFolder
 from lmtrain.engine.sizing import settle_micro_batch, steps_in
 from lmtrain.engine.speed.threads import threads_for
 from lmtrain.engine.trainer import LMTrainer
@@ -77,7 +75,7 @@ def train(
     options = as_dict(resolved)
     again = begun_before(str(folder))  # torchrun starts it anew: what it was to do away with is gone
     found = looked_at_once(partial(where_to_begin, folder, resolved.command, options, argv, again=again))
-    decided = _decided(folder, found)
+    decided = decided_by(folder, found)
     require_same_folder(found, decided)
     for line in found.lines:
         say("run", line)
@@ -122,15 +120,6 @@ def train(
         run.decisions(known | worked_out | trainer.fast_paths.decisions)
         with trainer.trackers.to_the_end():
             return _carry_out(trainer, resolved, parts, run, found, say)
-
-
-def _decided(folder: Path, found: Found) -> dict[str, Any]:
-    """What an unfinished run decided when it began."""
-    if goes_on_with_it(found):
-        with suppress(OSError, ValueError):
-            decisions: dict[str, Any] = read_json(folder / DECISIONS)
-            return decisions
-    return {}
 
 
 def _decisions(parts: Parts) -> dict[str, Any]:

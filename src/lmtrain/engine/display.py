@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from lmtrain.core.console import counted, note
-from lmtrain.engine.callbacks import WORTH_SAYING
+from lmtrain.engine.meter import WORTH_SAYING
 from lmtrain.engine.runs.results import MASKED_PERPLEXITY
 
 _SPACE = "  "

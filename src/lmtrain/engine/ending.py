@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from lmtrain.core.allocator import is_out_of_memory
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import BeginsAnew, Interrupted, UserError, first_line
 from lmtrain.core.files import NO_RIGHT, NO_ROOM, as_os_errors, read_record
 from lmtrain.engine.checkpoints.policy import NoSaveSucceededError
 from lmtrain.engine.checkpoints.read import Newest, newest
 from lmtrain.engine.runs.run_folder import STATUS
-from lmtrain.engine.speed.memory import is_out_of_memory
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.engine.unfinished import EXPORTED
 

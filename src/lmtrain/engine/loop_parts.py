@@ -96,7 +96,7 @@ def load_checkpoint(folder: str | Path, model: Any, **parts: Any) -> int:
     if found.checkpoint is None:
         return 0
     if wrong := put_weights(model, found.checkpoint / "model.safetensors"):
-        raise ValueError(f"{found.checkpoint} is another model's: {', '.join(wrong[:3])}")
+        raise ValueError(f"{found.checkpoint} is another model's: {wrong}")
     for name, part in parts.items():
         part.load_state_dict(read_tensors(found.checkpoint / f"{name}.pt"))
     return found.step

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
 from lmtrain.config.values import user_path
 from lmtrain.core.console import Say, is_first_process, say
-from lmtrain.core.files import read_json, read_record
+from lmtrain.core.files import read_record
 from lmtrain.data.corpus import StoresMade
 from lmtrain.engine.agreement import require_same_start
 from lmtrain.engine.distributed.meeting import telling_others
@@ -99,9 +98,7 @@ def score(
 
 
 def already_finished(folder: Path, resolved: Resolved, say: Say) -> Outcome:
-    metrics: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        metrics = read_json(folder / "all_results.json")
+    metrics = read_record(folder / "all_results.json")
     say("run", f"{folder} is finished; the model lies there{LONGER_OR_ANEW}")
     if resolved.do_eval and "eval_loss" not in metrics:  # --do_train first, --do_eval added later
         return Outcome(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import IO, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtrain.core.console import told_to
 from lmtrain.core.runlog import Events
-from lmtrain.engine.callbacks import SPEED, TrainingClock
 from lmtrain.engine.display import Lines, Noted, Terminal, describe_evaluation
 from lmtrain.engine.distributed.ranks import Ranks
 from lmtrain.engine.guarding import MARKS
+from lmtrain.engine.meter import SPEED, Meter
 from lmtrain.engine.speed.memory import memory_in_use
 from lmtrain.models.sharding import count_of
 
@@ -29,12 +27,13 @@ class Progress(TrainerCallback):
     ``terminal`` None looks whether ``stream`` (standard error, in a notebook standard output) is one. ``summaries``
     False: an evaluation that is no part of training is written down, but its figures are left to the caller to show.
     ``masked``: evaluations are of hidden tokens; ``ranks``: the processes' times, of which ``log`` receives an event
-    (``ranks``) at every logging step; :class:`LMTrainer` sets both. Only the first process of all shows or writes
-    anything; what it shows stands in its log too.
+    (``ranks``) at every logging step; ``meter`` has the time; :class:`LMTrainer` sets all three. Only the first process
+    of all shows or writes anything; what it shows stands in its log too.
     """
 
     masked = False
     ranks: Ranks | None = None
+    meter: Meter | None = None
 
     def __init__(
         self,
@@ -43,11 +42,9 @@ class Progress(TrainerCallback):
         stream: IO[str] | None = None,
         terminal: bool | None = None,
         summaries: bool = True,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         stream = told_to() if stream is None else stream
         self.log = log
-        self._time = TrainingClock(clock)
         self._first_step = 0
         self._summaries = summaries
         self._trains = False
@@ -59,7 +56,6 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         self._trains = True
-        self._time.on_train_begin(args, state, control)
         self._first_step = state.global_step
         if state.is_world_process_zero:
             for display in (self.display, self._noted):
@@ -68,7 +64,6 @@ class Progress(TrainerCallback):
             self._event("begin", {"step": state.global_step, "steps": state.max_steps, "parameters": size})
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._time.on_step_end(args, state, control)
         if state.is_world_process_zero:
             self.display.step(state.global_step, self._seconds_left(state))
 
@@ -114,7 +109,9 @@ class Progress(TrainerCallback):
     def _seconds_left(self, state: TrainerState) -> float | None:
         """For the remaining training steps, at the mean pace so far; None before the first step."""
         done = state.global_step - self._first_step
-        return self._time.seconds / done * (state.max_steps - state.global_step) if done > 0 else None
+        if self.meter is None or done <= 0:
+            return None
+        return self.meter.seconds / done * (state.max_steps - state.global_step)
 
     def on_prediction_step(
         self,
@@ -134,16 +131,12 @@ class Progress(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
     ) -> None:
-        self._time.on_evaluate(args, state, control)
         if state.is_world_process_zero and metrics:
             shows = self._trains or self._summaries
             said = describe_evaluation(metrics, masked=self.masked) if shows else None
             for display in (self.display, self._noted):
                 display.evaluated(state.global_step, said)
             self._event("evaluation", {"step": state.global_step, **metrics})
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._time.on_save(args, state, control)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._trains = False

@@ -19,7 +19,7 @@ from transformers.integrations import get_reporting_integration_callbacks, integ
 from lmtrain.config.options import Resolved
 from lmtrain.config.sharding import KINDS, launcher_sharding
 from lmtrain.config.values import YES, user_path
-from lmtrain.core.errors import Problems, UserError
+from lmtrain.core.errors import Problems, UserError, one_line
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.runs.uploading import destination_of
 from lmtrain.engine.speed.precision import Decision
@@ -92,7 +92,7 @@ def _trackers(arguments: TrainingArguments, model: Any) -> None:
     try:
         callbacks = get_reporting_integration_callbacks(named)
     except ValueError as error:
-        raise UserError(_said(error), flag="--report_to") from error
+        raise UserError(one_line(error), flag="--report_to") from error
     for name, callback in zip(named, callbacks, strict=True):
         if _is_there(name):
             continue
@@ -154,8 +154,4 @@ def _tried(attempt: Callable[[], Any], flag: str) -> None:
     try:
         attempt()
     except (ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(_said(error), flag=flag) from error
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise UserError(one_line(error), flag=flag) from error

@@ -15,8 +15,7 @@ from lmtrain.core.launching import processes
 from lmtrain.engine.making import make_trainer
 from lmtrain.engine.parts import Parts
 from lmtrain.engine.progress import Progress
-from lmtrain.engine.speed.batch_size import MicroBatch, choose_micro_batch
-from lmtrain.engine.speed.batch_size import examples_a_step as closest_to
+from lmtrain.engine.speed.batch_size import MicroBatch, choose_micro_batch, closest_to
 from lmtrain.engine.speed.budget import StepClock, steps_within
 from lmtrain.models.quiet import quiet_libraries
 

@@ -6,7 +6,8 @@ Importing this package imports neither torch nor transformers; calling it does.
 """
 
 from lmtrain.generate.beam import beam_search
-from lmtrain.generate.complete import Completion, complete
+from lmtrain.generate.complete import complete
+from lmtrain.generate.completion import Completion
 from lmtrain.generate.fill import FilledText, Filling, fill_mask
 from lmtrain.generate.settings import Settings
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.generate.batches import batches, check_ids
+from lmtrain.generate.completion import Completion
 from lmtrain.generate.decoding import end_ids, new_ids
-from lmtrain.generate.logprobs import TokenLogprob, token_logprobs
+from lmtrain.generate.logprobs import token_logprobs
 from lmtrain.generate.modes import evaluating
 from lmtrain.generate.rows import Row, rows_of
 from lmtrain.generate.settings import Settings
@@ -20,29 +21,6 @@ from lmtrain.generate.text import before_stop, continuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """``text`` continues ``prompt``; ``index`` is the prompt's number, ``sample`` the completion's.
-
-    ``ids`` were generated, the end of text or the tokens of the stop string included. ``finished`` says that the
-    model ended it itself, with the end of text or with the stop string ``stop``, which is no part of ``text``.
-    ``logprobs``, where asked for, has an entry for each of ``ids``.
-    """
-
-    index: int
-    sample: int
-    prompt: str
-    text: str
-    ids: tuple[int, ...]
-    finished: bool
-    stop: str | None = None
-    logprobs: tuple[TokenLogprob, ...] | None = None
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.ids)
 
 
 def complete(

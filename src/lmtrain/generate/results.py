@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 from lmtrain.core.console import for_reader
 
 if TYPE_CHECKING:
-    from lmtrain.generate.complete import Completion
+    from lmtrain.generate.completion import Completion
     from lmtrain.generate.fill import FilledText
 
 _WIDTH = 60

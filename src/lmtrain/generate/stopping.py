@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmtrain.generate.text import continuation
+from lmtrain.generate.text import BEFORE, continuation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_BEFORE = 6  # tokens, as in text.py
 _SPARE = 8  # tokens without a text of their own
 
 
@@ -30,7 +29,7 @@ class StopStrings:
         import torch
 
         first = max(self._start, input_ids.shape[1] - self._window)
-        before = max(0, first - _BEFORE)
+        before = max(0, first - BEFORE)
         rows = input_ids[:, before:].tolist()
         texts = [continuation(self._tokenizer, row[: first - before], row[first - before :]) for row in rows]
         return torch.tensor([any(stop in text for stop in self._stops) for text in texts], device=input_ids.device)

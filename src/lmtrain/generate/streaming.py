@@ -10,7 +10,7 @@ from lmtrain.generate.text import TextSoFar, before_stop, held_back
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lmtrain.generate.complete import Completion
+    from lmtrain.generate.completion import Completion
 
 
 class Stream(Protocol):

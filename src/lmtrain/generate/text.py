@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-_BEFORE = 6  # tokens that decide how the next is written: more than the bytes of any character
+BEFORE = 6  # tokens that decide how the next is written: more than the bytes of any character
 _BROKEN = "\ufffd"  # stands for bytes that are no character, or none yet
 
 
@@ -38,7 +38,7 @@ class TextSoFar:
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._ids = list(prompt[-_BEFORE:])
+        self._ids = list(prompt[-BEFORE:])
         self._start, self._written = 0, len(self._ids)
 
     def add(self, token: int) -> str:

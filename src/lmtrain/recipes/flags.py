@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from lmtrain.config.flags import flag_table
 from lmtrain.core.console import Say
-from lmtrain.core.errors import Problem, UserError
+from lmtrain.core.errors import UserError
+from lmtrain.core.problem_block import Problem
 from lmtrain.engine.measuring import LONGER_OR_ANEW
 
 _FLAG = re.compile(r"--[a-z][a-z_]+\b")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmtrain.core.mkl import lacks_compiler
-from lmtrain.engine.callbacks import WORTH_SAYING
+from lmtrain.engine.meter import WORTH_SAYING
 from lmtrain.engine.speed.batch_size import CHECKPOINTING
 from lmtrain.engine.speed.precision import choose_precision
 from lmtrain.engine.trainer import LMTrainer

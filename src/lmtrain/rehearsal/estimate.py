@@ -7,7 +7,7 @@ from typing import Any
 
 from lmtrain.core.console import amount, counted, duration
 from lmtrain.core.errors import UserError
-from lmtrain.engine.arguments import planned_steps
+from lmtrain.engine.arguments import examples_of_a_step, planned_steps
 from lmtrain.engine.rehearsing import Stage
 from lmtrain.engine.speed.memory import free_here, held, needed_by
 from lmtrain.engine.trainer import LMTrainer
@@ -41,8 +41,7 @@ def length_of(trainer: LMTrainer) -> tuple[int, float]:
     args, dataset = trainer.args, trainer.train_dataset
     examples = len(dataset)  # type: ignore[arg-type]
     steps = planned_steps(args, examples)
-    a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return steps, steps * a_step / max(1, examples) if args.max_steps > 0 else args.num_train_epochs
+    return steps, steps * examples_of_a_step(args) / max(1, examples) if args.max_steps > 0 else args.num_train_epochs
 
 
 def estimate(stage: Stage, passed: Pass) -> Estimate:

@@ -25,11 +25,11 @@ from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.read import checkpoints
 from lmtrain.engine.muon import maker_of
 from lmtrain.engine.speed.memory import needed_by
+from lmtrain.engine.trainer.saving import SPARE
 from lmtrain.models.sharding import part_here, shape_of
 from lmtrain.rehearsal.place import existing
 
 _RECORDS = 50_000  # bytes of configuration, trainer state and manifest
-_SPARE = 1.25  # so much memory has to be free of what a copy takes (engine.trainer.saving)
 _SIDE = 128  # of the matrix that an optimizer is tried on
 _OF_A_MODEL = ("*.safetensors", "*.bin")
 
@@ -126,7 +126,7 @@ def snapshot_bytes(model: torch.nn.Module, optimizer: int, resolved: Resolved, f
         return 0  # made when it is needed
     gradients = needed_by(model)["gradients"]
     copy = gradients + optimizer
-    fits = free > copy + _SPARE * copy
+    fits = free > copy + SPARE * copy
     return copy if resolved.run.background_save == "on" or (fits and not given.get("push_to_hub")) else 0
 
 

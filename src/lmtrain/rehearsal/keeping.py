@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lmtrain.config.options import ModelOptions
-from lmtrain.core.errors import OwnResultWrong, Problems, UserError, first_line
+from lmtrain.core.errors import OwnResultWrong, Problems, UserError, first_line, one_line
 from lmtrain.generate import Settings, complete, fill_mask
 from lmtrain.models import Purpose, max_positions, save_model
 from lmtrain.models.exporting.verified_export import export_verified
@@ -45,7 +45,7 @@ def check_settings(model: Any, flag: str) -> None:
         generation.validate(strict=True)
     except ValueError as error:
         problems.add(
-            f"its generation settings are not valid ({' '.join(str(error).split())}), and saving would refuse them; "
+            f"its generation settings are not valid ({one_line(error)}), and saving would refuse them; "
             "mend its generation_config.json",
             flag=flag,
         )

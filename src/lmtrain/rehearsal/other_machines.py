@@ -25,10 +25,9 @@ from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.sharding import count_of
 from lmtrain.rehearsal.anatomy import Anatomy
 from lmtrain.rehearsal.scale.exchange import Step
-from lmtrain.rehearsal.scale.network import Link, Network
-from lmtrain.rehearsal.scale.outlook import HOUR, Outlook, Run, outlook
+from lmtrain.rehearsal.scale.network import LATENCY, NODE_LATENCY, Link, Network
+from lmtrain.rehearsal.scale.outlook import HOUR, MTBF_HOURS, Outlook, Run, outlook
 from lmtrain.rehearsal.scale.preparation import Preparation, preparation
-from lmtrain.rehearsal.scale.reference import LATENCY, MTBF_HOURS, NODE_LATENCY
 from lmtrain.rehearsal.scale.saves import Storage
 
 _SAMPLE = 1 << 20  # characters of the training text that are tokenized to see how fast that goes
@@ -64,13 +63,13 @@ def on_other_machines(
     network = Network(
         devices,
         asked.devices_per_node,
-        Link.of(asked.node_link_gbps, NODE_LATENCY.value),
-        Link.of(asked.link_gbps, LATENCY.value),
+        Link.of(asked.node_link_gbps, NODE_LATENCY),
+        Link.of(asked.link_gbps, LATENCY),
     )
     disk = measured.write_speed if asked.disk_mbps is None else asked.disk_mbps * 1e6
     shared = None if asked.store_mbps is None else asked.store_mbps * 1e6
     storage = Storage(disk, copy_speed(trainer.args.device), shared)
-    hours = MTBF_HOURS.value if asked.mtbf is None else asked.mtbf
+    hours = MTBF_HOURS if asked.mtbf is None else asked.mtbf
     prepared = _preparation(parts, network.nodes)
     return outlook(run, network, storage, mtbf=hours * HOUR, preparation=prepared)
 

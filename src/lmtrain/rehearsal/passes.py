@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from lmtrain.core.allocator import is_out_of_memory
+from lmtrain.core.clock import now
 from lmtrain.core.console import counted
 from lmtrain.core.errors import UserError
 from lmtrain.engine.speed.batch_size import CHECKPOINTING
-from lmtrain.engine.speed.memory import PeakMemory, is_out_of_memory, needed_by
+from lmtrain.engine.speed.memory import PeakMemory, needed_by
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.flops import ModelFlops, Work
 from lmtrain.models.layers import no_more_compiling
@@ -78,8 +79,7 @@ def try_pass(trainer: LMTrainer, numbers: Sequence[int], micro_batch: int, flag:
     """
     device, model = trainer.args.device, trainer.model
     memory = PeakMemory(device, tidy=False)
-    again = getattr(trainer.args, "gradient_checkpointing", None) or getattr(trainer.args, CHECKPOINTING, None)
-    recomputes = bool(again) and hasattr(model, f"{CHECKPOINTING}_enable")
+    recomputes = getattr(trainer.args, CHECKPOINTING) and hasattr(model, f"{CHECKPOINTING}_enable")
     try:
         with same_model(model), no_more_compiling() if trainer.fast_paths.compiled else nullcontext():
             if recomputes:
@@ -104,11 +104,9 @@ def try_pass(trainer: LMTrainer, numbers: Sequence[int], micro_batch: int, flag:
 
 
 def _timed(trainer: LMTrainer, batch: dict[str, Any]) -> float:
-    began = time.perf_counter()
+    began = now(trainer.args.device)
     trainer.one_pass(batch)
-    if trainer.args.device.type != "cpu":
-        torch.accelerator.synchronize(trainer.args.device)
-    return time.perf_counter() - began
+    return now(trainer.args.device) - began
 
 
 def _too_large(trainer: LMTrainer, numbers: Sequence[int]) -> UserError:
@@ -134,9 +132,8 @@ def _look_at_gradients(trainer: LMTrainer, batch: dict[str, Any], flag: str) -> 
     if wrong:
         raise _no_numbers(trainer, wrong, len(trained), flag)
     args = trainer.args
-    recomputing = getattr(args, "gradient_checkpointing", None) or getattr(args, CHECKPOINTING, None)
     asked = args.ddp_find_unused_parameters
-    if without and args.world_size > 1 and (asked is False or (asked is None and recomputing)):
+    if without and args.world_size > 1 and (asked is False or (asked is None and getattr(args, CHECKPOINTING))):
         raise UserError(
             f"{counted(len(without), 'trained tensor')} get no gradient ({_some(without)}), and processes that train "
             "together would wait for it; set it to true",

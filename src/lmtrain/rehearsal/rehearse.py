@@ -25,10 +25,10 @@ from typing import Any
 import torch
 
 from lmtrain.config.options import Resolved
+from lmtrain.core.allocator import is_out_of_memory
 from lmtrain.core.console import duration
 from lmtrain.core.errors import UserError
 from lmtrain.engine.rehearsing import Stage
-from lmtrain.engine.speed.memory import is_out_of_memory
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.rehearsal.agreeing import Together
 from lmtrain.rehearsal.estimate import Estimate, estimate, length_of, require_memory

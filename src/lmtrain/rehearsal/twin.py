@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmtrain.core.errors import one_line
 from lmtrain.models.comparison import plain_attention
 
 SMALL = 4_000_000  # parameters: a model that is so small is copied as it is
@@ -66,7 +67,7 @@ def make_twin(model: Any) -> Twin:
     base = _stirred(_shrunk(inner, as_it_is=small))
     twin = _stirred(_adapted(model, copy.deepcopy(base)), only_trained=True)
     for layer in twin.modules():
-        if isinstance(blocks := getattr(layer, "blocks", None), Tensor):  # models.merged_lora: zero elsewhere, for good
+        if isinstance(blocks := getattr(layer, "blocks", None), Tensor):  # models.adapters.merged_lora: zero elsewhere
             layer.weight.data.mul_(blocks)
     return Twin(twin.eval(), base)
 
@@ -93,7 +94,7 @@ def _shrunk(model: Any, *, as_it_is: bool = False) -> Any:
             twin = type(model)(config)
             _check_runs(twin)
         except Exception as error:  # each class has its own ways to refuse a shape
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            reason = f"{type(error).__name__}: {one_line(error)[:200]}"
             continue
         return _alike(twin, model, state)
     raise LookupError(f"no small twin of this {type(model).__name__} could be made: {reason}")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lmtrain.cli.arguments import parse
-from lmtrain.core.errors import Problem, UserError
+from lmtrain.core.errors import UserError
+from lmtrain.core.problem_block import Problem
 
 OUT = ["--output_dir", "o"]
 MODEL = ["--model_name_or_path", "m"]

@@ -11,22 +11,22 @@ import time
 from collections.abc import Iterator
 
 from lmtrain.cli import main
-from lmtrain.data.filter import run
+from lmtrain.data.filter import meter, run
 from lmtrain.data.filter.segment import Job, Segment
 from lmtrain.data.filter.tasks import Task
 
-_segments = Task.segments
+_segments = meter.segments_of
 
 
-def slowly(self: Task, job: Job) -> Iterator[Segment]:
-    for segment in _segments(self, job):
+def slowly(task: Task, job: Job) -> Iterator[Segment]:
+    for segment in _segments(task, job):
         time.sleep(float(os.environ["SECONDS_A_SEGMENT"]))
         yield segment
 
 
 if __name__ == "__main__":
     if "SECONDS_A_SEGMENT" in os.environ:
-        Task.segments = slowly  # type: ignore[method-assign]
+        meter.segments_of = slowly
     run._CHECKPOINT = 0.05
     whole = run.filter_corpus
     run.filter_corpus = lambda options, **more: whole(options, segment_bytes=20_000, **more)  # type: ignore[assignment]

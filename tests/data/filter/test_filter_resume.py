@@ -20,6 +20,7 @@ import pytest
 from filter_corpora import KEYWORDS, code, contents, run, write
 
 from lmtrain.core.errors import ExitCode, Interrupted, UserError
+from lmtrain.data.filter import meter
 from lmtrain.data.filter.segment import Job, Segment
 from lmtrain.data.filter.tasks import Task
 
@@ -129,14 +130,14 @@ def test_packed_files_in_two_processes_are_let_go_in_their_middle(tmp_path: Path
 
 def test_what_was_done_of_a_packed_file_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--source", packed(tmp_path)[0], *RULE, "--deduplicate", "exact", "--output"]
-    straight, plain = run(*words, tmp_path / "straight"), Task.segments
+    straight, plain = run(*words, tmp_path / "straight"), meter.segments_of
 
-    def stopped(self: Task, job: Job) -> Iterator[Segment]:
-        yield from islice(plain(self, job), 5)
+    def stopped(task: Task, job: Job) -> Iterator[Segment]:
+        yield from islice(plain(task, job), 5)
         raise Interrupted("now")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Task, "segments", stopped)
+        patched.setattr(meter, "segments_of", stopped)
         with pytest.raises(Interrupted):
             run(*words, tmp_path / "out")
     state = json.loads((tmp_path / "out" / ".filter" / "state.json").read_text())

@@ -32,7 +32,7 @@ from filter_corpora import (
 from lmtrain.cli.main import main
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Tally
-from lmtrain.data.filter import progress
+from lmtrain.data.filter import meter, progress
 from lmtrain.data.filter.tasks import Task
 from lmtrain.data.sources import Reading, opening, resolve_sources, tables
 
@@ -278,16 +278,16 @@ def test_a_token_store_is_no_text(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_written_to_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, plain, said = write(tmp_path / "a.jsonl", RECORDS), Task.segments, list[str]()
+    source, plain, said = write(tmp_path / "a.jsonl", RECORDS), meter.segments_of, list[str]()
 
-    def segments(self: Task, job: Any) -> Any:
-        yield from plain(self, job)
+    def segments(task: Task, job: Any) -> Any:
+        yield from plain(task, job)
         source.touch()
 
     words = ["--source", source, *RULE, "--output"]
     run(*words, tmp_path / "quiet", say=lambda _, text: said.append(text))
     assert not said
-    monkeypatch.setattr(Task, "segments", segments)
+    monkeypatch.setattr(meter, "segments_of", segments)
     run(*words, tmp_path / "out", say=lambda _, text: said.append(text))
     assert said and "a.jsonl changed while it was read" in said[-1] and "--overwrite begins anew" in said[-1]
 

@@ -72,7 +72,7 @@ def test_examples_that_a_collator_joins_to_one_row_count_one_by_one() -> None:
 def test_items_of_shape_1_t_are_squeezed_and_it_is_said_once(
     tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
 ) -> None:
-    module.say_squeezed.cache_clear()
+    module.warn_once.cache_clear()
     items = [{"input_ids": torch.tensor([[5, 6, 7]])}, {"input_ids": torch.tensor([[8, 9, 3]])}]
     with caplog.at_level(logging.WARNING):
         ours = Collate(Causal())(rows_of(items, np.arange(2), 0, 0))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import TrainerState
 
-from lmtrain.engine.callbacks import Meter
 from lmtrain.engine.distributed import ranks as module
 from lmtrain.engine.distributed.ranks import MOST_TOLD, Ranks, Times
+from lmtrain.engine.meter import Meter
 
 ONE_HOST, TWO_HOSTS = ("a",) * 4, ("a", "a", "b", "b")
 

@@ -110,6 +110,10 @@ def test_a_damaged_record_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{half")
     with pytest.raises(UserError, match=r"run\.json cannot be read"):
         look(tmp_path)
+    begin(tmp_path / "run", "finished")
+    for status in ("{}", "[]", "{half"):  # how far it came is not known
+        (tmp_path / "run" / "status.json").write_text(status)
+        assert look(tmp_path / "run") == Found("unfinished")
 
 
 def test_a_checkpoint_without_optimizer_is_no_place_to_go_on(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from lmtrain.engine.speed.batch_size import (
     _best,
     _Tried,
     choose_micro_batch,
-    examples_a_step,
+    closest_to,
     sizes,
 )
 from lmtrain.engine.speed.memory import available, free_here, held, needed_by
@@ -49,10 +49,10 @@ def test_sizes_make_up_a_step_and_lie_apart(examples: int) -> None:
 
 
 def test_tokens_become_examples() -> None:
-    assert examples_a_step(4096, np.full(10, 256), 1) == 16
-    assert examples_a_step(4096, np.full(10, 256), 2) == 8
-    assert examples_a_step(1000, np.array([100, 300]), 1) == 5
-    assert examples_a_step(10, np.full(10, 256), 1) == 1
+    assert closest_to(4096, np.full(10, 256), 1) == 16
+    assert closest_to(4096, np.full(10, 256), 2) == 8
+    assert closest_to(1000, np.array([100, 300]), 1) == 5
+    assert closest_to(10, np.full(10, 256), 1) == 1
 
 
 def test_of_sizes_as_fast_the_smallest_on_a_cpu_and_the_largest_on_a_gpu() -> None:

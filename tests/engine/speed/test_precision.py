@@ -16,8 +16,8 @@ CPU = torch.device("cpu")
 
 
 def test_what_is_asked_for_is_taken() -> None:
-    assert choose_precision("fp32", CPU).arguments == {}
-    assert choose_precision("bf16", CPU).arguments == {"bf16": True}
+    assert choose_precision("fp32", CPU).arguments == {"bf16": False, "fp16": False}
+    assert choose_precision("bf16", CPU).arguments == {"bf16": True, "fp16": False}
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from lmtrain.engine.speed import threads
+from lmtrain.core import children
 from lmtrain.engine.speed.threads import choose_threads, threads_again, threads_for
 
 
 @pytest.fixture(autouse=True)
 def eight_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(children.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(threads, "_QUOTA", quota)
+    monkeypatch.setattr(children, "_QUOTA", quota)
     return quota
 
 
@@ -38,6 +38,7 @@ def test_torchruns_single_thread_is_not_taken_for_a_wish() -> None:
 def test_a_containers_quota_counts(eight_cpus: Path, quota: str, count: int) -> None:
     eight_cpus.write_text(quota)
     assert choose_threads(8, {})[0] == count
+    assert children.cores() == count, "and as many processes prepare or filter"
 
 
 def test_a_run_goes_on_with_the_threads_that_it_began_with(eight_cpus: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from lmtrain.rehearsal.scale import page as pages
-from lmtrain.rehearsal.scale.page import Page
 from lmtrain.rehearsal.scale.preparation import preparation
 from lmtrain.rehearsal.scale.saves import Storage, restart, sharded, whole
 
@@ -17,12 +16,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_page_is_what_the_command_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    pages = importlib.import_module("scale_page")
     for name in ("outlook", "play_through"):  # of what is the same on both pages it is the same
         monkeypatch.setattr(pages, name, cache(getattr(pages, name)))
     record = json.loads((ROOT / "benchmarks" / "scale.json").read_text(encoding="utf-8"))
-    page = Page(record).text()
+    page = pages.Page(record).text()
     assert page == (ROOT / "docs" / "scale.md").read_text(encoding="utf-8"), "make scale writes it anew"
-    faster = Page({**record, "prepare_mbps": 2 * record["prepare_mbps"]}).text()
+    faster = pages.Page({**record, "prepare_mbps": 2 * record["prepare_mbps"]}).text()
     changed = [new for new, old in zip(faster.splitlines(), page.splitlines(), strict=True) if new != old]
     assert len(changed) == 5, "the rate itself, and its four rows: nothing else rests on it"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from lmtrain.data.filter.segment import Job, Segment
-    from lmtrain.data.filter.tasks import Task
+from lmtrain.data.filter.reading import segments_of
+from lmtrain.data.filter.segment import Job, Segment
+from lmtrain.data.filter.tasks import Task
 
 _IN_PARTS = ("lines", "table")  # stretches of a file and row groups: what is read of them is not what they take on disk
 _TEXT, _DISK, _STOP = range(3)
@@ -58,7 +58,7 @@ class Meter:
             file.on_read = on_read
         try:
             on_read(0)
-            for segment in task.segments(job):
+            for segment in segments_of(task, job):
                 on_read(0)
                 now = min(came, task.size)  # a file is read again to find the line of what is wrong in it
                 self._add(segment.account.seen.bytes, now - counted)

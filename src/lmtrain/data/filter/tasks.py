@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lmtrain.core.addresses import shown
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.core.types import Source
-from lmtrain.data.filter import documents, json_lines, tables
-from lmtrain.data.filter.segment import Job, Segment
+from lmtrain.data.filter.segment import Job
 from lmtrain.data.sources import Reading, TextSource, resolve_sources
 from lmtrain.data.sources.csv_files import CsvRows
-from lmtrain.data.sources.decoding import misfit
 from lmtrain.data.sources.json_files import JsonLines
 from lmtrain.data.sources.opening import File
 from lmtrain.data.sources.paths import RECORDS_WITHOUT_TEXT
@@ -24,12 +22,6 @@ from lmtrain.data.sources.stores import StoreSource
 from lmtrain.data.sources.tables import TableRows
 
 Form = Literal["lines", "stream", "json", "csv", "tsv", "table", "texts"]
-_READERS: dict[Form, Callable[[Task, Job], Iterator[Segment]]] = {
-    "lines": json_lines.stretch,
-    "stream": json_lines.stream,
-    "table": tables.rows,
-    "texts": documents.texts,
-}
 _PATHS = ("path", "filename", "file_name", "file_path", "max_stars_repo_path")
 _MOST_FILES = 4096  # small text files of one task
 
@@ -52,13 +44,6 @@ class Task:
     stop: int = 0
     first_row: int = 0
     table: TableRows | None = None
-
-    def segments(self, job: Job) -> Iterator[Segment]:
-        """What is kept of it, in order."""
-        try:
-            yield from _READERS.get(self.form, documents.records)(self, job)
-        except UnicodeDecodeError as error:  # of texts, which may be several, their source has told
-            raise misfit(self.files[0], job.reading) from error
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmtrain.core.children import cores
-from lmtrain.core.console import Say, amount, silent
+from lmtrain.core.console import Say, silent
 from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.data.cache import locked, remember_elsewhere, store_folder
 from lmtrain.data.ledger import Ledger
@@ -17,7 +17,8 @@ from lmtrain.data.preparing.encoding import Account, Work
 from lmtrain.data.preparing.engine import Engine, require_room, sample_of
 from lmtrain.data.preparing.filling import Crew, crew_for, fill
 from lmtrain.data.preparing.finding import find, make_place, still_to_make
-from lmtrain.data.preparing.manifest import finish, said_of
+from lmtrain.data.preparing.manifest import finish, made_line, said_of
+from lmtrain.data.preparing.merging import merge
 from lmtrain.data.preparing.plan import Segment, segments_of
 from lmtrain.data.preparing.request import Prepared, Request, flag_of
 from lmtrain.data.sources.changes import Stamps
@@ -37,8 +38,6 @@ def prepare(
     :class:`UserError`.
     """
     if request.making.merge:
-        from lmtrain.data.preparing.merging import merge
-
         return merge(request, cache, folder=folder, overwrite=overwrite, say=say)
     stamps = Stamps(request.sources)
     hashes = _hashes(request)
@@ -115,10 +114,3 @@ class _Making:
             self.stamps.require_unchanged()
             name, why = engine.encoder.name, [engine.claim]
             return finish(writer, request, self.hashes, self.key, self.cut, account, name, why), account
-
-
-def made_line(store: TokenStore, ledger: Ledger, seconds: float) -> str:
-    """What was made, how fast, where."""
-    size = store.manifest["text_bytes"]
-    speed = f" ({amount(size / seconds, 'B')}/s)" if size >= 1e6 else ""  # of less it would say nothing
-    return f"{ledger.tokens:,} tokens in {seconds:.1f} s{speed} · {store.folder}"

@@ -1,4 +1,4 @@
-"""The end of every preparation, alone or of parts: the manifest."""
+"""The end of every preparation, alone or of parts: the manifest, and the line that tells of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from lmtrain.core.console import amount
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Source
 from lmtrain.data.ledger import Ledger
@@ -14,6 +15,7 @@ from lmtrain.data.preparing.request import Request, versions
 from lmtrain.data.sources.pairs import PairSource
 from lmtrain.data.sources.segments import file_of
 from lmtrain.data.sources.text import passed_over_by
+from lmtrain.data.store import TokenStore
 from lmtrain.data.store_writer import StoreWriter
 from lmtrain.data.validation_cut import Cut
 
@@ -80,3 +82,10 @@ def said_of(account: Account) -> list[str]:
         f"{account.joined:,} cuts through long documents would have changed tokens, so those were tokenized in one go: "
         "memory grows with the longest document"
     ]
+
+
+def made_line(store: TokenStore, ledger: Ledger, seconds: float) -> str:
+    """What was made, how fast, where."""
+    size = store.manifest["text_bytes"]
+    speed = f" ({amount(size / seconds, 'B')}/s)" if size >= 1e6 else ""  # of less it would say nothing
+    return f"{ledger.tokens:,} tokens in {seconds:.1f} s{speed} · {store.folder}"

@@ -15,8 +15,7 @@ from lmtrain.core.files import atomic_folder, sha256_json
 from lmtrain.data.cache import locked, parts_under_way, remember_elsewhere, store_folder
 from lmtrain.data.preparing.filling import append_parts
 from lmtrain.data.preparing.finding import find, make_place
-from lmtrain.data.preparing.making import made_line
-from lmtrain.data.preparing.manifest import finish, said_of
+from lmtrain.data.preparing.manifest import finish, made_line, said_of
 from lmtrain.data.preparing.request import Prepared, Request, flag_of
 from lmtrain.data.preparing.shards import DIFFERS, Shard, about_of, differences, lock_of, name_of, place_of
 from lmtrain.data.store import TokenStore, explaining_disks, require_space, token_dtype

@@ -19,8 +19,9 @@ from typing import Any, Protocol
 
 from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.children import begin_child
-from lmtrain.core.errors import Problem, UserError
+from lmtrain.core.errors import UserError
 from lmtrain.core.files import sha256_json
+from lmtrain.core.problem_block import Problem
 from lmtrain.data.fast_engine import Loading, limit_threads, load_fastokens
 from lmtrain.data.preparing.encoding import Work
 from lmtrain.data.preparing.engine import Engine

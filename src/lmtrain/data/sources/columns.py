@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmtrain.core.errors import UserError
+from lmtrain.data.sources.origin import Origin
 from lmtrain.data.sources.reading import Reading
-
-if TYPE_CHECKING:
-    from lmtrain.data.sources.records import Origin
 
 TEXT, EMPTY = "text", "nothing"
 _NAMED_MOST = 12

@@ -24,8 +24,9 @@ from lmtrain.core.types import Piece, Tally
 from lmtrain.data.sources.chat import ChatTemplate, Messages, messages_in, tools_in
 from lmtrain.data.sources.columns import spoken_of
 from lmtrain.data.sources.cutting import pieces_of, slices
+from lmtrain.data.sources.origin import Origin
 from lmtrain.data.sources.reading import Reading
-from lmtrain.data.sources.records import PROBED, Bad, Fields, Origin, Records, RecordSource
+from lmtrain.data.sources.records import PROBED, Bad, Fields, Records, RecordSource
 
 Form = Literal["text", "chat", "ids"]
 _NAMES = (("context", "completion"), ("prompt", "completion"))

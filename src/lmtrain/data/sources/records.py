@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from lmtrain.data.sources.columns import choose_column
 from lmtrain.data.sources.cutting import pieces_of, slices
 from lmtrain.data.sources.decoding import misfit
 from lmtrain.data.sources.opening import File
+from lmtrain.data.sources.origin import Origin
 from lmtrain.data.sources.reading import Reading
 from lmtrain.data.sources.text import PassedOver
 
@@ -40,25 +41,6 @@ class Bad:
 
 Value = str | Bad | None
 Fields = dict[str, Any]
-
-
-class Origin(Protocol):
-    """Where records come from: a file, or a split of a data set."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def size(self) -> int | None:
-        """Bytes on disk; None: count the bytes of the text instead."""
-
-    def content_hash(self) -> str: ...
-
-    def error(self, text: str) -> UserError:
-        """An error whose text begins with the name."""
-
-    def explained(self) -> AbstractContextManager[None]:
-        """Turns errors of the system into a :class:`UserError`."""
 
 
 class Records(Protocol):

@@ -14,7 +14,7 @@ from transformers import DataCollatorForLanguageModeling
 
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Examples
-from lmtrain.engine.batches.items import Limits, fields_of, look_at_labels, say_squeezed, without_ids
+from lmtrain.engine.batches.items import SQUEEZED, Limits, fields_of, look_at_labels, warn_once, without_ids
 from lmtrain.engine.batches.packed import Packing, kept_apart, packed, restarted
 from lmtrain.objectives import IGNORED, Objective
 from lmtrain.objectives.base import model_inputs, real_positions
@@ -229,7 +229,7 @@ def _one_row(value: Any) -> Any:
     tensor = shape is not None and len(shape) == 2 and shape[0] == 1
     nested = isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
     if tensor or nested:
-        say_squeezed()
+        warn_once(SQUEEZED)
         return value[0]
     return value
 

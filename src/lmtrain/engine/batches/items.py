@@ -29,6 +29,24 @@ _TOKENIZE = (
     "lmtrain.prepare(tokenizer, train_file=…).splits['train'] makes such a data set"
 )
 
+SQUEEZED = (
+    "Items of the data set have the shape (1, T) and are taken as (T,). A tokenizer called with return_tensors='pt' "
+    "makes a batch of one; without it, no line like this."
+)
+NOTHING_PREDICTED = (
+    "The first examples have no token to predict: all their labels are -100, or they are one token long. Nothing is "
+    "learned from such examples, and a step of them has the loss 0."
+)
+_EMPTY = "Some items of the data set have no tokens (empty texts?); nothing is learned from them."
+_SHOWN = (
+    "The labels of the data set are its input_ids, so a masked model sees what it is to predict and learns nothing; "
+    "leave labels out, and tokens are hidden from it."
+)
+_MOVED = (
+    "The labels of the data set are its input_ids moved by one. They are moved in training too, so the model learns "
+    "the token after the next; leave labels out, or give them as the input_ids are."
+)
+
 
 class Columns:
     """A mapping of columns, as ``tokenizer(texts)`` gives it, read as a data set of items."""
@@ -103,7 +121,7 @@ def fields_of(item: Any, number: int = -1) -> dict[str, np.ndarray]:
     if mask is not None:
         fields = {name: value[mask.astype(bool)] for name, value in fields.items()}
     if not len(fields["input_ids"]):
-        _say_empty()
+        warn_once(_EMPTY)
     return fields
 
 
@@ -126,7 +144,7 @@ def without_labels(batch: Mapping[str, Any]) -> UserError:
 def _flat(value: Any, name: str, number: int) -> np.ndarray:
     array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
     if array.ndim == 2 and array.shape[0] == 1:
-        say_squeezed()
+        warn_once(SQUEEZED)
         array = array[0]
     if array.ndim == 0 and name == "labels":
         raise UserError(
@@ -191,48 +209,16 @@ def look_at_labels(ids: np.ndarray, labels: np.ndarray, *, shifted: bool) -> Non
         return
     if not shifted:
         if (labels[given] == ids[given]).all():
-            _say_shown()
+            warn_once(_SHOWN)
     elif ids.shape[1] > 2 and not (labels[given] == ids[given]).all():
         moved = given[:, :-1]
         if moved.any() and (labels[:, :-1][moved] == ids[:, 1:][moved]).all():
-            _say_moved()
+            warn_once(_MOVED)
 
 
 @functools.cache
-def say_squeezed() -> None:
-    _log.warning(
-        "Items of the data set have the shape (1, T) and are taken as (T,). A tokenizer called with "
-        "return_tensors='pt' makes a batch of one; without it, no line like this."
-    )
-
-
-@functools.cache
-def say_nothing_predicted() -> None:
-    _log.warning(
-        "The first examples have no token to predict: all their labels are -100, or they are one token long. Nothing "
-        "is learned from such examples, and a step of them has the loss 0."
-    )
-
-
-@functools.cache
-def _say_empty() -> None:
-    _log.warning("Some items of the data set have no tokens (empty texts?); nothing is learned from them.")
-
-
-@functools.cache
-def _say_shown() -> None:
-    _log.warning(
-        "The labels of the data set are its input_ids, so a masked model sees what it is to predict and learns "
-        "nothing; leave labels out, and tokens are hidden from it."
-    )
-
-
-@functools.cache
-def _say_moved() -> None:
-    _log.warning(
-        "The labels of the data set are its input_ids moved by one. They are moved in training too, so the model "
-        "learns the token after the next; leave labels out, or give them as the input_ids are."
-    )
+def warn_once(text: str) -> None:
+    _log.warning(text)
 
 
 def _named(number: int) -> str:

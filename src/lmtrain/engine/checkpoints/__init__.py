@@ -4,5 +4,3 @@
 ``sharded`` lets each of several processes write its part, and ``sharded_state`` names what is in it,
 ``read`` finds the newest that verifies, ``keep`` removes old ones, ``plan`` says what would be another training.
 """
-
-from __future__ import annotations

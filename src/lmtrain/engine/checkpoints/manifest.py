@@ -28,10 +28,11 @@ def describe_files(folder: Path, known: Mapping[str, dict[str, Any]] | None = No
         for entry in sorted(folder.rglob("*"))
         if entry.is_file() and entry != folder / MANIFEST
     }
-    return {
-        name: known[name] if name in known else {"size": entry.stat().st_size, "sha256": sha256_file(entry)}
-        for name, entry in names.items()
-    }
+    return {name: known[name] if name in known else describe(entry) for name, entry in names.items()}
+
+
+def describe(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:

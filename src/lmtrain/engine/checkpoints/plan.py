@@ -82,7 +82,7 @@ def require_same_plan(checkpoint: str, before: dict[str, Any], now: dict[str, An
 def elsewhere(about: dict[str, Any], versions: dict[str, str], machine: dict[str, Any]) -> str | None:
     """A line when a checkpoint was made where bits may come out differently; None when it was here.
 
-    ``about`` is its manifest; ``versions`` and ``machine`` are :mod:`lmtrain.engine.runs.run_folder`'s of now.
+    ``about`` is its manifest; ``versions`` and ``machine`` are :mod:`lmtrain.engine.runs.versions`' of now.
     """
     changed = []
     for before, now in ((about.get("versions") or {}, versions), (about.get("machine") or {}, machine)):

@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from lmtrain.core.errors import Interrupted, UserError
-from lmtrain.core.files import as_os_errors, atomic_folder, sha256_file, write_json
-from lmtrain.engine.checkpoints.manifest import describe_files, write_manifest
-from lmtrain.engine.checkpoints.write import Contents, write_tensors
+from lmtrain.core.errors import Interrupted, UserError, one_line
+from lmtrain.core.files import atomic_folder
+from lmtrain.engine.checkpoints.manifest import describe
+from lmtrain.engine.checkpoints.write import Contents, write_contents
 from lmtrain.engine.distributed.processes import noticing_lost_ones
 
 _T = TypeVar("_T")
@@ -71,24 +71,16 @@ def write_sharded(path: Path, contents: Contents, parts: Mapping[str, Mapping[st
             _save(tensors, writer, group)
             written += [f"{name}/{file}" for file in sorted(writer.written)]
         described: dict[str, dict[str, Any]] = {}
-        for one in together(lambda: {name: _described(scratch / name) for name in written}, group):
+        for one in together(lambda: {name: describe(scratch / name) for name in written}, group):
             described |= one
 
         def commit() -> int:
             if not first:
                 return 0
             _require_seen(scratch, described)
-            with as_os_errors():
-                contents.write_weights(scratch)
-            for name, value in contents.tensors.items():
-                described[name] = write_tensors(scratch / name, value)
-            for name, value in contents.records.items():
-                write_json(scratch / name, value)
-            files = describe_files(scratch, described)
-            state = {"step": contents.step, "optimizer_state": contents.optimizer_state, "files": files}
-            write_manifest(scratch, {**contents.about, "processes": dist.get_world_size(group), **state})
+            size = write_contents(scratch, contents, described, processes=dist.get_world_size(group))
             stack.close()  # the rename
-            return sum(entry["size"] for entry in files.values())
+            return size
 
         return together(commit, group)[0]
 
@@ -117,7 +109,7 @@ def read_part(folder: Path, tensors: dict[str, Tensor]) -> None:
         else:
             reason = next(iter(error.failures.values()))[0]
         raise UserError(
-            f"{folder} holds another model's tensors: {' '.join(str(reason).split())[:200]}",
+            f"{folder} holds another model's tensors: {one_line(reason)[:200]}",
             flag="--resume_from_checkpoint",
         ) from None
 
@@ -172,10 +164,6 @@ def _save(tensors: Mapping[str, Tensor], writer: _Writer, group: Any) -> None:
 def _raise(error: CheckpointException) -> NoReturn:
     rank, (reason, _) = next(iter(error.failures.items()))
     raise _of_process(rank, *_in_words(reason)) from reason
-
-
-def _described(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def _require_seen(scratch: Path, described: Mapping[str, Mapping[str, Any]]) -> None:

@@ -27,6 +27,7 @@ from lmtrain.engine.checkpoints.read import (
     SHARDED_OPTIMIZER,
     SHARDED_WEIGHTS,
     has_shards,
+    other_names,
     read_tensors,
 )
 from lmtrain.engine.checkpoints.sharded import names_in, read_part
@@ -137,7 +138,5 @@ def _cut(optimizer: Any, whole: dict[str, Any]) -> dict[str, Any]:
 
 def _require_names(folder: Path, mine: Iterable[str], there: Iterable[str]) -> None:
     mine, there = set(mine), set(there)
-    wrong = [*(f"no {name}" for name in sorted(mine - there)), *(f"also {name}" for name in sorted(there - mine))]
-    if wrong:
-        shown = ", ".join(wrong[:3]) + (" …" if len(wrong) > 3 else "")
-        raise UserError(f"{folder} holds another model's tensors: {shown}", flag=_FLAG)
+    if wrong := other_names(sorted(mine - there), sorted(there - mine)):
+        raise UserError(f"{folder} holds another model's tensors: {wrong}", flag=_FLAG)

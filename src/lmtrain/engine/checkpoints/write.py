@@ -6,7 +6,7 @@ import errno
 import hashlib
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,23 @@ def write_checkpoint(path: Path, contents: Contents) -> int:
     Raises ``OSError`` where the file system is why, whichever library met it.
     """
     with atomic_folder(path) as scratch:
-        with as_os_errors():
-            contents.write_weights(scratch)
-        described = {name: write_tensors(scratch / name, value) for name, value in contents.tensors.items()}
-        for name, value in contents.records.items():
-            write_json(scratch / name, value)
-        files = describe_files(scratch, described)
-        state = {"step": contents.step, "optimizer_state": contents.optimizer_state, "files": files}
-        write_manifest(scratch, {**contents.about, **state})
-        return sum(entry["size"] for entry in files.values())
+        return write_contents(scratch, contents, {})
+
+
+def write_contents(scratch: Path, contents: Contents, known: Mapping[str, dict[str, Any]], **about: Any) -> int:
+    """Fill the folder ``scratch``, with a manifest of all that lies in it; returns the size of its files in bytes.
+
+    ``known`` describes the files that are there already, ``about`` goes into the manifest too.
+    """
+    with as_os_errors():
+        contents.write_weights(scratch)
+    written = {name: write_tensors(scratch / name, value) for name, value in contents.tensors.items()}
+    for name, value in contents.records.items():
+        write_json(scratch / name, value)
+    files = describe_files(scratch, {**known, **written})
+    state = {"step": contents.step, "optimizer_state": contents.optimizer_state, "files": files}
+    write_manifest(scratch, {**contents.about, **about, **state})
+    return sum(entry["size"] for entry in files.values())
 
 
 def write_tensors(path: Path, value: Any) -> dict[str, Any]:

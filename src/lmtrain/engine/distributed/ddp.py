@@ -12,20 +12,18 @@ gradients then comes out in another order, and in other bits. The sum of two has
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import gather
 
+from lmtrain.engine.speed.job import Job
 from lmtrain.objectives import IGNORED
-
-if TYPE_CHECKING:
-    from lmtrain.engine.trainer.settling import SettlingTrainer
 
 _VARYING = ("expert", "layerdrop", "layer_drop")  # in the names of settings: parts that not every pass goes through
 
 
-def settle_ddp(trainer: SettlingTrainer) -> None:
+def settle_ddp(trainer: Job) -> None:
     """Settle how ``trainer`` is going to wrap its model; all its processes call this, before it is wrapped.
 
     ``--ddp_find_unused_parameters`` is obeyed when it is given.
@@ -60,7 +58,7 @@ def _settings(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield str(name), value  # ids of labels are numbers
 
 
-def _all_get_one(trainer: SettlingTrainer) -> bool:
+def _all_get_one(trainer: Job) -> bool:
     """Whether a pass over one example gives every trained weight a gradient, also when nothing in it is predicted: a
     batch may be left without labels, and a process without an example."""
     if trainer.first_examples(1) is None:

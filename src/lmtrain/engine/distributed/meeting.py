@@ -21,8 +21,9 @@ from typing import Any, Final
 import torch
 
 from lmtrain.core.console import Say, say
-from lmtrain.core.errors import Interrupted, Lost, OwnResultWrong, Problem, UserError
+from lmtrain.core.errors import Interrupted, Lost, OwnResultWrong, UserError
 from lmtrain.core.launching import processes, rank
+from lmtrain.core.problem_block import Problem
 from lmtrain.engine.distributed.interface import choose_interface
 from lmtrain.engine.distributed.lives import agree_on_life
 from lmtrain.engine.distributed.store import LOOK_EVERY, PATIENCE, PATIENCE_S, address, connect

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import re
 import threading
 import warnings
@@ -16,7 +15,8 @@ from typing import Any, Final, TypeVar
 import torch
 
 from lmtrain.core.console import is_first_process
-from lmtrain.core.errors import Interrupted, Lost, OwnResultWrong
+from lmtrain.core.errors import Interrupted, Lost, OwnResultWrong, first_line
+from lmtrain.core.launching import processes, rank
 from lmtrain.engine.distributed.meeting import leave_the_meeting
 
 _log = logging.getLogger(__name__)
@@ -57,17 +57,19 @@ def noticing_lost_ones() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _are_several() or not _is_of_a_lost_one(error):
+        if processes() == 1 or not _is_of_a_lost_one(error):
             raise
         lost = Lost(f"{Lost.SAID}: {_why(error)}")
         if not is_first_process():  # the first one says it when it ends; it may be the one that is gone
-            _log.error("process %s ends: %s", os.environ.get("RANK", "?"), lost)
+            _log.error("process %d ends: %s", rank(), lost)
         raise lost from None
 
 
 def _is_of_a_lost_one(error: RuntimeError) -> bool:
     """By who says it: a data loader's, a kernel's or a file's timeout is a fault here, which would come again."""
     distributed = torch.distributed
+    if not distributed.is_available():
+        return False
     if isinstance(error, distributed.DistNetworkError | distributed.DistStoreError):  # of the store that all meet at
         return True
     if isinstance(error, distributed.DistBackendError):
@@ -75,13 +77,9 @@ def _is_of_a_lost_one(error: RuntimeError) -> bool:
     return "gloo/transport" in str(error)  # its errors have no class of their own, but say where in gloo they are from
 
 
-def _are_several() -> bool:
-    return torch.distributed.is_available() and int(os.environ.get("WORLD_SIZE") or 1) > 1
-
-
 def _why(error: Exception) -> str:
     """The words of the library, without where in its source they stand."""
-    text = re.sub(r"^\[\S+\]\s*", "", (str(error).strip().splitlines() or [""])[0])
+    text = re.sub(r"^\[\S+\]\s*", "", first_line(error))
     return text.split(". ")[0].rstrip(".")
 
 

@@ -19,8 +19,8 @@ from accelerate.utils import gather, gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtrain.core.ranklog import host
-from lmtrain.engine.callbacks import Meter
 from lmtrain.engine.distributed.exchanges import Exchanges
+from lmtrain.engine.meter import Meter
 from lmtrain.engine.speed.memory import memory_in_use
 
 SLOWER: Final = 1.1

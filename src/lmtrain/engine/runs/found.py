@@ -18,7 +18,7 @@ from lmtrain.config.save import defaults
 from lmtrain.config.values import user_path
 from lmtrain.core.console import is_first_process
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import put_back, read_json
+from lmtrain.core.files import put_back, read_json, read_record
 from lmtrain.core.launching import processes, rank
 from lmtrain.engine.checkpoints.read import checkpoints, newest
 from lmtrain.engine.runs.run_folder import CHECKPOINT, DECISIONS, LOCK, METRICS, MODEL_FILES, RUN, STATUS
@@ -84,12 +84,8 @@ def _but_for_the_division(
 
     A step is the same however it is written down and shared: 2 processes × 8, ``--global_batch_size 16``.
     """
-    now = examples_a_step(options, processes())
-    try:
-        was = read_json(folder / DECISIONS)["examples_a_step"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return changed  # it stopped before that was decided
-    if now is None:
+    was, now = read_record(folder / DECISIONS).get("examples_a_step"), examples_a_step(options, processes())
+    if was is None or now is None:  # it stopped before that was decided, or tokens decide
         return changed
     if was == now:
         return {key: values for key, values in changed.items() if key not in SIZES}
@@ -123,10 +119,9 @@ def can_begin_anew(options: dict[str, Any]) -> bool:
 
 def fingerprint(folder: Path) -> str:
     """Changes when a run begins or ends in ``folder``, or has a checkpoint more or less."""
-    text, state = b"", None
-    with suppress(OSError, ValueError):
+    text, state = b"", read_record(folder / STATUS).get("state")
+    with suppress(OSError):
         text = (folder / RUN).read_bytes()
-        state = read_json(folder / STATUS)["state"]
     names = [place.name for _, place in checkpoints(folder)]
     return hashlib.sha256(repr((text, state == "finished", names)).encode()).hexdigest()
 
@@ -193,12 +188,12 @@ def look(folder: Path, command: str, options: dict[str, Any], *, overwrite: bool
 def _inspect_run(folder: Path, command: str, options: dict[str, Any], flag: str) -> Found:
     try:
         run = read_json(folder / RUN)
-        status = read_json(folder / STATUS) if (folder / STATUS).is_file() else {}
         before, ran = run["options"], run["command"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder}/{RUN} cannot be read ({error}); choose another folder, or add --overwrite_output_dir", flag=flag
         ) from error
+    status = read_record(folder / STATUS)
     changed = differing(command, before, options) if ran == command else {}
     changed = _but_for_the_division(folder, changed, options, begun=status.get("state") != "finished")
     longer = _longer(changed)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lmtrain.core.console import amount, counted, duration
-from lmtrain.core.files import read_json, write_json
-from lmtrain.engine.callbacks import WORTH_SAYING
+from lmtrain.core.files import read_record, write_json
+from lmtrain.engine.meter import WORTH_SAYING
 
 # The scripts call it ``perplexity``, without a prefix; bits per byte stand beside it.
 MASKED_PERPLEXITY = "masked-token perplexity"  # of hidden tokens given all others: no perplexity of the text
@@ -28,13 +27,7 @@ def write_results(folder: Path, split: str, metrics: dict[str, Any]) -> None:
     figures = {name: round(value, 10) if isinstance(value, float) else value for name, value in metrics.items()}
     write_json(folder / f"{split}_results.json", dict(sorted(figures.items())))
     everything = folder / "all_results.json"
-    before: dict[str, Any] = {}
-    if everything.is_file():
-        try:
-            before = read_json(everything)
-        except json.JSONDecodeError:
-            before = {}
-    write_json(everything, dict(sorted({**before, **figures}.items())))
+    write_json(everything, dict(sorted({**read_record(everything), **figures}.items())))
 
 
 def training_line(metrics: dict[str, Any], steps: int, before: int, tokens: int) -> str:

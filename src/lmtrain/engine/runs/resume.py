@@ -14,12 +14,12 @@ from typing import Any
 from lmtrain.config.save import defaults, without_secrets
 from lmtrain.config.values import NEVER, YES, user_path
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json
+from lmtrain.core.files import read_json, read_record
 from lmtrain.core.launching import processes
 from lmtrain.engine.checkpoints.deepspeed import require_as_many
 from lmtrain.engine.checkpoints.read import STATE, checkpoints, has_optimizer_state, problem
 from lmtrain.engine.runs.found import Found, can_begin_anew, look, require_usable, to_start_over
-from lmtrain.engine.runs.run_folder import DATA, RUN, STATUS, free_name
+from lmtrain.engine.runs.run_folder import DATA, DECISIONS, RUN, STATUS, free_name
 
 _FLAG = "--resume_from_checkpoint"
 
@@ -87,17 +87,21 @@ def goes_on_with_it(found: Found) -> bool:
     return found.state == "unfinished" and not found.overwrites
 
 
+def decided_by(folder: Path, found: Found) -> dict[str, Any]:
+    """What an unfinished run that is gone on with decided when it began."""
+    return read_record(folder / DECISIONS) if goes_on_with_it(found) else {}
+
+
 def _began_it(folder: Path, command: str, options: dict[str, Any], argv: Sequence[str] | None) -> bool:
     """Whether this very command began the unfinished run in ``folder``."""
     try:
         run = read_json(folder / RUN)
-        status = read_json(folder / STATUS) if (folder / STATUS).is_file() else {}
-        before, typed, state = run["options"], run.get("argv"), status.get("state")
+        before, began = run["options"], run.get("command")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    if run.get("command") != command or state == "finished":
+    if began != command or read_record(folder / STATUS).get("state") == "finished":
         return False
-    if argv is not None and typed != without_secrets(command, argv):
+    if argv is not None and run.get("argv") != without_secrets(command, argv):
         return False
     missing = defaults(command)  # an option that is younger than the run had its default
     keys = (before.keys() | options.keys()) - {"local_rank"}

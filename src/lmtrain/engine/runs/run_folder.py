@@ -34,7 +34,7 @@ from lmtrain import __version__
 from lmtrain.core import ranklog
 from lmtrain.core.console import say
 from lmtrain.core.errors import Interrupted, Lost, UserError
-from lmtrain.core.files import clear_scratch, read_json, write_json
+from lmtrain.core.files import clear_scratch, read_record, write_json
 from lmtrain.core.launching import launcher, processes
 from lmtrain.core.runlog import RunLog
 from lmtrain.core.secrets import without_keys
@@ -141,8 +141,8 @@ class RunFolder:
     def _speak_for_the_first(self, reason: str) -> None:
         """Write down how the run ended where the first process, which would, was killed: its lock is free then."""
         with suppress(OSError, ValueError, Timeout), self._lock.acquire(timeout=_PATIENCE):
-            before = read_json(self.path / STATUS)
-            if before["state"] not in _ENDS:
+            before = read_record(self.path / STATUS)
+            if before and before.get("state") not in _ENDS:
                 now = {"state": "interrupted", "updated": round(time.time(), 3), "reason": reason}
                 write_json(self.path / STATUS, {**before, **now})
 
@@ -212,9 +212,7 @@ class RunFolder:
 
     def status(self, state: str, **values: Any) -> None:
         """Write ``status.json``; earlier values (the step reached) stay unless given anew."""
-        before: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            before = read_json(self.path / STATUS)
+        before = read_record(self.path / STATUS)
         before.pop("reason", None)
         now = {"state": state, "pid": os.getpid(), "updated": round(time.time(), 3)}
         self._record(STATUS, {**before, **now, **values})

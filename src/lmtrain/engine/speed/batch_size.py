@@ -12,19 +12,18 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import TrainingArguments
 
 from lmtrain.config.global_batch import Division
+from lmtrain.core.clock import now
 from lmtrain.core.console import amount, counted
 from lmtrain.core.errors import UserError
+from lmtrain.engine.speed.job import Job
 from lmtrain.engine.speed.memory import PeakMemory, free_here, needed_by
-
-if TYPE_CHECKING:
-    from lmtrain.engine.trainer import LMTrainer
 
 # The library's name for computing activations twice, as an argument and in its methods, since 5.23 and before
 CHECKPOINTING = "activation_checkpointing"
@@ -70,7 +69,7 @@ class _Tried:
         return self.examples / self.seconds
 
 
-def examples_a_step(batch_tokens: int, lengths: np.ndarray, world: int) -> int:
+def closest_to(batch_tokens: int, lengths: np.ndarray, world: int) -> int:
     """How many examples of a process come closest to ``batch_tokens`` tokens a step over all processes."""
     return max(1, round(batch_tokens / float(lengths.mean()) / world))
 
@@ -85,7 +84,7 @@ def sizes(examples: int) -> list[int]:
     return kept + found[1:][-1:]
 
 
-def choose_micro_batch(trainer: LMTrainer, examples: int) -> MicroBatch:
+def choose_micro_batch(trainer: Job, examples: int) -> MicroBatch:
     """Try the micro-batches of a step of ``examples`` (those of one process) and take one.
 
     On a GPU the largest of those that fit and are as fast as the best; on a CPU, where more examples at once are no
@@ -110,7 +109,7 @@ def choose_micro_batch(trainer: LMTrainer, examples: int) -> MicroBatch:
     return chosen
 
 
-def _same_training(trainer: LMTrainer, candidates: list[int], examples: int) -> list[int]:
+def _same_training(trainer: Job, candidates: list[int], examples: int) -> list[int]:
     """Where short batches are dropped, those sizes that drop as many examples as the one asked for."""
     if not trainer.args.dataloader_drop_last:
         return candidates
@@ -213,12 +212,6 @@ class _Trials:
                 torch.cuda.empty_cache()
 
     def _seconds_of_a_pass(self, batch: dict[str, Any]) -> float:
-        self._wait()
-        began = time.perf_counter()
+        began = now(self._device)
         self._trainer.one_pass(batch)
-        self._wait()
-        return time.perf_counter() - began
-
-    def _wait(self) -> None:
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
+        return now(self._device) - began

@@ -7,19 +7,15 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 
 from lmtrain.core.errors import first_line
 from lmtrain.engine.speed.fast_paths import FastPaths
+from lmtrain.engine.speed.job import Compile, Job
 from lmtrain.engine.speed.proof import prove_compiled
 from lmtrain.models.layers import compile_layers, has_compiled_layers, leave_uncompiled, repeated_layers
-
-if TYPE_CHECKING:
-    from lmtrain.engine.trainer.settling import SettlingTrainer
-
-Compile = Literal["auto", "on", "off"]
 
 _LEAST_S = {"cpu": 9.0}  # that compiling took on two cores (4 layers × 256): a run that cannot save that never tries
 _LEAST_ELSEWHERE_S = 10.0
@@ -41,7 +37,7 @@ class Compiling:
         return {"choice": "on" if self.on else "off", "reason": self.reason, "seconds": self.seconds}
 
 
-def with_compiling(trainer: SettlingTrainer, paths: FastPaths, decided: Mapping[str, Any]) -> FastPaths:
+def with_compiling(trainer: Job, paths: FastPaths, decided: Mapping[str, Any]) -> FastPaths:
     """``paths``, with the model's layers compiled where that was ``decided`` before, or is asked for and found to pay.
 
     ``paths`` have to be those of the trainer already: its passes are run. Where it was asked for and is not done, a
@@ -59,7 +55,7 @@ def with_compiling(trainer: SettlingTrainer, paths: FastPaths, decided: Mapping[
     return replace(paths, compiled=decision.on, decisions=decisions, lines=lines)
 
 
-def _compiled_again(trainer: SettlingTrainer, paths: FastPaths) -> FastPaths:
+def _compiled_again(trainer: Job, paths: FastPaths) -> FastPaths:
     if paths.decisions.get("compile", {}).get("choice") != "on":
         return paths
     compile_layers(trainer.model)
@@ -70,7 +66,7 @@ def _compiled_again(trainer: SettlingTrainer, paths: FastPaths) -> FastPaths:
     return replace(paths, compiled=True)
 
 
-def _decide(trainer: SettlingTrainer, paths: FastPaths) -> Compiling | None:
+def _decide(trainer: Job, paths: FastPaths) -> Compiling | None:
     """None where there is nothing to decide: it is not asked for, or nothing is trained."""
     asked, args = trainer.compiles, trainer.args
     if asked == "off" or trainer.train_dataset is None:

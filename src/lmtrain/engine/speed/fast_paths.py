@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.batches.packed import Packing
+from lmtrain.engine.speed.job import Job
 from lmtrain.engine.speed.memory import free_here
 from lmtrain.engine.speed.precision import compute_dtype
 from lmtrain.engine.speed.proof import prove_scoring
@@ -26,10 +27,6 @@ from lmtrain.models.layers import leave_uncompiled
 from lmtrain.models.sharding import is_sharded, put_away
 from lmtrain.objectives import Objective
 from lmtrain.objectives.linear_cross_entropy import DEFAULT, Choice, Kernel, choose_kernel
-
-if TYPE_CHECKING:
-    from lmtrain.engine.trainer.settling import SettlingTrainer
-
 
 _FEW_POSITIONS = 50_000  # predicted in the whole run: trying kernels would take longer than the best of them saves
 _PROBED = 8  # examples that packing is proven on
@@ -57,7 +54,7 @@ class FastPaths:
     lines: tuple[str, ...] = ()
 
 
-def settle(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
+def settle(trainer: Job, decided: Mapping[str, Any]) -> FastPaths:
     """The fast paths of a trainer: those ``decided`` before, else tried by the first process for all.
 
     What another trainer of the same model left in it is undone first: what is tried, and what is taken over, begins
@@ -86,7 +83,7 @@ def settle(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
     return paths if args.process_index == 0 else _again(trainer, decisions)
 
 
-def _try(trainer: SettlingTrainer) -> FastPaths:
+def _try(trainer: Job) -> FastPaths:
     ragged = trainer.pads_training
     isolation = _choose_isolation(trainer, ragged)
     scoring, decisions, lines = _choose_scoring(trainer)
@@ -97,7 +94,7 @@ def _try(trainer: SettlingTrainer) -> FastPaths:
     return replace(paths, lines=tuple(lines))
 
 
-def _try_together(trainer: SettlingTrainer) -> FastPaths:
+def _try_together(trainer: Job) -> FastPaths:
     """Of a sharded model every pass needs all processes: all try, on the same examples, and the first one decides."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nothing here writes into
@@ -107,7 +104,7 @@ def _try_together(trainer: SettlingTrainer) -> FastPaths:
     return paths if decided == paths.decisions else settle(trainer, decided)
 
 
-def _again(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
+def _again(trainer: Job, decided: Mapping[str, Any]) -> FastPaths:
     kept = {name: decided[name] for name in _DECISIONS if name in decided}
     if decided.get("activations", {}).get("choice") == "fused":
         fuse_activations(trainer.model)
@@ -122,7 +119,7 @@ def _again(trainer: SettlingTrainer, decided: Mapping[str, Any]) -> FastPaths:
 
 
 def _with_packing(
-    trainer: SettlingTrainer, ragged: bool, scoring: Scoring, isolation: Isolation, decisions: dict[str, Any]
+    trainer: Job, ragged: bool, scoring: Scoring, isolation: Isolation, decisions: dict[str, Any]
 ) -> FastPaths:
     packing = None
     if ragged and isolation.possible:
@@ -138,7 +135,7 @@ def _with_packing(
     )
 
 
-def _choose_isolation(trainer: SettlingTrainer, ragged: bool) -> Isolation:
+def _choose_isolation(trainer: Job, ragged: bool) -> Isolation:
     """How the model keeps apart the examples of a packed row, or the documents of a block; proven on the data."""
     examples = trainer.first_examples(_PROBED)
     if examples is None or (examples.segments is None and not ragged):
@@ -175,7 +172,7 @@ def drops_fast(decisions: Mapping[str, Any]) -> bool:
     return bool(decisions.get("dropout", {}).get("choice") == _BITS)
 
 
-def _choose_scoring(trainer: SettlingTrainer) -> tuple[Scoring, dict[str, Any], list[str]]:
+def _choose_scoring(trainer: Job) -> tuple[Scoring, dict[str, Any], list[str]]:
     args = trainer.args
     if args.torch_compile:
         return _all_positions("--torch_compile compiles the model as it is")

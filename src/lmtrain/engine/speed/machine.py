@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lmtrain.core.clock import now
 from lmtrain.models.formats import FORMATS
 
 _BUDGET_S = 0.15
@@ -102,12 +103,6 @@ class _Product:
         self.seconds()  # the first one prepares the kernel
 
     def seconds(self) -> float:
-        self._wait()
-        start = time.perf_counter()
+        start = now(self._device)
         torch.mm(self._left, self._right, out=self._out)
-        self._wait()
-        return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
+        return now(self._device) - start

@@ -119,8 +119,3 @@ def memory_in_use() -> int:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
     return int(psutil.Process().memory_info().rss)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Of a GPU, or of main memory, for which torch has no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

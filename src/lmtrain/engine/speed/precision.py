@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -31,7 +28,7 @@ class Decision:
     @property
     def arguments(self) -> dict[str, Any]:
         """As :class:`transformers.TrainingArguments` takes it."""
-        return {} if self.name == "fp32" else {self.name: True}
+        return {name: self.name == name for name in ("bf16", "fp16")}
 
 
 def choose_precision(requested: str, device: torch.device, flag: str = "--precision") -> Decision:
@@ -81,11 +78,8 @@ def _gpu_has_bf16(device: torch.device) -> bool:
 
 def _cpu_has_bf16() -> bool:
     """Whether the CPU claims bf16 products. Asked before measuring: emulated, one would take a second."""
-    with suppress(OSError):
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-        return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-    report: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.11
-    return any(report.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    claimed = torch.cpu.get_capabilities()
+    return any(claimed.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _seconds(dtype: torch.dtype) -> float:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from lmtrain.core.children import cores
 from lmtrain.core.launching import processes_here
-
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of control groups v2: "200000 100000" is two CPUs, "max 100000" no limit
 
 
 def choose_threads(current: int, environment: Mapping[str, str] = os.environ) -> tuple[int, str]:
     """A number of threads, and why; ``current`` is torch's own, which is kept unless it is known to be wrong.
 
-    torchrun gives every process one thread when nobody says otherwise, which leaves most of a CPU idle; and a
-    container with a quota shows all of its host's CPUs, more threads than which may run only wait for each other.
+    torchrun gives every process one thread when nobody says otherwise, which leaves most of a CPU idle; and torch does
+    not look at a container's quota.
     """
-    usable = _usable_cpus()
+    usable = cores()
     mine = max(1, usable // processes_here(environment))
     asked = _asked(environment)
     if asked is None and "OMP_NUM_THREADS" in environment:
@@ -57,7 +54,7 @@ def threads_again(
 def threads_for(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """What a number of threads was chosen for: CPUs that may be used, processes that share them, what was asked for."""
     return {
-        "cpus": _usable_cpus(),
+        "cpus": cores(),
         "processes": processes_here(environment),
         "OMP_NUM_THREADS": _asked(environment),
     }
@@ -67,15 +64,3 @@ def _asked(environment: Mapping[str, str]) -> str | None:
     """What the user asked for; not torchrun's own 1."""
     asked = environment.get("OMP_NUM_THREADS")
     return None if asked == "1" and "TORCHELASTIC_RUN_ID" in environment else asked
-
-
-def _usable_cpus() -> int:
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        count = os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = _QUOTA.read_text().split()
-        if quota != "max":
-            count = min(count, max(1, round(int(quota) / int(period))))
-    return count

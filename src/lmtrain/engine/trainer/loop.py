@@ -47,16 +47,16 @@ from lmtrain.engine.batches.collate import Collate, Guarded, filler
 from lmtrain.engine.batches.items import Limits, as_dataset, without_labels
 from lmtrain.engine.batches.ordering import Ordering
 from lmtrain.engine.batches.sampling import EpochOrder
-from lmtrain.engine.callbacks import Meter, step_work
 from lmtrain.engine.checkpoints.policy import Saving
 from lmtrain.engine.debugging import look_at_masks
 from lmtrain.engine.distributed.ranks import Ranks
 from lmtrain.engine.evaluation import RunningSums
 from lmtrain.engine.guarding import BadSteps, Guarding
 from lmtrain.engine.kind import objective_for
+from lmtrain.engine.meter import Meter, step_work
 from lmtrain.engine.progress import Progress
-from lmtrain.engine.speed.compiling import Compile
 from lmtrain.engine.speed.fast_paths import FastPaths
+from lmtrain.engine.speed.job import Compile
 from lmtrain.engine.trackers import Trackers
 from lmtrain.engine.trainer.guarding import spoil_gradient
 from lmtrain.engine.trainer.pace import Pace
@@ -158,7 +158,7 @@ class LMTrainer(TimingTrainer):
         self.objective = objective or objective_for(self.model, data_collator, processing_class, self._seed)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, Progress):
-                callback.masked, callback.ranks = not self.objective.shifted, self.ranks
+                callback.masked, callback.ranks, callback.meter = not self.objective.shifted, self.ranks, self.meter
         self._pad_id = filler(processing_class)
         self._limits = limits = Limits.of(self.model)
         ours = Collate(self.objective, self._pad_id, limits=limits)

@@ -130,8 +130,7 @@ class ResumingTrainer(ShardingTrainer):
             return
         inner = self.accelerator.unwrap_model(self.model)
         if wrong := put_weights(inner, weights):
-            shown = ", ".join(wrong[:3]) + (" …" if len(wrong) > 3 else "")
-            raise UserError(f"{weights} holds another model's weights: {shown}", flag=_FLAG)
+            raise UserError(f"{weights} holds another model's weights: {wrong}", flag=_FLAG)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self._is_stock_saved:

@@ -34,7 +34,7 @@ from lmtrain.models.loading.vocabulary import make_generation_config_valid
 _log = logging.getLogger(__name__)
 _FAILURES = (OSError, SafetensorError)  # a full disk, a lost right: what a later save may be spared
 _MAIN = torch.device("cpu")
-_SPARE = 1.25  # so much memory has to be free of what a copy takes
+SPARE = 1.25  # so much memory has to be free of what a copy takes
 
 
 class SavingTrainer(ResumingTrainer):
@@ -98,7 +98,7 @@ class SavingTrainer(ResumingTrainer):
     def _writing(self, target: Path, step: int, records: dict[str, Any]) -> tuple[Callable[[], int], bool]:
         """What makes the checkpoint ``target``, and whether it may do so while training goes on."""
         tensors = {} if self.args.save_only_model else self._states()
-        inner = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        inner = self._inner()
         if getattr(inner, "generation_config", None) is not None:
             make_generation_config_valid(inner)
         if self._saves_shards:
@@ -183,21 +183,20 @@ class SavingTrainer(ResumingTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The model and tokenizer as ``from_pretrained`` reads them. The library's leaves a pickle beside them."""
-        place = str(self.args.output_dir if output_dir is None else output_dir)
+        place = Path(str(self.args.output_dir if output_dir is None else output_dir))
         writes = self.args.should_save
         if not writes and not getattr(self, "is_distributed_loading_by_transformers", False):
             return
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = self._inner()
         if hasattr(model, "save_pretrained"):
             with _no_bar():
-                model.save_pretrained(place, state_dict=state_dict, is_main_process=writes)
+                model.save_pretrained(str(place), state_dict=state_dict, is_main_process=writes)
         else:  # a module of one's own
-            Path(place).mkdir(parents=True, exist_ok=True)
+            place.mkdir(parents=True, exist_ok=True)
             parts = _each_once(model.state_dict() if state_dict is None else state_dict)
-            save_file(parts, Path(place) / WEIGHTS, metadata={"format": "pt"})
-        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
-        if writes and tokenizer is not None:
-            tokenizer.save_pretrained(place)
+            save_file(parts, place / WEIGHTS, metadata={"format": "pt"})
+        if writes:
+            self._save_tokenizer(place)
 
     # ---- meanwhile -------------------------------------------------------------------------------
 
@@ -207,10 +206,7 @@ class SavingTrainer(ResumingTrainer):
             return wanted == "on"
         if self.args.push_to_hub or self._is_somebody_told():
             return False
-        return self._pace.prepared or self._has_room(trees)
-
-    def _has_room(self, trees: Any) -> bool:
-        return available(_MAIN) > _SPARE * Buffers.needed(list(trees))
+        return self._pace.prepared or available(_MAIN) > SPARE * Buffers.needed(list(trees))
 
     def _is_somebody_told(self) -> bool:
         """Whether a callback that is not ours looks at a checkpoint when it hears of it: then it has to be there."""
@@ -226,7 +222,7 @@ class SavingTrainer(ResumingTrainer):
         none = self.args.save_strategy == SaveStrategy.NO or not self.args.should_save or in_place
         if none or self.args.save_only_model or self.saving.background == "off":
             return
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = self._inner()
         trees = [_changing(model.state_dict(keep_vars=True)), self._states()]
         if self._in_background(*trees):
             self._buffers.prepare(trees)

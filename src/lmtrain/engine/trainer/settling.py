@@ -16,11 +16,12 @@ from transformers.trainer_utils import has_length
 from lmtrain.core.allocator import release_freed_memory
 from lmtrain.core.types import Examples
 from lmtrain.engine.arguments import planned_steps, require_a_step
-from lmtrain.engine.batches.items import say_nothing_predicted
-from lmtrain.engine.callbacks import Meter
+from lmtrain.engine.batches.items import NOTHING_PREDICTED, warn_once
 from lmtrain.engine.distributed.ddp import settle_ddp
-from lmtrain.engine.speed.compiling import Compile, with_compiling
+from lmtrain.engine.meter import Meter
+from lmtrain.engine.speed.compiling import with_compiling
 from lmtrain.engine.speed.fast_paths import FastPaths, settle
+from lmtrain.engine.speed.job import Compile
 from lmtrain.engine.speed.machine import Peak, peak_of
 from lmtrain.engine.speed.precision import precision_of
 from lmtrain.engine.trainer.reading import ReadingTrainer
@@ -146,7 +147,7 @@ class SettlingTrainer(ReadingTrainer):
         if "labels" not in batch:
             return None
         if not self.objective.count(batch["labels"]):
-            say_nothing_predicted()
+            warn_once(NOTHING_PREDICTED)
         return batch
 
     def batch_of(self, numbers: Sequence[int], dataset: Any = None) -> dict[str, Tensor]:

@@ -110,6 +110,9 @@ class ShardingTrainer(SeedingTrainer):
             for name in _ONE_MODEL:
                 if getattr(model, name, None) is not None:
                     getattr(model, name).save_pretrained(str(place))
+        self._save_tokenizer(place)
+
+    def _save_tokenizer(self, place: Path) -> None:
         tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
         if tokenizer is not None:
             tokenizer.save_pretrained(str(place))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from lmtrain.core.allocator import is_out_of_memory
 from lmtrain.core.errors import first_line
 from lmtrain.objectives.linear_cross_entropy.compiled import broken
 from lmtrain.objectives.linear_cross_entropy.kernel import DEFAULT, PLAIN, Kernel, Terms
@@ -91,7 +92,7 @@ def choose_kernel(
                              bias=bias, weighted=weighted, seed=seed, frozen=frozen)  # fmt: skip
         return _choose(sample, positions, planned_steps, free, budget_s)
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     return Choice(DEFAULT, _NO_MEMORY)
 
@@ -202,13 +203,9 @@ def _proven(candidates: list[Kernel], sample: Sample, dropped: dict[str, str]) -
 
 
 def _failure(error: Exception) -> str:
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return _NO_MEMORY
     return f"it fails: {first_line(error)}"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _first_look(candidates: list[Kernel], sample: Sample, dropped: dict[str, str]) -> tuple[float, list[Kernel]]:
@@ -254,7 +251,7 @@ def _seconds(kernel: Kernel, sample: Sample, dropped: dict[str, str]) -> float:
     try:
         return sample.seconds(kernel)
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         dropped[str(kernel)] = _NO_MEMORY
         return math.inf

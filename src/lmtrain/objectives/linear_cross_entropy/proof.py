@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from lmtrain.core.clock import now
 from lmtrain.objectives.linear_cross_entropy.kernel import PLAIN, Kernel, LinearLoss, Problem, Terms
 from lmtrain.objectives.linear_cross_entropy.loss import linear_cross_entropy
 
@@ -85,9 +85,9 @@ class Sample:
 
     def seconds(self, kernel: Kernel) -> float:
         """Forward and backward, once."""
-        start = _now(self.hidden.device)
+        start = now(self.hidden.device)
         self.results(kernel)
-        return _now(self.hidden.device) - start
+        return now(self.hidden.device) - start
 
 
 class Proof:
@@ -127,9 +127,3 @@ def bound_of(compute: torch.dtype, device: torch.device) -> float:
     products = torch.backends.cuda.matmul
     coarse = compute is torch.float32 and device.type == "cuda" and products.fp32_precision == "tf32"
     return _TF32 if coarse else BOUNDS[compute]
-
-
-def _now(device: torch.device) -> float:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()

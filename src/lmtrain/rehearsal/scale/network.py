@@ -16,6 +16,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
+
+NODE_LATENCY: Final = 5e-6
+LATENCY: Final = 10e-6
+"""Seconds of a message inside a machine and between two, assumed: a copy on a GPU is started and its neighbour told in
+some microseconds; between machines there are two such starts and a switch or two."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from lmtrain.rehearsal.scale.preparation import Preparation
 from lmtrain.rehearsal.scale.saves import Save, Storage, restart, sharded, whole
 
 HOUR = 3600.0
+MTBF_HOURS = 50_000.0  # of a device where nobody says otherwise; where that is from: docs/scale.md
 _PLAYED = 4000  # failures that are played through for a mean
 _RUNS = 1000  # at most, of a run that seldom fails
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ADAM_BYTES = 12
-"""Of a parameter in a checkpoint: an fp32 weight and AdamW's two fp32 moments (Rajbhandari et al. 2020, section 3.1,
-less the working copies that are not saved)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Storage:

@@ -1,6 +1,6 @@
-"""docs/scale.md, from recorded measurements: ``python -m lmtrain.rehearsal.scale.page benchmarks/scale.json``.
+"""docs/scale.md, from recorded measurements: ``python benchmarks/scale_page.py benchmarks/scale.json`` (make scale).
 
-The same record gives the same page: the simulation is seeded. ``make scale`` writes it.
+The same record gives the same page: the simulation is seeded. The sentences are those of ``scale_page.template``.
 """
 
 from __future__ import annotations
@@ -10,23 +10,39 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from lmtrain.config.commands.outlook import OutlookOptions
 from lmtrain.core.console import amount, duration
-from lmtrain.rehearsal.scale import prose, reference
 from lmtrain.rehearsal.scale.exchange import Step
 from lmtrain.rehearsal.scale.failures import Failures, Saving
-from lmtrain.rehearsal.scale.network import Link, Network
-from lmtrain.rehearsal.scale.outlook import HOUR, Outlook, Run, outlook, play_through
+from lmtrain.rehearsal.scale.network import LATENCY, NODE_LATENCY, Link, Network
+from lmtrain.rehearsal.scale.outlook import HOUR, MTBF_HOURS, Outlook, Run, outlook, play_through
 from lmtrain.rehearsal.scale.preparation import preparation
-from lmtrain.rehearsal.scale.saves import ADAM_BYTES, Storage, sharded, whole
+from lmtrain.rehearsal.scale.saves import Storage, sharded, whole
 
+TEMPLATE = Path(__file__).with_suffix(".template")
 _TOKENS = (1e9, 1e10, 1e11, 1e12)
 _DEVICES = (1, 8, 64, 1024)
 _A_STEP = 16_384  # tokens of one device
-_STATE = 16  # bytes a parameter: weights, gradients, Adam's two moments, all fp32
+_SAVED = 12  # bytes a parameter of a checkpoint: an fp32 weight and AdamW's two moments (Rajbhandari et al. 2020, 3.1)
+_STATE = 16  # the same with gradients
 _MEMORY = 80e9  # bytes of an H100
-_WHY_16 = "weights, gradients and AdamW's state in fp32, before any activation"
+_WEIBULL_SHAPE = 0.7
+_DELIVERED = 400e12  # floating-point operations a second
+_DEFAULTS = OutlookOptions()
+
+
+class Given(NamedTuple):
+    """A figure of hardware that nobody measured here: its value in words, and where it is from.
+
+    Rates of links are what the maker states for one device and one direction. Exchanges reach somewhat less of it; who
+    has measured theirs (``all_reduce_perf`` of nccl-tests prints it as *busbw*) gives that instead.
+    """
+
+    name: str
+    value: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +75,11 @@ class Page:
 
     def text(self) -> str:
         """All of it, as Markdown."""
-        parts = [
-            prose.HEAD.format(machine=self.record["machine"]),
-            *("## Where the figures are from\n", self._origins()),
-            *("## The formula of an exchange, tried\n", self._gloo()),
-            *("## Preparing\n", prose.PREPARING, self._preparing()),
-            *("## A step\n", prose.STEP.format(tokens=_A_STEP, why=_WHY_16), self._steps()),
-            *("## Checkpoints\n", prose.CHECKPOINTS, self._checkpoints()),
-            *("## Failures\n", prose.FAILURES, self._failures()),
-            *("## A whole run\n", prose.RUNS, self._runs()),
-            prose.TAIL,
-        ]
-        return "\n".join(parts)
+        return TEMPLATE.read_text(encoding="utf-8").format(
+            machine=self.record["machine"], tokens=_A_STEP, origins=self._origins(), gloo=self._gloo(),
+            preparing=self._preparing(), steps=self._steps(), checkpoints=self._checkpoints(),
+            failures=self._failures(), runs=self._runs(),
+        )  # fmt: skip
 
     def _origins(self) -> str:
         record = self.record
@@ -83,18 +92,7 @@ class Page:
             ("a program started", f"{record['start_seconds']:.1f} s",
              "measured: `lmtrain check` from its start to model and data in memory"),
         )  # fmt: skip
-        named = (
-            ("devices of a machine (`--devices_per_node`)", reference.DEVICES_PER_NODE),
-            ("a link inside a machine (`--node_link_gbps`)", reference.NODE_LINK_GBPS),
-            ("a link between machines (`--link_gbps`)", reference.LINK_GBPS),
-            ("a message inside a machine", reference.NODE_LATENCY),
-            ("a message between machines", reference.LATENCY),
-            ("what a device delivers (`--device_tflops`)", reference.DEVICE_TFLOPS),
-            ("time between failures of a device (`--mtbf`)", reference.MTBF_HOURS),
-            ("failures in bursts", reference.WEIBULL_SHAPE),
-        )
-        rows = [*measured, *((name, _figure(figure), figure.source) for name, figure in named)]
-        return _table(("figure", "value", "from"), rows)
+        return _table(("figure", "value", "from"), [*measured, *_given()])
 
     def _gloo(self) -> str:
         tried = self.record["gloo"]
@@ -147,7 +145,7 @@ class Page:
     def _checkpoints(self) -> str:
         rows = []
         for model in _MODELS:
-            size = model.parameters * ADAM_BYTES
+            size = model.parameters * _SAVED
             one = whole(size, self.storage)
             parts = (sharded(size, self.storage, d, _network(d).nodes).seconds for d in (8, 64, 1024))
             rows.append(
@@ -164,7 +162,7 @@ class Page:
                     continue
                 found = self._outlook(model, devices, steps=10**7)
                 saving = Saving(found.interval, found.save.pause, found.save.write, found.restart)
-                bursts = play_through(found.work, saving, Failures(found.mtbf, reference.WEIBULL_SHAPE.value))
+                bursts = play_through(found.work, saving, Failures(found.mtbf, _WEIBULL_SHAPE))
                 rows.append(
                     (
                         model.name, f"{devices:,}", _seconds(found.mtbf), _seconds(found.save.pause),
@@ -193,17 +191,40 @@ class Page:
         return _table(heads, rows)
 
     def _outlook(self, model: Model, devices: int, steps: int) -> Outlook:
-        size = model.parameters * ADAM_BYTES
+        size = model.parameters * _SAVED
         run = Run(
             _step(model), steps, size, model.is_sharded, background=not model.is_sharded,
             start=self.record["start_seconds"],
         )  # fmt: skip
-        return outlook(run, _network(devices), self.storage, mtbf=reference.MTBF_HOURS.value * HOUR)
+        return outlook(run, _network(devices), self.storage, mtbf=MTBF_HOURS * HOUR)
+
+
+def _given() -> list[Given]:
+    return [
+        Given("devices of a machine (`--devices_per_node`)", f"{_DEFAULTS.devices_per_node} devices",
+              "NVIDIA DGX H100: eight GPUs in a machine"),
+        Given("a link inside a machine (`--node_link_gbps`)", f"{_DEFAULTS.node_link_gbps:,g} Gbit/s",
+              "NVLink 4 of an H100, one direction: 450 of the 900 GB/s that NVIDIA states for both"),
+        Given("a link between machines (`--link_gbps`)", f"{_DEFAULTS.link_gbps:,g} Gbit/s",
+              "NVIDIA DGX H100: a 400 Gbit/s adapter (ConnectX-7) for each GPU"),
+        Given("a message inside a machine", _seconds(NODE_LATENCY),
+              "assumed: some microseconds to start a copy on a GPU and signal its neighbour"),
+        Given("a message between machines", _seconds(LATENCY),
+              "assumed: two such starts and a switch or two between"),
+        Given("what a device delivers (`--device_tflops`)", f"{_DELIVERED / 1e12:g} TFLOP/s",
+              "what a GPU delivered in the training of Llama 3 405B on 8,192 to 16,384 H100s, 38 to 43 % of its peak "
+              "(Grattafiori et al. 2024, table 4: 380 to 430)"),
+        Given("time between failures of a device (`--mtbf`)", f"{MTBF_HOURS:,g} h",
+              "419 unexpected interruptions in 54 days of 16,384 GPUs (Grattafiori et al. 2024, section 3.3.4): "
+              "16,384 × 54 × 24 h / 419 = 50,700 h a GPU"),
+        Given("failures in bursts", f"{_WEIBULL_SHAPE:g}",
+              "times between failures of computers in use: Weibull of shape 0.7 to 0.8 (Schroeder & Gibson 2006)"),
+    ]  # fmt: skip
 
 
 def _step(model: Model) -> Step:
     """Six operations a parameter and token, two of them forward (Kaplan et al. 2020); attention and update left out."""
-    seconds = 6 * model.parameters * _A_STEP / (reference.DEVICE_TFLOPS.value * 1e12)
+    seconds = 6 * model.parameters * _A_STEP / _DELIVERED
     return Step(
         seconds / 3, seconds * 2 / 3, 0.0, gradients=4 * model.parameters, weights=2 * model.parameters,
         sums=2 * model.parameters, layers=model.layers,
@@ -211,18 +232,8 @@ def _step(model: Model) -> Step:
 
 
 def _network(devices: int) -> Network:
-    return Network(
-        devices,
-        int(reference.DEVICES_PER_NODE.value),
-        Link.of(reference.NODE_LINK_GBPS.value, reference.NODE_LATENCY.value),
-        Link.of(reference.LINK_GBPS.value, reference.LATENCY.value),
-    )
-
-
-def _figure(figure: reference.Figure) -> str:
-    if figure.unit == "s":
-        return _seconds(figure.value)
-    return f"{figure.value:,g} {figure.unit}".strip()
+    inside, between = Link.of(_DEFAULTS.node_link_gbps, NODE_LATENCY), Link.of(_DEFAULTS.link_gbps, LATENCY)
+    return Network(devices, _DEFAULTS.devices_per_node, inside, between)
 
 
 def _seconds(value: float) -> str:
@@ -253,7 +264,7 @@ def _count(number: float) -> str:
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState
 
-from lmtrain.engine.callbacks import Meter, TrainingClock, step_work
+from lmtrain.engine.meter import Meter, step_work
 from lmtrain.engine.speed.machine import Peak
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.models.flops import ModelFlops, Work
@@ -30,7 +30,7 @@ class FakeClock:
 
 def test_evaluating_and_saving_is_not_training(tmp_path: Path) -> None:
     clock = FakeClock()
-    time = TrainingClock(clock)
+    time = Meter(clock=clock)
     event: Any = (arguments(tmp_path), TrainerState(), TrainerControl())
     time.on_train_begin(*event)
     clock.now += 4

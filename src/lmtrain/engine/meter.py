@@ -1,4 +1,4 @@
-"""Callbacks that the trainer itself needs."""
+"""What training has to do and how fast it does it: tokens, operations, seconds."""
 
 from __future__ import annotations
 
@@ -17,40 +17,8 @@ SPEED = ("tokens_per_second", "tflops", "mfu", "waiting_for_data")  # what a log
 WORTH_SAYING = 0.02  # a share of the time that waiting for data may take without a word
 
 
-class TrainingClock(TrainerCallback):
-    """Seconds spent on training: what evaluating and saving took is taken out. ``clock`` gives seconds."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self._started = self._last_event = clock()
-        self._paused = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return self.clock() - self._started - self._paused
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._started = self._last_event = self.clock()
-        self._paused = 0.0
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._last_event = self.clock()
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._pause()
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._pause()
-
-    def _pause(self) -> None:
-        """The time since the last step or event went into something other than training."""
-        now = self.clock()
-        self._paused += now - self._last_event
-        self._last_event = now
-
-
-class Meter(TrainingClock):
-    """What the steps had to do, and how fast they did it.
+class Meter(TrainerCallback):
+    """What the steps had to do, and how fast they did it. ``clock`` gives seconds.
 
     Keeps ``state.num_input_tokens_seen`` (the real tokens, without padding) and ``state.total_flos`` (model FLOPs, as
     :mod:`lmtrain.models.flops` counts them), both over all processes. The counts stay on the device and are read where
@@ -65,14 +33,21 @@ class Meter(TrainingClock):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(clock)
+        self.clock = clock
+        self._started = self._last_event = clock()
+        self._paused = 0.0
         self.flops = flops
         self.peak = peak
         self.world = 1
         self._pending: Tensor | None = None
         self._newest: Tensor | None = None  # the last step's part of it
-        self._waited = 0.0
+        self.waited = 0.0  # seconds that this process has waited for batches since training began
         self._first = self._mark = self._last = (0.0, 0, 0.0, 0.0)  # seconds, tokens, FLOPs, seconds waited
+
+    @property
+    def seconds(self) -> float:
+        """Spent on training: what evaluating and saving took is taken out."""
+        return self.clock() - self._started - self._paused
 
     def add(self, work: Tensor) -> None:
         """The work of a step over all processes: int64 (tokens, predicted positions, sum of squared lengths)."""
@@ -95,11 +70,6 @@ class Meter(TrainingClock):
         if self.flops is not None:
             state.total_flos += self.flops.step(work)
 
-    @property
-    def waited(self) -> float:
-        """Seconds that this process has waited for batches since training began."""
-        return self._waited
-
     def waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
         """``batches``, with the time that each takes to come counted."""
         while True:
@@ -109,7 +79,7 @@ class Meter(TrainingClock):
             except StopIteration:
                 return
             finally:
-                self._waited += self.clock() - began
+                self.waited += self.clock() - began
             yield batch
 
     def lap(self, state: TrainerState) -> dict[str, float]:
@@ -129,7 +99,7 @@ class Meter(TrainingClock):
         return self._last[1] - self._first[1]
 
     def _totals(self, state: TrainerState) -> tuple[float, int, float, float]:
-        return self.seconds, state.num_input_tokens_seen, state.total_flos, self._waited
+        return self.seconds, state.num_input_tokens_seen, state.total_flos, self.waited
 
     def _speed(self, before: tuple[float, int, float, float], now: tuple[float, int, float, float]) -> dict[str, float]:
         """``tokens_per_second``; ``tflops``: 10¹² model FLOPs a second, over all processes; ``mfu``: that over the
@@ -146,9 +116,25 @@ class Meter(TrainingClock):
         return speed
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        super().on_train_begin(args, state, control)
-        self._pending, self._newest, self._waited, self.world = None, None, 0.0, args.world_size
+        self._started = self._last_event = self.clock()
+        self._paused = 0.0
+        self._pending, self._newest, self.waited, self.world = None, None, 0.0, args.world_size
         self._first = self._mark = (0.0, state.num_input_tokens_seen, state.total_flos, 0.0)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._last_event = self.clock()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._pause()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        """The time since the last step or event went into something other than training."""
+        now = self.clock()
+        self._paused += now - self._last_event
+        self._last_event = now
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.read(state)
