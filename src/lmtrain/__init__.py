@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lmtrain.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from lmtrain.api import clm, complete, fill_mask, mlm, prepare, score, sft, train_tokenizer
     from lmtrain.core.errors import Interrupted, UserError
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from lmtrain.models.sharding import shard
     from lmtrain.objectives import Causal, Completion, KeyTokens, LossSums, Masked, Objective
     from lmtrain.objectives.linear_cross_entropy import linear_cross_entropy
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Blocks",

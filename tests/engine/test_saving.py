@@ -63,7 +63,7 @@ def test_steps_go_on_while_a_save_is_written(tmp_path: Path, monkeypatch: pytest
             if state.global_step == 3:
                 kept.update(weights(made.model))
             if state.global_step == 5:
-                assert made._writer.busy
+                assert made.is_writing
                 released.set()
 
     real = Writer._run

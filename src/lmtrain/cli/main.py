@@ -145,7 +145,7 @@ def _main(words: list[str]) -> int:
         print(_overview())
         return ExitCode.OK
     if words[0] in ("-V", "--version"):
-        from lmtrain import __version__
+        from lmtrain.core.version import __version__
 
         print(f"lmtrain {__version__}")
         return ExitCode.OK

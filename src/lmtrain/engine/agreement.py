@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from lmtrain import __version__
 from lmtrain.config.options import Resolved
 from lmtrain.config.save import as_dict
 from lmtrain.core.console import Say, say
 from lmtrain.core.errors import Problems
 from lmtrain.core.launching import processes, rank
+from lmtrain.core.version import __version__
 from lmtrain.engine.checkpoints.read import believe, verified
 from lmtrain.engine.distributed.meeting import compared, meet, ranks, told_by_the_first
 from lmtrain.engine.runs.found import Found

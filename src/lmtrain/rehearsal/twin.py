@@ -236,8 +236,8 @@ def _alike(twin: Any, model: Any, state: dict[str, Tensor]) -> Any:
 
 def _adapted(model: Any, base: Any) -> Any:
     """``base`` with the adapter that ``model`` has, made by the run's own functions."""
-    from lmtrain.models.adapters.lora import wrap
     from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora
+    from lmtrain.models.loading.peft_wrapping import wrap
 
     config = copy.deepcopy(model.peft_config["default"])
     if any(hasattr(layer.lora_B["default"], "blocks") for layer in adapted_attention(model)):

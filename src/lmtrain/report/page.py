@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from lmtrain import __version__
 from lmtrain.core.errors import UserError
 from lmtrain.core.files import write_text
+from lmtrain.core.version import __version__
 from lmtrain.report.charts import PALETTE, drawing
 from lmtrain.report.markup import joined
 from lmtrain.report.reading import Run

@@ -30,7 +30,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lmtrain import __version__
 from lmtrain.core import ranklog
 from lmtrain.core.console import say
 from lmtrain.core.errors import Interrupted, Lost, UserError
@@ -38,6 +37,7 @@ from lmtrain.core.files import clear_scratch, read_record, write_json
 from lmtrain.core.launching import launcher, processes
 from lmtrain.core.runlog import RunLog
 from lmtrain.core.secrets import without_keys
+from lmtrain.core.version import __version__
 from lmtrain.engine.runs.versions import machine, process, versions
 
 RUN, DECISIONS, DATA, STATUS, METRICS, LOCK, EXPORT = (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtrain.core.mkl import answers_for_mkl
+from lmtrain.core.version import __version__
 
 _LIBRARIES = (
     "torch", "transformers", "accelerate", "tokenizers", "fastokens", "safetensors", "numpy", "peft", "datasets",
@@ -29,8 +30,6 @@ def versions() -> dict[str, str]:
 def process() -> dict[str, Any]:
     """What the log of a process begins with."""
     import torch
-
-    from lmtrain import __version__
 
     device = torch.accelerator.current_accelerator(check_available=True)
     found = versions()

@@ -29,7 +29,7 @@ class ChoosingTrainer(SavingTrainer):
 
     def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> TrainOutput:
         self._take_up(self.model_wrapped, trial, None, start_time)  # nothing was left to train
-        self._settle_save(ending=True)
+        self.settle_save(ending=True)
         if not self._is_stock_saved:  # only who writes knows what is on disk
             on_disk: list[Any] = [self._best_saved, self.state.best_model_checkpoint]
             self._best_saved, self.state.best_model_checkpoint = broadcast_object_list(on_disk)

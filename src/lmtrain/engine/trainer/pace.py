@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtrain.engine.checkpoints.background import Written
 
-if TYPE_CHECKING:
-    from lmtrain.engine.trainer.saving import SavingTrainer
+
+class Saves(Protocol):
+    """A trainer that may write a checkpoint while its steps go on."""
+
+    @property
+    def is_writing(self) -> bool: ...
+
+    def settle_save(self) -> None: ...
+
+    def prepare_buffers(self) -> None: ...
 
 
 class Pace(TrainerCallback):
     """What saving costs: the pause, and how much slower the steps are while a save is written."""
 
-    def __init__(self, trainer: SavingTrainer) -> None:
+    def __init__(self, trainer: Saves) -> None:
         self._trainer = trainer
         self.forget()
 
@@ -56,11 +64,11 @@ class Pace(TrainerCallback):
         trainer = self._trainer
         if self._last is not None:
             seconds = time.perf_counter() - self._last
-            if trainer._writer.busy:
+            if trainer.is_writing:
                 self._meanwhile.append(seconds)
             else:
                 self._usual = [*self._usual[-9:], seconds]
-                trainer._settle_save()
+                trainer.settle_save()
         if not self._began:  # the optimizer has its state since this step
             self._began = True
-            trainer._prepare_buffers()
+            trainer.prepare_buffers()

@@ -57,7 +57,7 @@ class SavingTrainer(ResumingTrainer):
             self.saved_step = self.state.global_step
             return
         began = time.perf_counter()
-        self._settle_save()
+        self.settle_save()
         self.store_flos()
         losses = [float(loss) for loss in gather(self._tr_loss[None])]  # each process's, since the last log line
         writes = self.args.should_save
@@ -91,7 +91,7 @@ class SavingTrainer(ResumingTrainer):
             self._writer.now(step, write)
         self._pace.saved(step, time.perf_counter() - began, is_best and self.state.best_metric, background)
         if not background:
-            self._settle_save()
+            self.settle_save()
             if writes and self.args.push_to_hub and target.is_dir():
                 self._push_from_checkpoint(str(target))
 
@@ -116,7 +116,12 @@ class SavingTrainer(ResumingTrainer):
         contents = Contents(step, write_weights, tensors, records, bool(tensors), self._about)
         return lambda: write_checkpoint(target, contents), background
 
-    def _settle_save(self, *, ending: bool = False) -> None:
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        return self._writer.busy
+
+    def settle_save(self, *, ending: bool = False) -> None:
         """Wait for the save before, if there is one, and take note of how it went.
 
         Raises :class:`NoSaveSucceededError` when too many have failed, unless training is ``ending`` anyway.
@@ -216,7 +221,7 @@ class SavingTrainer(ResumingTrainer):
             for callback in self.callback_handler.callbacks
         )
 
-    def _prepare_buffers(self) -> None:
+    def prepare_buffers(self) -> None:
         """Have the memory for copies ready before the first save, where there is going to be one."""
         in_place = self._is_stock_saved or self._saves_shards
         none = self.args.save_strategy == SaveStrategy.NO or not self.args.should_save or in_place
@@ -249,7 +254,7 @@ class SavingTrainer(ResumingTrainer):
     def _end_saving(self) -> None:
         """However training ends: the save that is under way is finished first."""
         try:
-            self._settle_save(ending=True)
+            self.settle_save(ending=True)
         finally:
             self._buffers = Buffers()
 

@@ -199,13 +199,13 @@ class StoppingTrainer(ChoosingTrainer):
 
     def _save_steps(self, model: Any) -> str:
         """Save the steps that are finished; the name of the checkpoint, "" where that failed."""
-        self._settle_save(ending=True)
+        self.settle_save(ending=True)
         self.meter.read(self.state)
         checkpoint = self._folder() / f"checkpoint-{self.state.global_step}"
         if not self._is_there(checkpoint):
             self._save_checkpoint(model, None)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-            self._settle_save(ending=True)
+            self.settle_save(ending=True)
         return checkpoint.name if self._is_there(checkpoint) else ""
 
     def _is_there(self, checkpoint: Path) -> bool:

@@ -6,18 +6,16 @@ matches nothing, a head whose bias gets lost, rows of new tokens that would stay
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.config.adapter import ALL_LINEAR
-from lmtrain.config.values import user_path
 from lmtrain.core.console import amount
 from lmtrain.core.errors import Problems, UserError
 from lmtrain.models.loading.build import LoadedModel
-from lmtrain.models.quiet import quiet_libraries
+from lmtrain.models.loading.peft_wrapping import place_of, require_peft, wrap
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +23,6 @@ if TYPE_CHECKING:
 
 _QUERY_AND_VALUE = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("q", "v"), ("to_q", "to_v"))
 _MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
-INSTALL = "pip install 'lmtrain[lora]'"
-
-
-def require_peft(flag: str = "--use_peft") -> None:
-    """Raise :class:`UserError` with how to install PEFT where it is missing."""
-    if importlib.util.find_spec("peft") is None:
-        raise UserError(f"needs the package peft: {INSTALL}", flag=flag)
 
 
 def adapted(loaded: LoadedModel, options: Any, precision: str = "fp32") -> LoadedModel:
@@ -118,18 +109,6 @@ def adapt(model: Any, options: Any, *, rows_before: int | None = None, frozen: t
     return adapter
 
 
-def wrap(model: Any, config: Any) -> PeftModel:
-    """``model`` with the adapter of a ``peft.LoraConfig``; PEFT's reasons as :class:`UserError`."""
-    from lmtrain.models.adapters.adapted import CausalAdapter, OtherAdapter
-
-    kind = CausalAdapter if config.task_type == "CAUSAL_LM" else OtherAdapter
-    try:
-        with quiet_libraries():
-            return kind(model, config)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"PEFT refuses: {' '.join(str(error).split())}", flag="--lora_target_modules") from error
-
-
 def trained_line(model: Any) -> str:
     """``LoRA, rank 8: 0.3 M of 124.7 M parameters are trained (0.24%)``."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -140,12 +119,6 @@ def trained_line(model: Any) -> str:
         f"{name}, rank {config.r}: {amount(trained)} of {amount(everything, 'parameters')} are trained "
         f"({trained / everything:.2%})"
     )
-
-
-def place_of(name: str | None) -> str | None:
-    """Where a base model lies: an absolute path, so that its adapter finds it from any folder, or a hub name."""
-    path = user_path(name or "")
-    return str(path.resolve()) if name and path.exists() else name or None
 
 
 # ---- targets --------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from lmtrain.core.errors import UserError
-from lmtrain.models.adapters.lora import place_of, require_peft, wrap
 from lmtrain.models.frozen import keep_frozen_low
+from lmtrain.models.loading.peft_wrapping import place_of, require_peft, wrap
 
 if TYPE_CHECKING:
     from peft import PeftModel

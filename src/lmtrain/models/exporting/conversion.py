@@ -19,7 +19,6 @@ import torch
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import OwnResultWrong, UserError
 from lmtrain.core.files import sync_folder, sync_tree
-from lmtrain.models.adapters.lora import place_of
 from lmtrain.models.adapters.loralib import (
     LoralibFile,
     adapter_of,
@@ -34,6 +33,7 @@ from lmtrain.models.exporting.verified_export import export_verified
 from lmtrain.models.loading.adapter_folder import attach, is_adapter, merge, merged, read_adapter
 from lmtrain.models.loading.build import LoadedModel, load_model, purpose_of
 from lmtrain.models.loading.gpt2_checkpoint import fill
+from lmtrain.models.loading.peft_wrapping import place_of
 from lmtrain.models.loading.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmtrain.core.errors import UserError
+from lmtrain.models.loading.peft_wrapping import require_peft, wrap
 from lmtrain.models.loading.vocabulary import grow_embedding, rows_of
 
 if TYPE_CHECKING:
@@ -92,13 +93,10 @@ def merged(model: Any) -> PreTrainedModel:
 
 def attach(base: Any, adapter: AdapterFolder, flag: str) -> Any:
     """``base`` with the adapter beside it: a ``PeftModel`` in evaluation mode."""
-    from lmtrain.models.adapters.lora import require_peft
-
     require_peft(flag)
     from peft import LoraConfig
     from peft.utils import load_peft_weights, set_peft_model_state_dict
 
-    from lmtrain.models.adapters.lora import wrap
     from lmtrain.models.quiet import quiet_libraries
 
     try:

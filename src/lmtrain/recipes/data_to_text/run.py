@@ -40,7 +40,7 @@ from lmtrain.engine.speed.precision import choose_precision
 from lmtrain.evaluate.nlg import missing
 from lmtrain.generate.token_files import read_contexts
 from lmtrain.models import load_tokenizer, positions_of
-from lmtrain.models.adapters.lora import require_peft
+from lmtrain.models.loading.peft_wrapping import require_peft
 from lmtrain.recipes.data_to_text.data import as_ids, first_of_each, look_through, prepare
 from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
 from lmtrain.recipes.data_to_text.inputs import fitting, room_in

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmtrain import __version__
 from lmtrain.core.files import read_json, sha256_json, write_json
+from lmtrain.core.version import __version__
 from lmtrain.data.nlg.records import Group, Record, grouped
 from lmtrain.data.nlg.text import chosen, hypotheses_of, processed
 from lmtrain.evaluate.nlg import Scores, in_paper_scale, intervals, score
