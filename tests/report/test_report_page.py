@@ -261,6 +261,14 @@ def test_a_rate_is_all_tokens_by_all_seconds(tmp_path: Path) -> None:
     assert found["waiting for data"] == pytest.approx(0.01)
 
 
+def test_a_run_shorter_than_its_logging_has_the_rates_of_the_whole(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", text_of([status("training", 0), status("finished", 1)]), step=6)
+    results = {"train_tokens_per_second": 49708.7, "train_mfu": 0.052, "train_waiting_for_data": 0.066}
+    (folder / "all_results.json").write_text(json.dumps(results))
+    found = {figure.name: figure.text for figure in figures(read_run(folder))}
+    assert (found["tokens/s"], found["MFU"], found["waiting for data"]) == ("49.7 k", "5.2%", "6.6%")
+
+
 def test_a_run_without_a_command_line_gets_one(tmp_path: Path) -> None:
     folder = finished(tmp_path / "book", lora_target_modules=["q", "v"])
     about = json.loads((folder / "run.json").read_text())

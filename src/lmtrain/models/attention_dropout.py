@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+
+from lmtrain.core.clock import now
 
 # What the attention modules of transformers call it; the residual dropout beside it is resid_, out_ or output_dropout.
 _NAMES = ("attn_dropout", "attention_dropout", "attn_drop", "dropout")
@@ -54,12 +55,10 @@ def cost_of_attention_dropout(
     query, key, value = (torch.ones(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
 
     def once(dropped: float) -> float:
-        began = time.perf_counter()
+        began = now(device)
         attend = nn.functional.scaled_dot_product_attention
         attend(query, key, value, dropout_p=dropped, is_causal=causal).sum().backward()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        return time.perf_counter() - began
+        return now(device) - began
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
         with_dropout, without = (min(once(p) for _ in range(_TRIES)) for p in (probability, 0.0))

@@ -116,13 +116,16 @@ def figures(run: Run) -> list[Figure]:
     add("steps", run.step or math.nan, lambda value: f"{int(value):,}{steps}")
     add("tokens", _last_number(train["tokens"]), lambda value: amount(value))
     add("time", history.seconds or math.nan, duration)
-    speed = _over_time(train["tokens_per_second"], train)
-    add("tokens/s", speed, lambda value: amount(round(value)), False, per_token=True)
-    add("MFU", _over_time(train["mfu"], train), "{:.1%}".format, False)
+    # A run shorter than --logging_steps has no line of its own, and one figure for the whole of it.
+    rates = {name: train[name] for name in ("tokens_per_second", "mfu", "waiting_for_data")}
+    over_time = {name: _over_time(values, train) for name, values in rates.items()}
+    rate = {name: results.get(f"train_{name}") if math.isnan(mean) else mean for name, mean in over_time.items()}
+    add("tokens/s", rate["tokens_per_second"], lambda value: amount(round(value)), False, per_token=True)
+    add("MFU", rate["mfu"], "{:.1%}".format, False)
     most = most_memory(history)
     of_rank = f" (rank {most[1]})" if most else ""
     add("memory, most", most[0] if most else _most(train["memory"]), lambda value: amount(value, "B") + of_rank, True)
-    add("waiting for data", _over_time(train["waiting_for_data"], train), "{:.1%}".format, True)
+    add("waiting for data", rate["waiting_for_data"], "{:.1%}".format, True)
     add("in collectives", in_collectives(history), "{:.1%}".format, True)
     add("processes", count_of(history) if history.ranks else math.nan, "{:.0f}".format)
     return found
