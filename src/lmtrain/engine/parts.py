@@ -137,16 +137,17 @@ def example_length(resolved: Resolved, config: Any) -> int:
 
 
 def _precision(resolved: Resolved, device: torch.device, decided: dict[str, Any]) -> Decision:
-    requested, flag = resolved.run.precision, "--precision"
+    requested = resolved.run.precision
+    by: tuple[str, ...] = ("--precision",)
     for name in ("bf16", "fp16"):
-        if resolved.training.get(name):
-            requested, flag = name, f"--{name}"  # the stock flags; config/ has refused contradictions
+        if resolved.training.get(name):  # the stock flags; config/ has refused contradictions
+            requested, by = name, (f"--{name}", "leave it out, or give --bf16")
     before = decided.get("precision", {}).get("choice")
     if requested == "auto" and before:
         return Decision(before, "as this run began")
     if requested == "auto" and resolved.training.get("bf16") is False:
         return Decision("fp32", "bf16 is switched off")
-    return choose_precision(requested, device, flag)
+    return choose_precision(requested, device, *by)
 
 
 def _objective(resolved: Resolved, tokenizer: Any, seed: int, keys: KeyIds | None) -> Objective:

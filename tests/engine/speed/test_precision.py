@@ -36,7 +36,7 @@ def test_fp16_on_a_cpu_is_refused_with_the_reason() -> None:
     with pytest.raises(UserError, match=r"--precision: fp16 .* CPU"):
         choose_precision("fp16", CPU)
     with pytest.raises(UserError, match=r"--fp16: fp16 .* CPU.*leave it out"):
-        choose_precision("fp16", CPU, "--fp16")
+        choose_precision("fp16", CPU, "--fp16", "leave it out")
     with pytest.raises(UserError, match="fp8 is not one of"):
         choose_precision("fp8", CPU)
 

@@ -359,3 +359,11 @@ def test_without_peft_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPat
     for changes in ({}, {"lora_query_value": True}):
         with pytest.raises(UserError, match=r"--use_peft: .*pip install 'lmtrain\[lora\]'"):
             adapted(LoadedModel(models.gpt2()), options(**changes))
+
+
+@pytest.mark.parametrize("name", ["wte", "lm_head"])
+def test_one_matrix_in_two_places_gets_no_adapter(name: str) -> None:
+    with pytest.raises(UserError, match=rf"{name} cannot have an adapter: wte and lm_head are one .*save lm_head"):
+        adapt(models.gpt2(), options(lora_target_modules=["c_attn", name]))
+    untied = tiny("gpt2", tie_word_embeddings=False)
+    assert adapt(untied, options(lora_target_modules=["c_attn", name])) is not None

@@ -13,7 +13,7 @@ from torch import nn
 import tiny
 from lmtrain.config.adapter import LoraOptions
 from lmtrain.core.errors import UserError
-from lmtrain.models.adapters.lora import adapt
+from lmtrain.models.adapters.lora import adapt, trained_line
 from lmtrain.models.adapters.loralib import (
     LoralibFile,
     adapter_of,
@@ -22,7 +22,7 @@ from lmtrain.models.adapters.loralib import (
     weights_of,
     write_loralib,
 )
-from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora
+from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora, sizes
 
 pytest.importorskip("peft")
 
@@ -144,6 +144,10 @@ def test_what_it_begins_as() -> None:
         assert layer.scaling["default"] == ALPHA / R
         assert layer.lora_dropout["default"].p == 0.1
     assert not any(p.requires_grad for n, p in model.named_parameters() if "lora_" not in n)
+    loralibs = len(adapted_attention(model)) * (2 * R * WIDTH + 2 * WIDTH * R)  # A, and B without its zero blocks
+    whole = sum(weight.numel() for weight in tiny.gpt2().parameters()) + loralibs
+    assert sizes(model) == (loralibs, whole)
+    assert trained_line(model).startswith(f"LoRA, rank {R}: ")
 
 
 def test_another_architecture_is_refused() -> None:

@@ -31,17 +31,18 @@ class Decision:
         return {name: self.name == name for name in ("bf16", "fp16")}
 
 
-def choose_precision(requested: str, device: torch.device, flag: str = "--precision") -> Decision:
+def choose_precision(
+    requested: str, device: torch.device, flag: str = "--precision", instead: str = "use auto, bf16 or fp32"
+) -> Decision:
     """``requested`` by ``flag`` if ``device`` can; for ``auto`` bf16 where the hardware is fast at it, else fp32.
 
-    Raises :class:`UserError` for fp16 on a CPU. Takes at most about 50 ms.
+    Raises :class:`UserError` for fp16 on a CPU, with what to do ``instead``. Takes at most about 50 ms.
     """
     if requested == "auto":
         return _automatic(device)
     if requested not in FORMATS:
         raise UserError(f"{requested} is not one of auto, fp32, bf16, fp16", flag="--precision")
     if requested == "fp16" and device.type == "cpu":
-        instead = "use auto, bf16 or fp32" if flag == "--precision" else "leave it out, or give --bf16"
         raise UserError(
             f"fp16 is not trained on a CPU: no CPU is faster at it, and small gradients become 0; {instead}", flag=flag
         )

@@ -88,6 +88,7 @@ def adapt(model: Any, options: Any, *, rows_before: int | None = None, frozen: t
     with problems.collect():
         _require_modules(model, options.modules_to_save)
     problems.raise_if_any()
+    _require_untied(model, targets)
     rows = _new_rows(model, rows_before)
     config = LoraConfig(
         task_type="CAUSAL_LM" if causal else None,
@@ -111,12 +112,12 @@ def adapt(model: Any, options: Any, *, rows_before: int | None = None, frozen: t
 
 def trained_line(model: Any) -> str:
     """``LoRA, rank 8: 0.3 M of 124.7 M parameters are trained (0.24%)``."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    everything = sum(p.numel() for p in model.parameters())
-    config = model.peft_config["default"]
-    name = "DoRA" if config.use_dora else "LoRA"
+    from lmtrain.models.adapters.merged_lora import rank_of, sizes
+
+    trained, everything = sizes(model)
+    name = "DoRA" if model.peft_config["default"].use_dora else "LoRA"
     return (
-        f"{name}, rank {config.r}: {amount(trained)} of {amount(everything, 'parameters')} are trained "
+        f"{name}, rank {rank_of(model)}: {amount(trained)} of {amount(everything, 'parameters')} are trained "
         f"({trained / everything:.2%})"
     )
 
@@ -203,6 +204,20 @@ def _grouped(layers: Iterable[tuple[str, Any]]) -> str:
     """Paths with their numbers left open: ``h.*.attn.c_attn`` stands for those of all layers."""
     open_numbers = (re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path) for path, _ in layers)
     return ", ".join(dict.fromkeys(open_numbers))
+
+
+def _require_untied(model: Any, targets: list[str] | str) -> None:
+    """Merging an adapter into one of two layers that share a matrix would change both, which is another model."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if targets == ALL_LINEAR or head is None or head.weight is not embedding.weight:
+        return
+    names = {layer: path.rpartition(".")[2] for path, layer in model.named_modules() if layer in (embedding, head)}
+    if shared := [names[layer] for _, layer in _matched(model, targets) if layer in names]:
+        raise UserError(
+            f"{shared[0]} cannot have an adapter: {names[embedding]} and {names[head]} are one matrix, and merging "
+            f"would change both; leave it out, or train the output whole with --modules_to_save {names[head]}",
+            flag="--lora_target_modules",
+        )
 
 
 def _require_modules(model: Any, names: list[str]) -> None:

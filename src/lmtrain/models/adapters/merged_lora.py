@@ -87,6 +87,19 @@ def blocks(r: int, width: int) -> Tensor:
     return allowed
 
 
+def sizes(model: Any) -> tuple[int, int]:
+    """How many numbers of ``model`` learn, and how many it has; what lies in zero blocks is neither."""
+    zeros = sum(int((~module.blocks).sum()) for module in model.modules() if isinstance(module, _BlockLinear))
+    numbers = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    return sum(n for n, learns in numbers if learns) - zeros, sum(n for n, _ in numbers) - zeros
+
+
+def rank_of(model: Any) -> int:
+    """The rank that was asked for: of query and value each where they have matrices of their own."""
+    r: int = model.peft_config["default"].r
+    return r // 2 if any(isinstance(module, _BlockLinear) for module in model.modules()) else r
+
+
 def adapted_attention(adapter: Any) -> list[Any]:
     """PEFT's layers around ``c_attn``, first to last."""
     found = [(name, module) for name, module in adapter.named_modules() if name.endswith("attn.c_attn")]

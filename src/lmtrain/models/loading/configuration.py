@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from lmtrain.core.errors import Problems, UserError, first_line
+from lmtrain.core.errors import UserError, first_line
 from lmtrain.models.loading.hub import Origin, hub_problem
+from lmtrain.models.loading.overrides import nearest_names, parse_overrides
 from lmtrain.models.loading.tokenizer import Purpose
 
 # Encoders whose positions begin after the pad id (fairseq's convention): position = pad id + 1 + index.
@@ -70,7 +69,7 @@ def read_config(origin: Origin, options: Any, flag: str, overrides: str | None =
     if "auto_map" not in raw:
         raise UserError(
             f"{origin.name} is of type {raw['model_type']!r}, which the installed transformers does not "
-            f"know{_nearest(raw['model_type'], list(CONFIG_MAPPING))}; a newer transformers may",
+            f"know{nearest_names(raw['model_type'], list(CONFIG_MAPPING))}; a newer transformers may",
             flag=flag,
         )
     if not options.trust_remote_code:
@@ -79,7 +78,7 @@ def read_config(origin: Origin, options: Any, flag: str, overrides: str | None =
             flag=flag,
         )
     config = AutoConfig.from_pretrained(origin.name, trust_remote_code=True, **origin.keywords)
-    for key, value in _parse(overrides, config, config.model_type).items():
+    for key, value in parse_overrides(overrides, config, config.model_type).items():
         setattr(config, key, value)
     return config
 
@@ -103,7 +102,7 @@ def require_type(model_type: str, purpose: Purpose) -> None:
 
     if model_type not in CONFIG_MAPPING:
         known = sorted(trainable_types(purpose))
-        raise UserError(f"{model_type!r} is not a model type{_nearest(model_type, known)}", flag="--model_type")
+        raise UserError(f"{model_type!r} is not a model type{nearest_names(model_type, known)}", flag="--model_type")
 
 
 def overridden(model_type: str, overrides: str | None) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def overridden(model_type: str, overrides: str | None) -> dict[str, Any]:
 
     default = CONFIG_MAPPING[model_type]()
     general = {own: name for name, own in default.attribute_map.items()}
-    return {general.get(name, name): value for name, value in _parse(overrides, default, model_type).items()}
+    return {general.get(name, name): value for name, value in parse_overrides(overrides, default, model_type).items()}
 
 
 def set_positions(config: Any, tokenizer: Any, asked: int | None) -> int | None:
@@ -138,7 +137,7 @@ def make_config(model_type: str, overrides: str | None, raw: dict[str, Any], fla
     kind = CONFIG_MAPPING[model_type]
     changes: dict[str, Any] = {}
     try:
-        changes = _parse(overrides, kind(), model_type)
+        changes = parse_overrides(overrides, kind(), model_type)
         config = kind.from_dict({**raw, **changes})
     except UserError:
         raise
@@ -234,76 +233,6 @@ def _does_not_divide(config: Any, width: int, heads: int) -> str:
         f"{names.get('num_attention_heads', 'num_attention_heads')}={heads}; choose a multiple of the "
         f"heads, such as {-(-width // heads) * heads}"
     )
-
-
-def _parse(overrides: str | None, config: Any, model_type: str) -> dict[str, Any]:
-    """``n_embd=256,attn_pdrop=0`` → {"n_embd": 256, "attn_pdrop": 0.0}, typed as the values in ``config``."""
-    if not overrides:
-        return {}
-    from transformers import PreTrainedConfig
-
-    flag = "--config_overrides"
-    known = [key for key in config.to_dict() if key not in {"transformers_version", "model_type"}]
-    problems, values = Problems(), {}
-    for part in _split(overrides):
-        key, equals, text = (word.strip() for word in part.partition("="))
-        name = config.attribute_map.get(key, key)
-        if not equals or not key:
-            problems.add(f"{part.strip()!r} is not of the form key=value", flag=flag)
-        elif name not in known:
-            shared = PreTrainedConfig().to_dict()  # fields of every configuration, such as id2label: not shown
-            usual = ", ".join(sorted(k for k in known if k not in shared))
-            near = _nearest(key, [*known, *config.attribute_map])
-            problems.add(f"{model_type} has no setting {key!r}{near.removesuffix('?')}; it has: {usual}", flag=flag)
-        else:
-            try:
-                values[name] = _typed(text, getattr(config, name))
-            except ValueError as error:
-                problems.add(f"{key}={text}: {error}", flag=flag)
-    problems.raise_if_any()
-    return values
-
-
-def _split(overrides: str) -> list[str]:
-    """Split at commas outside brackets, so that lists can be given: layer_types=["a","b"],n_layer=2."""
-    return [part for part in re.split(r",(?![^\[{]*[\]}])", overrides) if part.strip()]
-
-
-def _typed(text: str, example: Any) -> Any:
-    """``text`` as a value of the type that ``example``, the setting's present value, has."""
-    if text.lower() in {"none", "null"}:
-        return None
-    readers: dict[type, tuple[Callable[[str], Any], str]] = {
-        bool: (_boolean, "true or false"),
-        int: (int, "a whole number"),
-        float: (float, "a number"),
-        str: (str, "text"),
-    }
-    read, wanted = readers.get(type(example), (_literal, "a value"))
-    try:
-        return read(text)
-    except ValueError:
-        raise ValueError(f"must be {wanted}, like its present value {example}") from None
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in {"true", "1", "yes"}:
-        return True
-    if text.lower() in {"false", "0", "no"}:
-        return False
-    raise ValueError(text)
-
-
-def _literal(text: str) -> Any:
-    try:
-        return json.loads(text.lower() if text.lower() in {"true", "false"} else text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def last_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from lmtrain.models.adapters.loralib import (
     weights_of,
     write_loralib,
 )
-from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora
+from lmtrain.models.adapters.merged_lora import adapted_attention, merged_lora, sizes
 from lmtrain.models.exporting.verified_export import export_verified
 from lmtrain.models.formats import sixteen_bits
 from lmtrain.models.loading.configuration import read_config
@@ -102,8 +102,7 @@ def new_model(options: Gpt2FtOptions, say: Say, precision: str = "fp32") -> Made
 
 
 def _trained(model: Any, rank: int) -> str:
-    numbers = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
-    trained, whole = sum(n for n, learns in numbers if learns), sum(n for n, _ in numbers)
+    trained, whole = sizes(model)
     return f"LoRA of rank {rank} in query and value: {amount(trained)} of {amount(whole, 'parameters')} are trained"
 
 

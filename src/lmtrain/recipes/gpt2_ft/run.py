@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions, corners, without_effect
 from lmtrain.core.allocator import keep_freed_memory
 from lmtrain.core.console import Say, counted, say
-from lmtrain.core.errors import Interrupted, Problems, about
+from lmtrain.core.errors import Interrupted, Problems
 from lmtrain.core.stopping import Stop
 from lmtrain.data.layouts import Pairs
 from lmtrain.data.sources.pairs import PairSource
@@ -230,8 +230,9 @@ def _looked_at(
 def _precision(options: Gpt2FtOptions, device: torch.device, decided: dict[str, Any]) -> Decision:
     if options.precision == "auto" and (before := decided.get("precision", {}).get("choice")):
         return Decision(before, "as this run began")
-    with about("--fp16" if options.fp16 else "--precision"):
-        return choose_precision("fp16" if options.fp16 else options.precision, device)
+    if options.fp16:
+        return choose_precision("fp16", device, "--fp16", "leave it out, or give --precision bf16")
+    return choose_precision(options.precision, device)
 
 
 @in_flags(work_dir.FLAGS, work_dir.COMMAND)
