@@ -56,8 +56,9 @@ bench: dev  ## every benchmark beside its peer; writes benchmarks/RESULTS.md
 scale: dev  ## write docs/scale.md anew from benchmarks/scale.json (python benchmarks/scale.py measures that)
 	$(BIN)/python benchmarks/scale_page.py benchmarks/scale.json > docs/scale.md
 
-docs: dev  ## write docs/options.md anew from the code
+docs: dev  ## write docs/options.md and src/lmtrain/typed_keywords.py anew from the code
 	$(BIN)/python -m lmtrain.cli.options_page > docs/options.md
+	$(BIN)/python scripts/typed_keywords.py src/lmtrain/typed_keywords.py
 
 docs-test: dev  ## every command of README.md and docs/ executed on a miniature, and the site built
 	LMTRAIN_DOCS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/docs

@@ -12,11 +12,11 @@ from __future__ import annotations
 import builtins
 import operator
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from lmtrain.config.flags import flag_table
 from lmtrain.config.keywords import Called, from_keywords
@@ -31,8 +31,17 @@ if TYPE_CHECKING:
     from lmtrain.data.corpus import Corpus
     from lmtrain.engine.measuring import Outcome
     from lmtrain.generate import Completion, FilledText
+    from lmtrain.typed_keywords import (
+        ClmKeywords,
+        CompleteKeywords,
+        MlmKeywords,
+        PrepareKeywords,
+        ScoreKeywords,
+        SftKeywords,
+        TrainTokenizerKeywords,
+    )
 
-_NO_CORPUS = ("shard", "list", "clean")  # options of prepare that make none to return
+NO_CORPUS = ("shard", "list", "clean")  # options of prepare that make none to return
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -61,7 +70,7 @@ def _type(flag: Flag) -> Any:
 
 
 @_shows_options_of("clm")
-def clm(**options: Any) -> Outcome:
+def clm(**options: Unpack[ClmKeywords]) -> Outcome:
     """Train a causal model: ``lmtrain clm``.
 
     All that the command does: a rehearsal first, ``sample_prompts`` answered at each evaluation, ``push_to_hub`` at the
@@ -76,19 +85,19 @@ def clm(**options: Any) -> Outcome:
 
 
 @_shows_options_of("mlm")
-def mlm(**options: Any) -> Outcome:
+def mlm(**options: Unpack[MlmKeywords]) -> Outcome:
     """Train a masked model: ``lmtrain mlm``; see :func:`clm`."""
     return _train("mlm", options)
 
 
 @_shows_options_of("sft")
-def sft(**options: Any) -> Outcome:
+def sft(**options: Unpack[SftKeywords]) -> Outcome:
     """Train a causal model on prompts and completions: ``lmtrain sft``; see :func:`clm`."""
     return _train("sft", options)
 
 
 @_shows_options_of("evaluate")
-def score(**options: Any) -> dict[str, dict[str, Any]]:
+def score(**options: Unpack[ScoreKeywords]) -> dict[str, dict[str, Any]]:
     """Loss, perplexity and bits per byte of a model on text, by split: ``lmtrain evaluate``.
 
     >>> lmtrain.score(model_name_or_path="gpt2", validation_file="b.txt")["validation"]  # doctest: +SKIP
@@ -102,7 +111,7 @@ def score(**options: Any) -> dict[str, dict[str, Any]]:
 
 
 @_shows_options_of("tokenizer")
-def train_tokenizer(**options: Any) -> Any:
+def train_tokenizer(**options: Unpack[TrainTokenizerKeywords]) -> Any:
     """Learn a tokenizer from text: ``lmtrain tokenizer``. Returns it as one of transformers; its folder is written.
 
     >>> tokenizer = lmtrain.train_tokenizer(train_file="book.txt", vocab_size=8192, output_dir="tok")  # doctest: +SKIP
@@ -116,8 +125,8 @@ def train_tokenizer(**options: Any) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-@_shows_options_of("prepare", but=("tokenizer_name", *_NO_CORPUS))
-def prepare(tokenizer: Any, *, seed: int = 42, **options: Any) -> Corpus:
+@_shows_options_of("prepare", but=("tokenizer_name", *NO_CORPUS))
+def prepare(tokenizer: Any, *, seed: int = 42, **options: Unpack[PrepareKeywords]) -> Corpus:
     """Text to examples: ``lmtrain prepare``, and the layouts that ``clm`` and ``mlm`` would train on.
 
     ``tokenizer``: one of transformers, or a folder, a ``tokenizer.json`` or a hub name. ``block_size`` (with
@@ -159,7 +168,7 @@ def prepare(tokenizer: Any, *, seed: int = 42, **options: Any) -> Corpus:
 def _require_corpus(asked: PrepareOptions) -> None:
     """Raises :class:`UserError` for options of the command that make no corpus here."""
     problems = Problems()
-    for name in _NO_CORPUS:
+    for name in NO_CORPUS:
         if getattr(asked, name):
             problems.add("makes no corpus to return; type it: lmtrain prepare", flag=f"--{name}")
     if is_address(asked.output_dir or ""):
@@ -167,7 +176,9 @@ def _require_corpus(asked: PrepareOptions) -> None:
     problems.raise_if_any()
 
 
-def complete(model: Any, prompts: str | Sequence[str], *, tokenizer: Any = None, **settings: Any) -> list[Completion]:
+def complete(
+    model: Any, prompts: str | Sequence[str], *, tokenizer: Any = None, **settings: Unpack[CompleteKeywords]
+) -> list[Completion]:
     """What a causal model writes after each prompt, ordered by prompt, then by sample.
 
     ``model`` is a run's folder, a checkpoint or a hub name; or a model, with its ``tokenizer``. ``settings`` are the
@@ -193,7 +204,7 @@ def fill_mask(model: Any, texts: str | Sequence[str], *, tokenizer: Any = None, 
     return fill_mask(model, tokenizer, asked, top, context=max_positions(model.config))
 
 
-def _train(command: str, options: dict[str, Any]) -> Outcome:
+def _train(command: str, options: Mapping[str, Any]) -> Outcome:
     called = _called(command, options)
     use_intel_kernels()
     from lmtrain.core.ranklog import listening
@@ -206,7 +217,7 @@ def _train(command: str, options: dict[str, Any]) -> Outcome:
         return whole_training(resolved, called.words, stop=stop)
 
 
-def _called(command: str, options: dict[str, Any]) -> Called:
+def _called(command: str, options: Mapping[str, Any]) -> Called:
     called = from_keywords(command, options)
     for note in called.notes:
         say("options", note)

@@ -16,7 +16,7 @@ from lmtrain.core.errors import Problems, UserError
 YES = frozenset({"yes", "true", "t", "y", "1"})
 NO = frozenset({"no", "false", "f", "n", "0"})
 NEVER = NO | {"never"}  # to --resume_from_checkpoint
-_PATHS = frozenset({"PATH", "FOLDER", "FOLDER|never", "FILE", "MODEL", "TOKENIZER", "IN", "OUT", "RUN"})  # metavars
+PATHS = frozenset({"PATH", "FOLDER", "FOLDER|never", "FILE", "MODEL", "TOKENIZER", "IN", "OUT", "RUN"})  # metavars
 _TRUTHS_OF_YAML = {True: {"on", "yes"}, False: {"off", "no"}}  # as it reads these words where they have no quotes
 
 
@@ -170,7 +170,7 @@ def _json_object(flag: Flag, word: str) -> dict[str, Any]:
 def _checked(flag: Flag, value: Any) -> Any:
     """Hold a value against the flag's choices and bounds."""
     about = flag.about
-    if isinstance(value, str) and about.metavar in _PATHS and _has_no_home(value):
+    if isinstance(value, str) and about.metavar in PATHS and _has_no_home(value):
         raise flag.fail(f"{value} begins with a home that is nobody's here; write the folder out")
     if flag.choices and isinstance(value, str) and value not in flag.choices:
         raise flag.fail(f"{value!r} is not one of {', '.join(flag.choices)}")
