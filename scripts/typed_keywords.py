@@ -35,7 +35,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 PathText: TypeAlias = str | PathLike[str]
 Texts: TypeAlias = str | Sequence[str]
 Paths: TypeAlias = PathText | Sequence[PathText]
-Table: TypeAlias = str | Mapping[str, Any]
+Table: TypeAlias = PathText | Mapping[str, Any]
 '''
 _OWN = {"evaluate": "ScoreKeywords", "tokenizer": "TrainTokenizerKeywords", "prepare": "PrepareKeywords"}
 _NOT_IN = {"prepare": {*NO_CORPUS, "tokenizer_name"}}
@@ -52,7 +52,7 @@ def page() -> str:
         own = {name: kind for name, kind in types.items() if name not in common}
         parts.append(_class(f"{command.capitalize()}Keywords", "TrainingKeywords", own))
     parts += [_class(name, "TypedDict", _types(command)) for command, name in _OWN.items()]
-    parts.append(_class("CompleteKeywords", "TypedDict", get_annotations(Settings)))
+    parts.append(_class("CompleteKeywords", "TypedDict", {**get_annotations(Settings), "stop": "Texts"}))
     return "\n\n".join(parts)
 
 

@@ -121,6 +121,8 @@ def test_what_it_writes(run: Any) -> None:
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert complete(model, ["The fox"], tokenizer=tokenizer, **asked)[0].text == found.text
+    for stop in ("END", ["END"]):
+        assert complete(model, "The fox", tokenizer=tokenizer, stop=stop, **asked)[0].text == found.text
     with pytest.raises(UserError, match="needs its tokenizer"):
         complete(model, ["The fox"])
 

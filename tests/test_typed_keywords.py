@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmtrain import api, typed_keywords
+from lmtrain.config.training_arguments import installed_version
 
 ROOT = Path(__file__).parents[1]
 FUNCTIONS = ("clm", "mlm", "sft", "score", "train_tokenizer", "prepare", "complete")
@@ -19,7 +20,10 @@ FUNCTIONS = ("clm", "mlm", "sft", "score", "train_tokenizer", "prepare", "comple
 
 def test_the_file_is_what_make_docs_writes() -> None:
     page = runpy.run_path(str(ROOT / "scripts" / "typed_keywords.py"))["page"]
-    assert Path(typed_keywords.__file__).read_text(encoding="utf-8") == page()
+    written = Path(typed_keywords.__file__).read_text(encoding="utf-8")
+    if f"with transformers {installed_version()};" not in written:
+        pytest.skip("it was generated with another version of transformers")
+    assert written == page()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -27,9 +31,9 @@ def test_a_function_takes_its_keywords(name: str) -> None:
     kind = f"{name.title().replace('_', '')}Keywords"
     function = getattr(api, name)
     assert f"Unpack[{kind}]" in get_annotations(function).values()
-    known = {*get_annotations(getattr(typed_keywords, kind))}
+    known = {*getattr(typed_keywords, kind).__annotations__}
     shown = {*function.__signature__.parameters} if name != "complete" else known
-    assert shown - known <= {"tokenizer", "seed"} | {*get_annotations(typed_keywords.TrainingKeywords)}
+    assert shown - known <= {"tokenizer", "seed"}
 
 
 CALLS = """

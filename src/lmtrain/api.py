@@ -191,7 +191,10 @@ def complete(
 
     model, tokenizer = _opened(model, tokenizer, "clm")
     asked = [prompts] if isinstance(prompts, str) else list(prompts)
-    return complete(model, tokenizer, asked, Settings(**settings), max_positions(model.config))
+    chosen: dict[str, Any] = {"stop": (), **settings}
+    stop = chosen.pop("stop")
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    return complete(model, tokenizer, asked, Settings(**chosen, stop=stops), max_positions(model.config))
 
 
 def fill_mask(model: Any, texts: str | Sequence[str], *, tokenizer: Any = None, top: int = 5) -> list[FilledText]:

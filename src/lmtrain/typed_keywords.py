@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 PathText: TypeAlias = str | PathLike[str]
 Texts: TypeAlias = str | Sequence[str]
 Paths: TypeAlias = PathText | Sequence[PathText]
-Table: TypeAlias = str | Mapping[str, Any]
+Table: TypeAlias = PathText | Mapping[str, Any]
 
 
 class TrainingKeywords(TypedDict, total=False):
@@ -370,7 +370,7 @@ class CompleteKeywords(TypedDict, total=False):
     early_stopping: bool | Literal["never"]
     repetition_penalty: float
     no_repeat_ngram_size: int
-    stop: tuple[str, ...]
+    stop: Texts
     logprobs: int | None
     seed: int
     batch_size: int

@@ -109,6 +109,19 @@ def test_what_an_old_file_leaves_empty_or_switches_off_sets_nothing(base: list[s
     assert parse_training("mlm", [*base, "--mlm"]).notes == (), "which says what the command is"
 
 
+def test_a_contradiction_is_about_the_name_that_was_given(base: list[str], tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('{"push_to_hub_model_id": "me/m"}')
+    for words, flag in (
+        (["--push_to_hub_model_id", "me/m"], "--push_to_hub_model_id"),
+        (["--hub_model_id", "me/m"], "--hub_model_id"),
+        (["--config", str(tmp_path / "old.json")], "old.json: push_to_hub_model_id"),
+    ):
+        with pytest.raises(UserError) as told:
+            parse_training("clm", [*base, *words])
+        (problem,) = told.value.problems
+        assert str(problem.flag).endswith(flag) and problem.text == "has no effect without --push_to_hub"
+
+
 def test_values_of_then_are_those_of_today(base: list[str], tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text('{"optim": "adamw_hf"}')
     for words, label in ((["--optim", "adamw_hf"], "--optim"), (["--config", str(tmp_path / "old.json")], "old.json")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import io
 import lzma
@@ -18,6 +19,7 @@ from test_sources_text import read
 from lmtrain.core.errors import UserError
 from lmtrain.core.types import Tally
 from lmtrain.data.sources import Reading, resolve_sources
+from lmtrain.data.sources.walking import matches
 
 
 def names(*paths: object) -> list[str]:
@@ -71,6 +73,20 @@ def test_links_are_followed_but_not_in_circles(corpus: Path) -> None:
     assert tally.skipped["special file or broken link"] == 3
     assert names(f"{corpus}/**/*.[pt]*") == ["b.txt", "c.py", "d.txt.gz"]
     assert names(f"{corpus}/sub/again/**/*.py") == ["c.py"], "the way to where it begins is the user's own"
+    (corpus / "sub" / "once more").symlink_to(corpus)  # of two the library would go 2⁴⁰ ways
+    assert names(f"{corpus}/**/*.[pt]*") == ["b.txt", "c.py", "d.txt.gz"]
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*.txt", "a/**", "*/**/x.*", "**/a/**/*.txt", "**/**/*.json", "**.txt"])
+def test_a_glob_finds_what_the_library_s_does(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("a/b/a", "a/.hidden", "b/c[1]", "c"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name in ("x.txt", "y.json", ".z.txt"):
+            (tmp_path / folder / name).touch()
+    monkeypatch.chdir(tmp_path)
+    usual = {os.path.normpath(path) for path in glob.glob(pattern, recursive=True) if path}  # noqa: PTH207
+    found = {os.path.normpath(path) for path in matches(pattern)}
+    assert found == usual - {pattern.partition("/")[0]} if pattern.endswith("**") else found == usual
 
 
 def test_globs(corpus: Path) -> None:

@@ -49,6 +49,7 @@ class Gathered:
     notes: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)  # options that were meant, but not understood
+    typed: dict[str, str] = field(default_factory=dict)  # options given by another name than today's, and that name
 
 
 def read_settings(path: str, *, label: str = "--config") -> list[Setting]:
@@ -121,6 +122,8 @@ def gather(command: str, settings: Iterable[Setting], problems: Problems) -> Gat
         elif isinstance(said, list) and isinstance(value, list):  # --mix code=0.7 --mix prose=0.3 is one list
             gathered.values[name] = value = said + value
         seen[name] = setting, value
+        if name not in (setting.name, setting.name.removeprefix("no_")):
+            gathered.typed[name] = setting.label
     return gathered
 
 
@@ -149,7 +152,8 @@ def resolve(command: str, sources: list[Gathered]) -> Any:
 
 
 def check_understood(options: Any, sources: list[Gathered], problems: Problems) -> None:
-    """Contradictions, less those that only follow from an option that was not understood."""
+    """Contradictions, less those that only follow from an option that was not understood; each about the name that was
+    given."""
     found = Problems()
     if getattr(options, "command", None) in TRAINING_COMMANDS:
         from lmtrain.config.checks.training import check_training
@@ -158,9 +162,10 @@ def check_understood(options: Any, sources: list[Gathered], problems: Problems) 
     elif hasattr(options, "check"):
         options.check(found)
     failed = {f"--{name}" for source in sources for name in source.failed}
+    typed = {f"--{name}": source.typed.get(name, f"--{name}") for source in sources for name in source.values}
     for problem in found:
         if problem.flag not in failed:
-            problems.add(problem.text, flag=problem.flag)
+            problems.add(problem.text, flag=typed.get(problem.flag or "", problem.flag))
 
 
 def _understand(gathered: Gathered, setting: Setting) -> str | None:

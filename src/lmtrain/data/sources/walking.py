@@ -1,14 +1,14 @@
 """The files below a folder or of a pattern. Links are followed, but not in circles."""
 
 # Paths are strings here, as there may be many: see opening.
-# ruff: noqa: PTH116, PTH120, PTH206, PTH207
+# ruff: noqa: PTH116, PTH118, PTH206, PTH207
 
 from __future__ import annotations
 
 import glob
 import os
 from collections.abc import Iterator
-from functools import cache
+from contextlib import suppress
 
 from lmtrain.data.sources.text import PassedOver
 
@@ -41,26 +41,37 @@ def files_under(folder: str, over: PassedOver, above: frozenset[tuple[int, int]]
 
 
 def matches(pattern: str) -> list[str]:
-    """Files and folders of a glob, but for those that ``**`` found on a way that comes to a folder twice: it follows a
-    link in a circle some forty times."""
+    """Files and folders of a glob, in which ``**`` stands for any folders. The library's own follows a link that comes
+    back to a folder above it some forty times, and two of them 2⁴⁰ times."""
     # Not Path.glob: its pattern must be relative, and it takes hidden files.
-    found = glob.glob(pattern, recursive=True)
-    if "**" not in pattern:
-        return found
-    above = pattern.partition("**")[0].count(os.sep)  # of a path, the parts that are no folder `**` entered
+    names = pattern.split(os.sep)
+    if "**" not in names:
+        return glob.glob(pattern)
+    at = names.index("**")
+    above, below = os.sep.join(names[:at]), os.sep.join(name for name in names[at + 1 :] if name)
+    tops = glob.glob(f"{above}{os.sep}") if at else [""]
+    found: dict[str, None] = {}  # two ** in a row find a file more than once
+    for top in tops:
+        for folder in _folders(top):
+            found |= dict.fromkeys(matches(f"{glob.escape(folder)}{below or '*'}"))
+    return list(found)
 
-    @cache
-    def known(folder: str) -> tuple[int, int]:
-        about = os.stat(folder or os.curdir)
-        return about.st_dev, about.st_ino
 
-    def is_straight(path: str) -> bool:
-        way = []
-        for _ in range(path.count(os.sep) - above + 1):
-            way.append(known(path := os.path.dirname(path)))
-        return len(set(way)) == len(way)
-
-    return [path for path in found if is_straight(path)]
+def _folders(top: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """``top`` and the folders below it, each with a separator at its end; hidden ones are left out."""
+    try:
+        about = os.stat(top or os.curdir)
+        entries = list(os.scandir(top or os.curdir))
+    except OSError:  # gone, or one may not look, as for the library
+        return
+    here = (about.st_dev, about.st_ino)
+    if here in above:
+        return
+    yield top
+    for entry in entries:
+        with suppress(OSError):  # a link that leads to itself
+            if not entry.name.startswith(".") and entry.is_dir():
+                yield from _folders(f"{top}{entry.name}{os.sep}", above | {here})
 
 
 def parts(path: str) -> list[str]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from lmtrain.core.clock import now
 from lmtrain.core.errors import first_line
 from lmtrain.engine.speed.fast_paths import FastPaths
 from lmtrain.engine.speed.job import Compile, Job
 from lmtrain.engine.speed.proof import prove_compiled
 from lmtrain.models.layers import compile_layers, has_compiled_layers, leave_uncompiled, repeated_layers
 
+_log = logging.getLogger(__name__)
+
+_COMPILING = "compiling the model's layers, which takes some seconds, on a busy machine minutes"
 _LEAST_S = {"cpu": 9.0}  # that compiling took on two cores (4 layers × 256): a run that cannot save that never tries
 _LEAST_ELSEWHERE_S = 10.0
 _MOST = 0.15  # the share of a pass that compiling is hoped to save; 0.11 was measured there
@@ -58,6 +62,7 @@ def with_compiling(trainer: Job, paths: FastPaths, decided: Mapping[str, Any]) -
 def _compiled_again(trainer: Job, paths: FastPaths) -> FastPaths:
     if paths.decisions.get("compile", {}).get("choice") != "on":
         return paths
+    _log.info(_COMPILING)
     compile_layers(trainer.model)
     batch = trainer.first_batch()
     if batch is not None:  # makes the code, for the shape that was compiled before
@@ -106,20 +111,20 @@ def choose_compiling(
     Leaves the model compiled, and warm for that shape, when it says so. ``auto`` tries it only in a run that is long
     enough for it to pay, and keeps it only when the passes to come save more than compiling took.
     """
-    device = next(model.parameters()).device.type
-    if asked == "off" or (reason := _cannot(model, device)):
+    device = next(model.parameters()).device
+    if asked == "off" or (reason := _cannot(model, device.type)):
         return Compiling(False, "as asked" if asked == "off" else reason)
     if asked == "auto" and passes < _FEW:
         return Compiling(False, f"{passes} passes could not save what it takes")
-    began = time.perf_counter()
+    began = now(device)
     once()  # memory is fetched: at least as long as the next
-    _wait()
-    first = time.perf_counter() - began
-    least = _LEAST_S.get(device, _LEAST_ELSEWHERE_S)
+    first = now(device) - began
+    least = _LEAST_S.get(device.type, _LEAST_ELSEWHERE_S)
     if asked == "auto" and first * passes * _MOST < least:
         return Compiling(False, f"{first * passes:.0f} s of passes could not save the {least:.0f} s it takes")
-    before = _seconds(once)
-    began = time.perf_counter()
+    before = _seconds(once, device)
+    began = now(device)
+    _log.info(_COMPILING)
     compile_layers(model)
     try:
         once()
@@ -130,8 +135,8 @@ def choose_compiling(
     if difference:
         leave_uncompiled(model)
         return Compiling(False, f"compiled layers give {difference}")
-    cost = time.perf_counter() - began
-    after = _seconds(once)
+    cost = now(device) - began
+    after = _seconds(once, device)
     seconds = {"before": before, "after": after, "compiling": cost}
     saved = (before - after) * passes
     told = f"a pass takes {after * 1e3:,.0f} ms instead of {before * 1e3:,.0f}; compiling took {cost:.0f} s"
@@ -151,17 +156,10 @@ def _cannot(model: torch.nn.Module, device: str) -> str:
     return ""
 
 
-def _seconds(once: Callable[[], None]) -> float:
+def _seconds(once: Callable[[], None], device: torch.device) -> float:
     times = []
     for _ in range(_REPEATS):
-        began = time.perf_counter()
+        began = now(device)
         once()
-        _wait()
-        times.append(time.perf_counter() - began)
+        times.append(now(device) - began)
     return statistics.median(times)
-
-
-def _wait() -> None:
-    """For what a GPU was asked to do."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
