@@ -126,6 +126,7 @@ def test_a_storage_without_marks_is_read_for_its_hash() -> None:
         ("s3://{bucket}/bad/picture.txt", "binary file"),
         ("nowhere://a/b", "no storage is called nowhere://"),
         ("https://127.0.0.1:9/a.txt?sig=hushhush", "does not answer"),
+        ("ftp://127.0.0.1:9/a.txt", "does not answer"),
         ("https://127.0.0.1:9/folder/?sig=hushhush", "a web server has no folders"),
     ],
 )

@@ -63,7 +63,7 @@ def place_of(address: str, flag: str | None, *, token: str | None = None) -> Pla
         raise UserError(f"{scheme}:// needs {module}; try: pip install '{what}'", flag=flag)
     import fsspec
 
-    settings = dict(_SETTINGS.get(scheme, {}))
+    settings: dict[str, Any] = dict(_SETTINGS.get(scheme, {}))
     if token and scheme == "hf":
         settings["token"] = token
     try:
@@ -77,7 +77,7 @@ def place_of(address: str, flag: str | None, *, token: str | None = None) -> Pla
         ) from None
     with explained(address, flag):
         # A listing that was kept would hide what was uploaded meanwhile.
-        files = kind(**settings, use_listings_cache=False)
+        files = kind(**kind._get_kwargs_from_urls(address), **settings, use_listings_cache=False)  # such as a host
         return Place(address, flag, files, kind._strip_protocol(address), token)
 
 
