@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -32,7 +33,6 @@ _IMPORTED = [
 ]  # fmt: skip
 _context = get_context("forkserver")
 _context.set_forkserver_preload(_IMPORTED)
-_outputs = tempfile.TemporaryDirectory(prefix="lmtrain-tests-")
 Ended = subprocess.CompletedProcess[str]
 
 
@@ -187,8 +187,13 @@ def _end(processes: list[Forked], timeout: float) -> list[Ended]:
     return [subprocess.CompletedProcess(p.args, p.wait(), *p.communicate()) for p in processes]
 
 
+@cache  # at the first use: a forked program imports this file too, and its end removes nothing
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="lmtrain-tests-")
+
+
 def _new_file(text: str = "") -> Path:
-    descriptor, name = tempfile.mkstemp(dir=_outputs.name)
+    descriptor, name = tempfile.mkstemp(dir=_folder().name)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
     return Path(name)

@@ -92,7 +92,12 @@ def bert_style() -> PreTrainedTokenizerFast:
 
 
 MAKE = {"gpt2": gpt2_style, "roberta": roberta_style, "bert": bert_style}
-_made = tempfile.TemporaryDirectory(prefix="lmtrain-tests-")  # once in a process, and copied for each test
+
+
+@cache  # at the first use: a forked program imports this file too, and its end removes nothing
+def _made() -> tempfile.TemporaryDirectory[str]:
+    """What is made once in a process, and copied for each test."""
+    return tempfile.TemporaryDirectory(prefix="lmtrain-tests-")
 
 
 def save_tokenizer(folder: Path, style: str) -> str:
@@ -103,7 +108,7 @@ def save_tokenizer(folder: Path, style: str) -> str:
 
 @cache
 def _tokenizer(style: str) -> Path:
-    folder = Path(tempfile.mkdtemp(dir=_made.name))
+    folder = Path(tempfile.mkdtemp(dir=_made().name))
     MAKE[style]().save_pretrained(folder)
     return folder
 
@@ -136,7 +141,7 @@ def checkpoint(kind: str, folder: Path, seed: int = 1) -> str:
 
 @cache
 def _checkpoint(kind: str, shape: str, seed: int) -> Path:
-    folder = Path(tempfile.mkdtemp(dir=_made.name))
+    folder = Path(tempfile.mkdtemp(dir=_made().name))
     model, tokenizer = make(kind, folder / "tokenizer", seed)
     save_model(model, tokenizer, folder / "model")
     return folder / "model"

@@ -15,7 +15,7 @@ from lmtrain.config.values import check_not_the_input, user_path
 from lmtrain.core.console import amount, counted, duration, is_first_process, say
 from lmtrain.core.errors import ExitCode, Problems, UserError
 from lmtrain.core.stopping import Stop
-from lmtrain.generate.token_files import read_contexts
+from lmtrain.recipes.data_to_text.token_files import read_contexts
 
 if TYPE_CHECKING:
     from lmtrain.config.commands.nlg_decode import NlgDecodeOptions

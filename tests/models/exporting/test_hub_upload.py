@@ -152,7 +152,7 @@ def spoil(folder: Path, what: str) -> None:
         ("no configuration", "holds no exported model"),
         ("no weights", "no weights"),
         ("cut short", "is not whole"),
-        ("no header", "header cannot be read"),
+        ("no header", "deserializing header"),
         ("a shard missing", "lacks model-1.safetensors"),
         ("changed since", "not what the run exported"),
         ("gone since", "is gone since"),

@@ -20,13 +20,13 @@ from lmtrain.engine.speed.machine import best_device
 from lmtrain.engine.speed.memory import available
 from lmtrain.engine.speed.precision import choose_precision, require_format
 from lmtrain.generate import beam_search
-from lmtrain.generate.token_files import read_predictions, write_predictions
 from lmtrain.models import load_model, load_tokenizer
 from lmtrain.models.formats import products_in
 from lmtrain.models.quiet import quiet_libraries
 from lmtrain.recipes.data_to_text.data import is_made, noted
 from lmtrain.recipes.data_to_text.inputs import require_known
 from lmtrain.recipes.data_to_text.texts import text_of
+from lmtrain.recipes.data_to_text.token_files import read_predictions, write_predictions
 from lmtrain.recipes.data_to_text.unfinished import Unfinished
 
 _BREAK = "\n\n"  # nothing that is read goes on behind an empty line

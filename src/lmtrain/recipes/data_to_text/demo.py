@@ -25,7 +25,6 @@ from lmtrain.data.sources import Reading, resolve_sources
 from lmtrain.data.tokenizer_files import TokenizerFiles
 from lmtrain.data.train_tokenizer import TokenizerPlan, train_tokenizer
 from lmtrain.engine.assembly import train
-from lmtrain.generate.token_files import read_contexts
 from lmtrain.models import load_tokenizer
 from lmtrain.recipes.data_to_text.data import Prepared, first_of_each, prepare
 from lmtrain.recipes.data_to_text.decoding import Search, texts_of_run
@@ -33,6 +32,7 @@ from lmtrain.recipes.data_to_text.inputs import fitting
 from lmtrain.recipes.data_to_text.scoring import SCORES, PartScores, score_texts
 from lmtrain.recipes.data_to_text.table import before_and_after
 from lmtrain.recipes.data_to_text.tasks import TASKS
+from lmtrain.recipes.data_to_text.token_files import read_contexts
 from lmtrain.recipes.data_to_text.training import resolved_training
 from lmtrain.recipes.flags import as_a_part
 from lmtrain.recipes.several_trainings import look_at

@@ -38,7 +38,6 @@ from lmtrain.engine.runs.run_folder import DECISIONS, RUN
 from lmtrain.engine.speed.machine import best_device
 from lmtrain.engine.speed.precision import choose_precision
 from lmtrain.evaluate.nlg import missing
-from lmtrain.generate.token_files import read_contexts
 from lmtrain.models import load_tokenizer, positions_of
 from lmtrain.models.loading.peft_wrapping import require_peft
 from lmtrain.recipes.data_to_text.data import as_ids, first_of_each, look_through, prepare
@@ -47,6 +46,7 @@ from lmtrain.recipes.data_to_text.inputs import fitting, room_in
 from lmtrain.recipes.data_to_text.scoring import SCORES, PartScores, parts_of, score_texts
 from lmtrain.recipes.data_to_text.table import table
 from lmtrain.recipes.data_to_text.tasks import TASKS, Task
+from lmtrain.recipes.data_to_text.token_files import read_contexts
 from lmtrain.recipes.data_to_text.training import resolved_training, said_training
 from lmtrain.recipes.flags import as_a_part, in_flags, saying
 from lmtrain.recipes.several_trainings import Trainings, look_at

@@ -25,10 +25,10 @@ from lmtrain.data.nlg.text import (
     write_hypotheses,
     write_reference_files,
 )
-from lmtrain.generate.token_files import read_predictions
 from lmtrain.models import load_tokenizer
 from lmtrain.recipes.data_to_text.data import records_of
 from lmtrain.recipes.data_to_text.tasks import TASKS, Task
+from lmtrain.recipes.data_to_text.token_files import read_predictions
 
 HYPOTHESES, GROUPED, RANKED = "hypotheses.txt", "references.txt", "references"
 

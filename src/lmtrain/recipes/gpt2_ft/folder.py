@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from lmtrain.config.commands.gpt2_ft import Gpt2FtOptions
 from lmtrain.config.save import as_dict, without_secrets
 from lmtrain.config.values import user_path
 from lmtrain.core.errors import UserError
-from lmtrain.core.files import read_json
 from lmtrain.engine.runs.found import Found
 from lmtrain.engine.runs.results import write_results
-from lmtrain.engine.runs.resume import goes_on_with_it, require_same_data, where_to_begin
-from lmtrain.engine.runs.run_folder import DECISIONS, RUN, RunFolder
+from lmtrain.engine.runs.resume import decided_by, require_same_data, where_to_begin
+from lmtrain.engine.runs.run_folder import RUN, RunFolder
 from lmtrain.evaluate.measures import perplexity
 from lmtrain.recipes.flags import in_flags
 from lmtrain.recipes.gpt2_ft.order import Plan
@@ -57,11 +55,7 @@ def look(options: Gpt2FtOptions, argv: Sequence[str]) -> Found:
 
 def decided(options: Gpt2FtOptions, found: Found) -> dict[str, Any]:
     """What an unfinished run decided when it began."""
-    if goes_on_with_it(found):
-        with suppress(OSError, ValueError):
-            decisions: dict[str, Any] = read_json(path_of(options) / DECISIONS)
-            return decisions
-    return {}
+    return decided_by(path_of(options), found)
 
 
 def require_same_pairs(options: Gpt2FtOptions, hashes: Mapping[str, str]) -> None:
