@@ -24,6 +24,7 @@ def launch(script: Path, *words: object, processes: int = 1, timeout: float = 15
         "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",  # the processes meet by gloo; Accelerate shards over GPUs wherever there are some
     }
     ends = run_ranks([script, *words], processes, env=environment, timeout=timeout)
     assert not any(end.returncode for end in ends), "\n".join(end.stderr for end in ends if end.returncode)

@@ -90,14 +90,15 @@ def test_on_cpus_nothing_is_sharded_under_a_launcher_either(tmp_path: Path, monk
     """Accelerate would leave the model whole there without a word; --use_cpu need not be given for that."""
     for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
     found = problems(tmp_path, fsdp=True, use_cpu=False)
-    assert list(found) == ["--fsdp"] and "there is none here" in found["--fsdp"]
+    assert list(found) == ["--fsdp"] and "divides the model over GPUs" in found["--fsdp"]
 
 
 def test_sharding_needs_a_launcher_where_there_are_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
-    assert "torchrun --nproc_per_node N -m lmtrain clm" in problems(tmp_path, fsdp=True)["--fsdp"]
+    assert "torchrun --nproc_per_node N -m lmtrain clm" in problems(tmp_path, fsdp=True, use_cpu=False)["--fsdp"]
 
 
 def test_uploading_needs_a_hub_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

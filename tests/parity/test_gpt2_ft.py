@@ -175,7 +175,7 @@ def test_losses_rates_and_validations_are_the_originals(case: str, tmp_path: Pat
 
 
 def _compare_adapters(ours: Any, reference: Reference) -> None:
-    for mine, theirs in zip(adapted_attention(ours), reference.transformer.h, strict=True):
+    for mine, theirs in zip(adapted_attention(ours.cpu()), reference.transformer.h, strict=True):
         second, width = mine.lora_B["default"].weight, 32
         lora = theirs.attn.c_attn
         torch.testing.assert_close(mine.lora_A["default"].weight, lora.lora_A, rtol=0, atol=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import IO, Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtrain.core.console import told_to
@@ -73,7 +74,7 @@ class Progress(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         if "loss" in logs:
-            values = self._train_values(state, logs)
+            values = self._train_values(state, logs, args.device)
             for display in (self.display, self._noted):
                 display.train(state.global_step, state.max_steps, values)
             self._event("train", values)
@@ -81,7 +82,7 @@ class Progress(TrainerCallback):
         elif "train_runtime" in logs:
             self._event("trained", {"step": state.global_step, "tokens": state.num_input_tokens_seen, **logs})
 
-    def _train_values(self, state: TrainerState, logs: dict[str, Any]) -> dict[str, Any]:
+    def _train_values(self, state: TrainerState, logs: dict[str, Any], device: torch.device) -> dict[str, Any]:
         left = self._seconds_left(state)
         return {
             "step": state.global_step,
@@ -93,7 +94,7 @@ class Progress(TrainerCallback):
             **{name: logs[name] for name in MARKS if name in logs},
             **{name: logs[name] for name in SPEED if name in logs},
             "time_left": None if left is None else round(left, 1),
-            "memory": logs.get("memory", memory_in_use()),
+            "memory": logs.get("memory", memory_in_use(device)),
             **{name: logs[name] for name in ("memory_rank",) if name in logs},
         }
 

@@ -22,6 +22,7 @@ from lmtrain.config.values import YES, user_path
 from lmtrain.core.errors import Problems, UserError, one_line
 from lmtrain.engine.arguments import training_arguments
 from lmtrain.engine.runs.uploading import destination_of
+from lmtrain.engine.speed.machine import best_device
 from lmtrain.engine.speed.precision import Decision
 from lmtrain.engine.trainer import LMTrainer
 from lmtrain.engine.trainer.sharding import require_no_dropout
@@ -58,7 +59,7 @@ def _packages(resolved: Resolved) -> None:
 
 def _accelerator(resolved: Resolved) -> None:
     """What needs GPUs and would be left out without a word where there are none (Accelerate 1.15)."""
-    if torch.accelerator.current_accelerator(check_available=True) is None:
+    if best_device(use_cpu=bool(resolved.training.get("use_cpu"))).type == "cpu":
         _without_gpus(resolved)
     elif resolved.training.get("fsdp") and "LOCAL_RANK" not in os.environ:
         raise UserError(
@@ -70,20 +71,20 @@ def _accelerator(resolved: Resolved) -> None:
 
 def _without_gpus(resolved: Resolved) -> None:
     problems = Problems()
+    none = "there is none here" if best_device().type == "cpu" else "this run leaves them alone"
     for kind in KINDS:
         if resolved.training.get(kind):
             problems.add(
-                f"divides the model over GPUs, and there is none here; leave out --{kind}: processes on CPUs each hold "
+                f"divides the model over GPUs, and {none}; leave out --{kind}: processes on CPUs each hold "
                 "the whole model",
                 flag=f"--{kind}",
             )
     if asked := launcher_sharding():
         problems.add(
-            f"accelerate launch asks for {asked.kind}, which divides the model over GPUs, and there is none here; "
-            f"{asked.without}"
+            f"accelerate launch asks for {asked.kind}, which divides the model over GPUs, and {none}; {asked.without}"
         )
     if resolved.training.get("ddp_backend") == "nccl":
-        problems.add("nccl joins GPUs, and there is none here; leave it out, or give gloo", flag="--ddp_backend")
+        problems.add(f"nccl joins GPUs, and {none}; leave it out, or give gloo", flag="--ddp_backend")
     problems.raise_if_any()
 
 

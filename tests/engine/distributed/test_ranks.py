@@ -96,7 +96,7 @@ class Gathered:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.meter = Meter(clock=lambda: self.now)
-        self.ranks = Ranks(self.meter, torch.device("cpu"), 2, memory=lambda: 5)
+        self.ranks = Ranks(self.meter, torch.device("cpu"), 2, memory=lambda _: 5)
         self.slower = 1.0
         self.state = TrainerState()
         event: Any = (SimpleNamespace(world_size=2), self.state, SimpleNamespace())

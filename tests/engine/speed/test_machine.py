@@ -8,10 +8,18 @@ import pytest
 import torch
 
 from lmtrain.engine.speed import machine
-from lmtrain.engine.speed.machine import Peak, _measured, peak_of
+from lmtrain.engine.speed.machine import Peak, _measured, best_device, peak_of
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("said", "device"), [("", "cuda"), ("false", "cuda"), ("true", "cpu")])
+def test_a_gpu_is_left_alone_when_the_launcher_says_so(said: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``accelerate launch --cpu``, which the Trainer heeds: what is decided for a GPU would be for another machine."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", said)
+    assert best_device().type == device and best_device(use_cpu=True).type == "cpu"
 
 
 def test_no_product_of_one_s_own_is_much_faster() -> None:

@@ -139,7 +139,7 @@ class Ranks(TrainerCallback):
     measures = True
 
     def __init__(
-        self, meter: Meter, device: torch.device, world: int, memory: Callable[[], int] = memory_in_use
+        self, meter: Meter, device: torch.device, world: int, memory: Callable[[torch.device], int] = memory_in_use
     ) -> None:
         self.exchanges = Exchanges(device)
         self.hosts: tuple[str, ...] = ()
@@ -177,7 +177,8 @@ class Ranks(TrainerCallback):
         now = (state.global_step, self._meter.seconds, self._meter.waited, self.exchanges.seconds)
         mine = [later - earlier for later, earlier in zip(now, self._mark, strict=True)]
         self._mark, self._told_apart = now, told_apart
-        everyones = gather(torch.tensor([[*mine, self._memory()]], dtype=torch.float64, device=self._device))
+        mine.append(self._memory(self._device))
+        everyones = gather(torch.tensor([mine], dtype=torch.float64, device=self._device))
         rows: list[list[float]] = everyones.tolist()
         self._whole = [_added(*both) for both in zip(self._whole, rows, strict=True)] if self._whole else rows
         self.newest = Times.of(state.global_step, rows, told_apart=told_apart)

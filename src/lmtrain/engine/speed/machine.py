@@ -6,6 +6,7 @@ and a GPU's printed figure is reached by no program.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from lmtrain.config.values import YES
 from lmtrain.core.clock import now
 from lmtrain.models.formats import FORMATS
 
@@ -24,8 +26,10 @@ _SMALLEST_ELSEWHERE, _LARGEST = 2048, 8192  # at 8,192 three of them take 0.8 GB
 
 
 def best_device(*, use_cpu: bool = False) -> torch.device:
-    """The machine's accelerator; the CPU where there is none, or it is to be left alone."""
-    found = None if use_cpu else torch.accelerator.current_accelerator(check_available=True)
+    """The machine's accelerator; the CPU where there is none, or it is to be left alone, be it that a launcher says so
+    (``accelerate launch --cpu``, which the Trainer heeds)."""
+    left_alone = use_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in YES
+    found = None if left_alone else torch.accelerator.current_accelerator(check_available=True)
     return found or torch.device("cpu")
 
 

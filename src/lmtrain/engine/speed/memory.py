@@ -114,8 +114,8 @@ def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
     return sum(part.numel() * part.element_size() for part in map(part_here, tensors))
 
 
-def memory_in_use() -> int:
-    """Bytes: the most that tensors took on the GPU, or what the process holds in main memory."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return int(torch.cuda.max_memory_allocated())
+def memory_in_use(device: torch.device) -> int:
+    """Bytes: the most that tensors took on a GPU, or what the process holds in main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     return int(psutil.Process().memory_info().rss)

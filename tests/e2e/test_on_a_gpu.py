@@ -1,0 +1,148 @@
+"""Whole commands on a GPU that is emulated (tests/emulated_gpu): what they hold on the wrong device fails here.
+
+Losses in fp32 are those of the CPU; a run that was killed ends with the weights of one that was not, dropout included,
+so the GPU's generator is kept; what does not fit into its memory is found and said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.cpp_extension import include_paths, library_paths
+from world import World
+
+import forked
+from lmtrain.core.errors import ExitCode
+from lmtrain.core.runlog import read_events
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("an emulated GPU"),  # which is compiled once
+    pytest.mark.skipif(sys.platform != "linux" or not shutil.which("g++"), reason="needs g++"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+]
+EMULATED = Path(__file__).parents[1] / "emulated_gpu"
+Ended = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library; compiling it takes a quarter of a minute."""
+    library = tmp_path_factory.mktemp("gpu") / "libgpu.so"
+    words = ["g++", "-std=c++20", "-fPIC", "-shared", EMULATED / "gpu.cpp", "-o", library]
+    words += [f"-I{path}" for path in include_paths()]
+    words += [f"-L{path}" for path in library_paths()] + [f"-Wl,-rpath,{path}" for path in library_paths()]
+    subprocess.run([*map(str, words), "-ltorch_cpu", "-lc10"], check=True)
+    return library
+
+
+def begin(gpu: Path, *words: object, gigabytes: float = 8) -> subprocess.Popen[str]:
+    line = [sys.executable, EMULATED / "run.py", gpu, gigabytes, *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def run(gpu: Path, *words: object, gigabytes: float = 8, code: int = 0) -> Ended:
+    process = begin(gpu, *words, gigabytes=gigabytes)
+    out, said = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    return subprocess.CompletedProcess(process.args, code, out, said)
+
+
+def training(world: World, out: Path, more: str = "") -> list[str]:
+    return (
+        f"clm --model_name_or_path {world.gpt2} --train_file {world.text} --output_dir {out} --block_size 32 "
+        f"--do_train --max_steps 8 --logging_steps 1 --per_device_train_batch_size 4 --compile off {more}"
+    ).split()
+
+
+def losses(out: Path) -> list[float]:
+    return [event["loss"] for event in read_events(out / "metrics.jsonl") if event["event"] == "train"]
+
+
+def results(out: Path, split: str = "eval") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / f"{split}_results.json").read_text())
+    return found
+
+
+def test_it_is_as_strict_as_a_gpu(gpu: Path) -> None:
+    run(gpu, EMULATED / "strictness.py")
+
+
+def test_losses_and_evaluations_are_the_cpus(gpu: Path, world: World, tmp_path: Path) -> None:
+    more = "--do_eval --precision fp32 --gradient_accumulation_steps 2"
+    run(gpu, *training(world, tmp_path / "gpu", more))
+    assert forked.run(["-m", "lmtrain", *training(world, tmp_path / "cpu", more)]).returncode == 0
+    devices = [json.loads((tmp_path / name / "run.json").read_text())["machine"] for name in ("gpu", "cpu")]
+    assert devices[0]["gpus"] == ["Emulated GPU"]
+    assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-5)
+    assert results(tmp_path / "gpu")["eval_loss"] == pytest.approx(results(tmp_path / "cpu")["eval_loss"], rel=1e-5)
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(gpu: Path, world: World, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def words(out: Path) -> list[str]:  # of a new model, which has dropout
+        shape = "n_layer=2,n_embd=32,n_head=2,n_positions=32"
+        more = f"--model_type gpt2 --config_overrides {shape} --tokenizer_name {world.gpt2} --save_steps 4 --seed 3"
+        found = training(world, out, more)
+        found[found.index("--max_steps") + 1] = "24"
+        return found[:1] + found[3:]
+
+    run(gpu, *words(whole))
+    process = begin(gpu, *words(killed))
+    while process.poll() is None and not (killed / "checkpoint-4" / "manifest.json").is_file():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
+    assert "since it went on" in run(gpu, *words(killed)).stderr
+    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+
+
+def test_what_fits_is_found_and_what_does_not_is_said(gpu: Path, world: World, tmp_path: Path) -> None:
+    words = training(world, tmp_path / "large")
+    at = words.index("--per_device_train_batch_size")
+    found = [*words[:at], *words[at + 2 :], "--output_dir", tmp_path / "found", "--auto_batch", "--batch_tokens", 8192]
+    said = run(gpu, *found, gigabytes=0.01).stderr
+    (chosen,) = re.findall(r"● batch +(\d+) examples at once", said)
+    assert 1 < int(chosen) < 256
+    words[at + 1] = "256"
+    said = run(gpu, *words, gigabytes=0.01, code=ExitCode.WRONG_INPUT).stderr
+    assert "--per_device_train_batch_size   256 examples at once take" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("more", ["", "--use_peft --lora_r 4 --gradient_checkpointing", "--fp16", "--optim muon"])
+def test_pairs_are_learned(gpu: Path, world: World, tmp_path: Path, more: str) -> None:
+    if "peft" in more:
+        pytest.importorskip("peft")
+    pairs, out = tmp_path / "pairs.jsonl", tmp_path / "out"
+    pairs.write_text("".join(json.dumps({"prompt": f"fox {n}", "completion": f"jumps {n}"}) + "\n" for n in range(60)))
+    words = f"sft --model_name_or_path {world.gpt2} --train_file {pairs} --output_dir {out} --do_train --do_eval"
+    said = run(gpu, *f"{words} --max_steps 6 --per_device_train_batch_size 4 --compile off {more}".split()).stderr
+    assert "reloaded and compared" in said and results(out)["eval_loss"] < 100
+
+
+def test_masked_models_are_profiled(gpu: Path, world: World, tmp_path: Path) -> None:
+    words = f"profile mlm --model_name_or_path {world.bert} --train_file {world.text} --line_by_line"
+    said = run(gpu, *f"{words} --per_device_train_batch_size 4 --compile off --output_dir {tmp_path / 'out'}".split())
+    assert re.search(r"^head and loss +[\d.]+ ", said.stdout, re.MULTILINE)
+
+
+def test_what_is_written_is_what_a_cpu_writes(gpu: Path, world: World) -> None:
+    words = ["generate", "--model_name_or_path", world.gpt2, "The quick", "--max_new_tokens", 12, "--precision", "fp32"]
+    for how in (["--seed", 5], ["--greedy", "--num_beams", 3]):
+        assert run(gpu, *words, *how).stdout == forked.run(["-m", "lmtrain", *words, *how]).stdout != ""
