@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
 ]
 EMULATED = Path(__file__).parents[1] / "emulated_gpu"
+FSDP2 = EMULATED.parents[1] / "examples" / "distributed" / "fsdp2.json"
 Ended = subprocess.CompletedProcess[str]
 
 
@@ -47,9 +49,9 @@ def gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def begin(gpu: Path, *words: object, gigabytes: float = 8) -> subprocess.Popen[str]:
+def begin(gpu: Path, *words: object, gigabytes: float = 8, **rank: str) -> subprocess.Popen[str]:
     line = [sys.executable, EMULATED / "run.py", gpu, gigabytes, *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **rank}
     return subprocess.Popen(
         list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -111,6 +113,25 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(gpu: Path, wor
     assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
     assert "since it went on" in run(gpu, *words(killed)).stderr
     assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_gpus_make_the_steps_of_one(gpu: Path, world: World, tmp_path: Path, sharded: bool) -> None:
+    """Of two machines with one each; their messages go by gloo, as there is no NCCL. FSDP2 by the Trainer's flags."""
+    more = "--do_eval --precision fp32 --save_steps 4"
+    assert forked.run(["-m", "lmtrain", *training(world, tmp_path / "one", more)]).returncode == 0
+    words = [*training(world, tmp_path / "two", more), "--ddp_backend", "gloo"]
+    words[words.index("--per_device_train_batch_size") + 1] = "2"
+    words += ["--fsdp", "--fsdp_config", str(FSDP2)] if sharded else []
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    processes = [begin(gpu, *words, RANK=rank, LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", **group) for rank in "01"]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert (tmp_path / "two" / "checkpoint-4" / "shards").is_dir() == sharded
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert results(tmp_path / "two")["eval_loss"] == pytest.approx(results(tmp_path / "one")["eval_loss"], rel=1e-5)
 
 
 def test_what_fits_is_found_and_what_does_not_is_said(gpu: Path, world: World, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 //
 // What is as on a GPU: the device of every result, what is refused because devices are mixed or because NumPy cannot
 // read a tensor, a random generator of its own, pinned memory, a memory with an end, and autocast. What is not: its
-// kernels and their rounding, streams (everything is done at once), Triton, and a second GPU.
+// kernels and their rounding, streams (everything is done at once), Triton, NCCL (what processes send goes by gloo), and
+// a second GPU of one machine.
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/csrc/distributed/c10d/reducer_timer.hpp>
 #include <torch/library.h>
 
 #include <atomic>
@@ -213,6 +215,29 @@ bool may_mix(const std::string& name) {
       name == "aten::set_" || name == "aten::_has_compatible_shallow_copy_type";
 }
 
+template <class Change>
+c10::IValue with_tensors(const c10::IValue& value, const Change& change) {  // of a tensor, a list, or a list of lists
+  if (value.isTensor()) return change(value.toTensor());
+  if (value.isTensorList()) {
+    c10::List<at::Tensor> all;
+    for (const at::Tensor& one : value.toTensorVector()) all.push_back(change(one));
+    return all;
+  }
+  if (value.isOptionalTensorList()) {
+    c10::List<std::optional<at::Tensor>> all;
+    for (const std::optional<at::Tensor>& one : value.toOptionalTensorVector()) {
+      all.push_back(one ? std::optional<at::Tensor>(change(*one)) : std::nullopt);
+    }
+    return all;
+  }
+  if (value.isList() && value.toList().elementType()->kind() == c10::TypeKind::ListType) {
+    auto all = value.toList().copy();
+    for (size_t at = 0; at < all.size(); ++at) all.set(at, with_tensors(all.get(at), change));
+    return all;
+  }
+  return value;
+}
+
 void on_cpu(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
   const auto first_arg = stack->size() - schema.arguments().size();
@@ -224,19 +249,7 @@ void on_cpu(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stac
   };
   for (auto at = first_arg; at < stack->size(); ++at) {
     auto& value = (*stack)[at];
-    if (value.isTensor()) {
-      value = moved(value.toTensor());
-    } else if (value.isTensorList()) {
-      std::vector<at::Tensor> all;
-      for (const at::Tensor& one : value.toTensorVector()) all.push_back(moved(one));
-      value = c10::List<at::Tensor>(all);
-    } else if (value.isOptionalTensorList()) {
-      c10::List<std::optional<at::Tensor>> all;
-      for (const std::optional<at::Tensor>& one : value.toOptionalTensorVector()) {
-        all.push_back(one ? std::optional<at::Tensor>(moved(*one)) : std::nullopt);
-      }
-      value = all;
-    } else if (value.isDevice() && value.toDevice().is_cuda()) {
+    if (value.isDevice() && value.toDevice().is_cuda()) {
       value = c10::Device(c10::kCPU);
     } else if (value.isStorage() && value.toStorage().device().is_cuda()) {
       value = call.alias(value.toStorage());
@@ -244,6 +257,8 @@ void on_cpu(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stac
       auto* lent = static_cast<GpuGenerator*>(value.toGenerator().unsafeGetGeneratorImpl());
       lent->lend(true);
       call.lent.push_back(lent);
+    } else {
+      value = with_tensors(value, moved);
     }
   }
   TORCH_CHECK(!call.any_gpu || strangers.empty() || may_mix(schema.name()),
@@ -275,15 +290,9 @@ void on_cpu(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stac
   }
   end();
   call.take_over();
+  auto returned = [&](const at::Tensor& tensor) { return call.back(tensor); };
   for (auto at = stack->size() - schema.returns().size(); at < stack->size(); ++at) {
-    auto& value = (*stack)[at];
-    if (value.isTensor()) {
-      value = call.back(value.toTensor());
-    } else if (value.isTensorList()) {
-      std::vector<at::Tensor> all;
-      for (const at::Tensor& one : value.toTensorVector()) all.push_back(call.back(one));
-      value = c10::List<at::Tensor>(all);
-    }
+    (*stack)[at] = with_tensors((*stack)[at], returned);
   }
 }
 
@@ -297,12 +306,28 @@ at::Tensor& copy(at::Tensor& self, const at::Tensor& from, bool) {
 void resize_storage(const at::Tensor& tensor, int64_t bytes) {
   auto* storage = tensor.storage().unsafeGetStorageImpl();
   auto data = memory.allocate(size_t(bytes));
-  std::memcpy(data.mutable_get(), storage->data(), std::min(size_t(bytes), storage->nbytes()));
+  std::memcpy(data.get(), storage->data(), std::min(size_t(bytes), storage->nbytes()));
   storage->set_data_ptr_noswap(std::move(data));
   storage->set_nbytes(size_t(bytes));
 }
 
 TORCH_LIBRARY(emulated_gpu, m) { m.def("resize_storage(Tensor tensor, int bytes) -> ()", &resize_storage); }
+struct Timer final : c10d::Timer {
+  explicit Timer(c10::Device) {}
+  std::optional<int64_t> measureDifference(Event start, Event end) override {
+    return getTimeRef(start) == c10d::kUnsetTime || getTimeRef(end) == c10d::kUnsetTime
+        ? std::nullopt
+        : std::optional<int64_t>(getTimeRef(end) - getTimeRef(start));
+  }
+};
+
+TORCH_LIBRARY_IMPL(c10d, CUDA, m) {  // gloo is built without CUDA's tensors; what is sent lies where it looks anyway
+  for (auto name : {"send", "recv_", "reduce_", "broadcast_", "allreduce_", "allreduce_coalesced_", "allgather_",
+                    "_allgather_base_", "allgather_coalesced_", "allgather_into_tensor_coalesced_", "reduce_scatter_",
+                    "_reduce_scatter_base_", "gather_", "scatter_", "alltoall_", "alltoall_base_", "barrier"}) {
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&on_cpu>());
+  }
+}
 TORCH_LIBRARY_IMPL(_, CUDA, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&on_cpu>()); }
 TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("copy_", &copy);
@@ -314,6 +339,9 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
 using at::CUDAHooksRegistry;
 using at::RegistererCUDAHooksRegistry;
 REGISTER_CUDA_HOOKS(CUDAHooks)
+namespace c10d {
+C10_REGISTER_TYPED_CLASS(TimerRegistry, c10::kCUDA, ::Timer)
+}
 
 extern "C" {
 int64_t gpu_allocated() { return allocated; }
