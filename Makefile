@@ -19,7 +19,7 @@ demo:  ## text in, a trained and measured model out, in minutes
 	@scripts/install.sh $(VENV) fast
 	@$(BIN)/lmtrain demo
 
-test: dev  ## the whole test suite: no network, no GPU
+test: dev  ## the whole test suite: no network, no GPU (one is emulated)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -q
 
 lint: dev  ## ruff: style and formatting

@@ -16,10 +16,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import wait
+from multiprocessing.forkserver import ForkServer
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,16 @@ class Forked:
     """
 
     def __init__(
-        self, words: Sequence[object], *, said: Path | None = None, out: Path | None = None, **where: Any
+        self,
+        words: Sequence[object],
+        *,
+        said: Path | None = None,
+        out: Path | None = None,
+        server: ForkServer | None = None,
+        **where: Any,
     ) -> None:
-        """``where``: the ``env``, ``cwd`` and ``text`` (standard input; a path is read from) or ``terminal`` (its
+        """``server``: one that has imported something else (:func:`server_with`). ``where``:
+        the ``env``, ``cwd`` and ``text`` (standard input; a path is read from) or ``terminal`` (its
         name: input and outputs, and its keys are signals); ``said``: a file that takes both outputs, ``out`` what takes
         standard output."""
         self.args = [str(word) for word in words]
@@ -53,7 +62,8 @@ class Forked:
             said.touch()  # it may be read before the process has opened it
         self._outputs = [said] if said else [out or _new_file(), _new_file()]
         self._process: Any = _context.Process(target=_Program(self.args, self._outputs, **where))
-        _start(self._process)
+        with nullcontext() if server is None else _served_by(server):
+            _start(self._process)
         self.pid = int(self._process.pid)
 
     @property
@@ -90,6 +100,23 @@ class Forked:
     def output(self, stream: int) -> str:
         """What was written so far: standard output (0) or standard error (-1)."""
         return self._outputs[stream].read_text(encoding="utf-8", errors="replace")
+
+
+def server_with(first: str) -> ForkServer:
+    """A server of its own, which imports the module ``first`` before torch."""
+    server = ForkServer()
+    server.set_forkserver_preload([*_IMPORTED[:1], first, *_IMPORTED[1:]])
+    return server
+
+
+@contextmanager
+def _served_by(server: ForkServer) -> Iterator[None]:
+    usual = forkserver.connect_to_new_process
+    forkserver.connect_to_new_process = server.connect_to_new_process
+    try:
+        yield
+    finally:
+        forkserver.connect_to_new_process = usual
 
 
 class _Program:

@@ -1,18 +1,18 @@
-"""``lmtrain``, or a script, with an emulated GPU: ``python run.py LIBRARY GIGABYTES clm …`` or ``… SCRIPT.py …``."""
+"""``lmtrain``, or a script, with an emulated GPU of so much memory: ``run.py GIGABYTES clm …`` or ``… SCRIPT.py …``."""
 
 from __future__ import annotations
 
-import ctypes
 import runpy
 import sys
+from pathlib import Path
 
 
 def main() -> int:
-    library, gigabytes, *words = sys.argv[1:]
-    gpu = ctypes.CDLL(library)  # before torch, which asks once what a GPU can do
-    from torch_cuda import install
+    sys.path.append(str(Path(__file__).parents[1]))
+    from emulated_gpu.torch_cuda import set_memory
 
-    install(gpu, float(gigabytes))
+    gigabytes, *words = sys.argv[1:]
+    set_memory(float(gigabytes))
     if words[0].endswith(".py"):
         sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
@@ -21,6 +21,7 @@ def main() -> int:
     from lmtrain.engine.speed import machine
 
     machine._SMALLEST_ELSEWHERE, machine._LARGEST = 64, 128  # a GPU's products would take a CPU minutes
+    sys.argv = ["lmtrain", *words]
     return command(words)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from emulated_gpu import GPU
+
 NAME = "Emulated GPU"
 
 
@@ -46,15 +48,19 @@ class Stream:
         return event
 
 
-def install(gpu: ctypes.CDLL, gigabytes: float) -> None:
-    """Make ``torch.cuda`` answer for ``gpu``, with a memory of that size."""
+def set_memory(gigabytes: float) -> None:
+    """How much the GPU has; a fork's own."""
+    GPU.gpu_set_capacity(int(gigabytes * 2**30))
+
+
+def _install() -> None:
+    """Make ``torch.cuda`` answer for the GPU."""
     for name in ("gpu_allocated", "gpu_peak", "gpu_capacity"):
-        getattr(gpu, name).restype = ctypes.c_int64
-    gpu.gpu_set_capacity.argtypes = [ctypes.c_int64]
-    gpu.gpu_set_capacity(int(gigabytes * 2**30))
+        getattr(GPU, name).restype = ctypes.c_int64
+    GPU.gpu_set_capacity.argtypes = [ctypes.c_int64]
     cuda: Any = torch.cuda
     properties = SimpleNamespace(
-        name=NAME, major=9, minor=0, total_memory=gpu.gpu_capacity(), multi_processor_count=100,
+        name=NAME, major=9, minor=0, total_memory=GPU.gpu_capacity(), multi_processor_count=100,
         shared_memory_per_multiprocessor=1 << 16, max_threads_per_multi_processor=2048, warp_size=32, gcnArchName="",
     )  # fmt: skip
     for name, value in {
@@ -75,10 +81,10 @@ def install(gpu: ctypes.CDLL, gigabytes: float) -> None:
     }.items():  # fmt: skip
         setattr(cuda, name, _always(value))
     for name, read in {
-        "memory_allocated": gpu.gpu_allocated, "memory_reserved": gpu.gpu_allocated,
-        "max_memory_allocated": gpu.gpu_peak, "max_memory_reserved": gpu.gpu_peak,
-        "reset_peak_memory_stats": gpu.gpu_reset_peak,
-        "mem_get_info": lambda: (gpu.gpu_capacity() - gpu.gpu_allocated(), gpu.gpu_capacity()),
+        "memory_allocated": GPU.gpu_allocated, "memory_reserved": GPU.gpu_allocated,
+        "max_memory_allocated": GPU.gpu_peak, "max_memory_reserved": GPU.gpu_peak,
+        "reset_peak_memory_stats": GPU.gpu_reset_peak,
+        "mem_get_info": lambda: (GPU.gpu_capacity() - GPU.gpu_allocated(), GPU.gpu_capacity()),
     }.items():  # fmt: skip
         setattr(cuda, name, _calling(read))
     cuda._exchange_device, cuda._maybe_exchange_device = _always(0), _always(0)
@@ -113,3 +119,6 @@ def _always(value: Any) -> Any:
 
 def _calling(read: Any) -> Any:
     return lambda *args, **kwargs: read()
+
+
+_install()

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from lmtrain.core.errors import UserError
-from lmtrain.models.sharding import class_name
+from lmtrain.models.sharding import class_of
 from lmtrain.objectives import Causal, Labelled, Masked, Objective
 
 
@@ -24,7 +24,7 @@ def predicts_next(model: torch.nn.Module) -> bool:
     """
     unwrap: Any = getattr(model, "get_base_model", lambda: model)  # through a PEFT wrapper
     base = unwrap()
-    name = class_name(base)
+    name = class_of(base).__name__
     causal = name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     masked = name in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
     if causal != masked:
@@ -40,8 +40,8 @@ def objective_for(model: torch.nn.Module, collator: Callable[..., Any] | None, t
     """The objective of a user who named none: the collator's, else the model's."""
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):  # Bart is listed among the masked ones
         raise UserError(
-            f"{class_name(model)} has an encoder and a decoder, whose inputs differ, and LMTrainer trains models with "
-            "one of them; transformers' Seq2SeqTrainer trains both"
+            f"{class_of(model).__name__} has an encoder and a decoder, whose inputs differ, and LMTrainer trains "
+            "models with one of them; transformers' Seq2SeqTrainer trains both"
         )
     if collator is not None:
         if isinstance(collator, DataCollatorForLanguageModeling) and collator.mlm:

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmtrain.models.sharding import class_of
+
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")  # names of Gemma and of RecurrentGemma
 
 
@@ -73,8 +75,8 @@ def _linear(output: Any) -> nn.Linear:
     plain = output if rows is None else rows.get_base_layer()
     if rows is not None and type(plain) is nn.Linear and plain.bias is None:
         return output
-    if type(output) is not nn.Linear:
-        raise LookupError(f"its output layer is a {type(output).__name__}, no plain linear layer")
+    if class_of(output) is not nn.Linear:
+        raise LookupError(f"its output layer is a {class_of(output).__name__}, no plain linear layer")
     return output
 
 

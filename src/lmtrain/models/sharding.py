@@ -66,10 +66,14 @@ def _units(model: Any) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
-def class_name(model: Any) -> str:
-    """The name of the model's class, whether it is sharded or not."""
-    name = type(model).__name__
-    return name.removeprefix(_PREFIX) if is_sharded(model) else name
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """The module's own class, whether ``fully_shard`` made it one of its own or not."""
+    kind = type(module)
+    if not (torch.distributed.is_available() and kind.__name__.startswith(_PREFIX)):
+        return kind
+    from torch.distributed.fsdp import FSDPModule
+
+    return kind.__bases__[1] if kind.__bases__[0] is FSDPModule else kind
 
 
 def put_away(model: Any) -> None:

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lmtrain.models.sharding import gathered_dtype, is_sharded
+
 
 def format_held(model: nn.Module) -> torch.dtype:
-    """What a model computes in while it is held :func:`still`: the format of its weights, but bf16 for fp32 ones where
-    the attention kernel takes 16 bits alone."""
-    dtype = next(model.parameters()).dtype
+    """What a model computes in while it is held :func:`still`: the format of its weights, or in which sharded ones are
+    gathered (then every process has to ask), but bf16 for fp32 ones where the attention kernel takes 16 bits alone."""
+    dtype = gathered_dtype(model) if is_sharded(model) else next(model.parameters()).dtype
     kernel = getattr(getattr(model, "config", None), "_attn_implementation", None) or ""
     return torch.bfloat16 if "flash" in kernel and dtype is torch.float32 else dtype
 

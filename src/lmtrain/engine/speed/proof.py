@@ -114,8 +114,8 @@ def _after_the_head(head: Head | None, model: Any, batch: Mapping[str, Tensor], 
     if head is None:
         return None
     dtype = format_held(model)
-    weight = head.output.weight
-    values = torch.linspace(-10, 10, weight.shape[0], device=weight.device).pow(3).to(dtype)
+    vocabulary = head.output.weight.shape[0]  # which may be offloaded: the device is the batch's
+    values = torch.linspace(-10, 10, vocabulary, device=batch["labels"].device).pow(3).to(dtype)
     with still(model), torch.no_grad():
         try:
             made = logits_in(logits_of_values(head, model, inputs_of(batch), values)).flatten(0, -2)

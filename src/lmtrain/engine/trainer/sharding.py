@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
 from lmtrain.core.errors import UserError
 from lmtrain.engine.checkpoints.read import OPTIMIZER_GROUPS, SHARDED_OPTIMIZER, SHARDED_WEIGHTS, has_shards
 from lmtrain.engine.checkpoints.write import Contents
 from lmtrain.engine.speed.batch_size import CHECKPOINTING
+from lmtrain.engine.speed.fast_paths import FastPaths
 from lmtrain.engine.trainer.seeding import SeedingTrainer
 from lmtrain.models.dropout import drops
-from lmtrain.models.sharding import class_name, gathered, is_sharded, part_here, put_away
+from lmtrain.models.sharding import class_of, gathered, is_sharded, part_here, put_away
 
 _SLOWEST = 10e6  # bytes a second that each process writes, at least: one that takes longer is taken for gone
 _ONE_MODEL = ("config", "generation_config")
@@ -36,6 +39,36 @@ class ShardingTrainer(SeedingTrainer):
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         if plugin is not None and plugin.activation_checkpointing:
             require_no_dropout(self.model)
+
+    @property
+    def fast_paths(self) -> FastPaths:
+        """What is used to be fast; see :class:`~lmtrain.engine.trainer.settling.SettlingTrainer`."""
+        if self._fast_paths is None:
+            self._cut_by_flags()
+        return super().fast_paths
+
+    def _cut_by_flags(self) -> None:
+        """Have Accelerate cut the model where FSDP2 was asked for by the flags: now, and not when training begins, so
+        that what is tried is what will be trained."""
+        accelerator = self.accelerator
+        plugin = getattr(accelerator.state, "fsdp_plugin", None)
+        if not accelerator.is_fsdp2 or plugin is None or is_sharded(self.model):
+            return
+        if plugin.activation_checkpointing or self.args.torch_compile:  # which Accelerate puts around layers first
+            return
+        plugin.set_auto_wrap_policy(self.model)
+        self.model = self.model_wrapped = fsdp2_prepare_model(accelerator, self.model)
+        accelerator._prepare_fsdp2 = partial(self._as_it_is, accelerator._prepare_fsdp2)
+
+    def _as_it_is(self, prepare: Callable[..., tuple[Any, ...]], *made: Any) -> tuple[Any, ...]:
+        """In the place of Accelerate's own preparation, of a model that is cut already and the optimizer of its pieces.
+
+        That one would give the optimizer other weights by their addresses, and pieces without a row have all the same.
+        """
+        if not any(one is self.model for one in made):  # the batches, say
+            return prepare(*made)
+        self.accelerator._models[:] = [self.model]
+        return tuple(one if one is self.model else prepare(one)[0] for one in made)
 
     @property
     def _saves_shards(self) -> bool:
@@ -106,7 +139,7 @@ class ShardingTrainer(SeedingTrainer):
         for adapter in getattr(model, "peft_config", {}).values():
             adapter.save_pretrained(str(place))
         if not hasattr(model, "peft_config"):
-            model.config.architectures = [class_name(model)]
+            model.config.architectures = [class_of(model).__name__]
             for name in _ONE_MODEL:
                 if getattr(model, name, None) is not None:
                     getattr(model, name).save_pretrained(str(place))
